@@ -1,0 +1,41 @@
+"""inception-rcnn: the detection system of "Going Deeper with Convolutions" (Szegedy et al., CVPR 2015).
+
+    from inception_rcnn import Detector
+    detections = Detector.load("default")(image)  # image: uint8 RGB [H, W, 3]
+
+The names below are imported when they are first used, so that `import inception_rcnn` costs neither
+torch's nor numba's start-up time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data.images import ImageError, read_image
+    from .detection.detector import Detections, Detector
+    from .detection.googlenet import GoogLeNet
+    from .proposals.proposals import Proposals
+    from .proposals.selective_search import selective_search
+
+__version__ = "0.1.0"
+__all__ = ["Detector", "Detections", "GoogLeNet", "ImageError", "Proposals", "read_image", "selective_search"]
+
+_HOME = {
+    "Detections": ".detection.detector",
+    "Detector": ".detection.detector",
+    "GoogLeNet": ".detection.googlenet",
+    "ImageError": ".data.images",
+    "Proposals": ".proposals.proposals",
+    "read_image": ".data.images",
+    "selective_search": ".proposals.selective_search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""GoogLeNet, warping, engines, the detector, training and model files."""
