@@ -1,0 +1,233 @@
+"""Model folders: networks as safetensors, everything else as one JSON file; and importing public weights.
+
+A model folder holds
+
+    model.json              format version, class list, network, region settings, card (data, figures)
+    member_1.safetensors    the weights of each member of the ensemble, float16
+    member_2.safetensors    ...
+
+Neither format can carry code: loading a model from anybody is as safe as reading a picture.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..data.categories import Category
+from .backbones import TorchvisionGoogLeNet
+from .caffemodel import read_caffemodel
+from .googlenet import GoogLeNet
+
+FORMAT = "inception-rcnn model 1"
+SHIPPED = Path(__file__).parent / "models"
+
+_CAFFE_LAYERS = {
+    "1x1": "conv1x1",
+    "3x3_reduce": "conv3x3_reduce",
+    "3x3": "conv3x3",
+    "5x5_reduce": "conv5x5_reduce",
+    "5x5": "conv5x5",
+    "pool_proj": "pool_projection",
+}
+_CAFFE_NAMES = {
+    "conv1/7x7_s2": "trunk.conv1.convolution",
+    "conv2/3x3_reduce": "trunk.conv2_reduce.convolution",
+    "conv2/3x3": "trunk.conv2.convolution",
+    "loss3/classifier": "classifier",
+    **{f"loss{i}/conv": f"auxiliary.auxiliary{i}.reduce.convolution" for i in (1, 2)},
+    **{f"loss{i}/fc": f"auxiliary.auxiliary{i}.hidden" for i in (1, 2)},
+    **{f"loss{i}/classifier": f"auxiliary.auxiliary{i}.classifier" for i in (1, 2)},
+}
+
+
+class ModelError(ValueError):
+    """A model or weights file is missing, damaged, or not what was expected; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """How regions are proposed and shown to the network: part of the model, since it was trained on such regions.
+
+    Attributes:
+        superpixel_scale, min_side: as in `selective_search`.
+        warp_mode, padding: as in `warp_regions`.
+    """
+
+    superpixel_scale: float = 2.0
+    min_side: float = 20
+    warp_mode: str = "warp"
+    padding: int = 16
+
+
+@dataclass
+class Model:
+    """What a model folder holds.
+
+    Attributes:
+        members: the networks of the ensemble, in evaluation mode; output 0 is background, output i category i - 1.
+        categories: the classes that the detector knows.
+        regions: how regions are proposed and warped.
+        card: what it was trained on and what it scored, for people.
+    """
+
+    members: list[GoogLeNet | TorchvisionGoogLeNet]
+    categories: tuple[Category, ...]
+    regions: RegionSettings = field(default_factory=RegionSettings)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def _architecture(network: nn.Module) -> dict[str, Any]:
+    if isinstance(network, GoogLeNet):
+        return {"name": "googlenet", "stem": network.stem, "batch_norm": network.batch_norm}
+    return {"name": "torchvision-googlenet"}
+
+
+def save_model(model: Model, folder: str | Path) -> None:
+    """Write `model` to `folder` (made if need be), weights rounded to float16.
+
+    The JSON file is written last, so a folder with one is complete.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [folder / "model.json", *folder.glob("member_*.safetensors")]:
+        stale.unlink(missing_ok=True)
+    for number, member in enumerate(model.members, 1):
+        tensors = {
+            name: (value.half() if value.is_floating_point() else value).contiguous()
+            for name, value in member.state_dict().items()
+            if not name.startswith("auxiliary.")
+        }
+        save_file(tensors, folder / f"member_{number}.safetensors")
+    document = {
+        "format": FORMAT,
+        "network": _architecture(model.members[0]),
+        "members": len(model.members),
+        "regions": asdict(model.regions),
+        "categories": [asdict(category) for category in model.categories],
+        "card": model.card,
+    }
+    temporary = folder / "model.json.partial"
+    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(folder / "model.json")
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """The folder of a shipped model ("default") or of the user's own."""
+    candidate = Path(name_or_folder)
+    if (candidate / "model.json").is_file():
+        return candidate
+    if len(candidate.parts) == 1 and (SHIPPED / candidate / "model.json").is_file():
+        return SHIPPED / candidate
+    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+    raise ModelError(
+        f"no model at {str(name_or_folder)!r}: expected a folder with a model.json (detect-train --out makes one) "
+        f"or the name of a shipped model ({', '.join(shipped) or 'none is shipped'})"
+    )
+
+
+def load_model(name_or_folder: str | Path) -> Model:
+    """Load a model folder, or a shipped model by name.
+
+    Raises:
+        ModelError: no such model, or a file of it is damaged or does not fit the others.
+    """
+    folder = find_model(name_or_folder)
+    file = folder / "model.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ModelError(f"{file}: format is {document['format']!r}, this version reads {FORMAT!r}")
+        categories = tuple(Category(**category) for category in document["categories"])
+        regions = RegionSettings(**document["regions"])
+        network = dict(document["network"])
+        name = network.pop("name")
+        members = [
+            _load_member(folder / f"member_{number}.safetensors", name, network, len(categories) + 1)
+            for number in range(1, document["members"] + 1)
+        ]
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
+    if not members:
+        raise ModelError(f"{file}: the model has no members")
+    return Model(members, categories, regions, document.get("card", {}))
+
+
+def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> GoogLeNet | TorchvisionGoogLeNet:
+    try:
+        tensors = load_file(file)
+    except FileNotFoundError:
+        raise ModelError(f"{file}: missing, though model.json names it") from None
+    except SafetensorError as error:
+        raise ModelError(f"{file}: damaged safetensors file ({error})") from None
+    member: GoogLeNet | TorchvisionGoogLeNet
+    if name == "googlenet":
+        member = GoogLeNet(num_classes, auxiliary=False, **network)
+    elif name == "torchvision-googlenet":
+        member = TorchvisionGoogLeNet(num_classes)
+    else:
+        raise ModelError(f"{file.parent / 'model.json'}: unknown network {name!r}")
+    _load_weights(member, tensors, file)
+    return member.eval()
+
+
+def _load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    wanted = network.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - wanted.keys())
+    if missing or unknown:
+        raise ModelError(
+            f"{file}: weights do not fit the network: "
+            f"{len(missing)} missing (first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
+        )
+    for name, value in wanted.items():
+        if value.shape != tensors[name].shape:
+            raise ModelError(
+                f"{file}: {name} has shape {list(tensors[name].shape)}, the network wants {list(value.shape)}"
+            )
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()})
+
+
+def load_caffemodel(path: str | Path) -> GoogLeNet:
+    """GoogLeNet with the weights of a .caffemodel, such as the public `bvlc_googlenet.caffemodel`.
+
+    The first convolution's channels are turned from Caffe's BGR to RGB, which our networks take. Auxiliary heads are
+    there if the file has them (the BVLC file comes with and without).
+
+    Returns:
+        The network in evaluation mode; as many outputs as the file's classifier has.
+
+    Raises:
+        ModelError: the file is another network's. CaffeModelError: it is no caffemodel.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    for layer, blobs in read_caffemodel(path).items():
+        inception = re.fullmatch(r"(inception_\d[a-e])/(\w+)", layer)
+        if inception and inception[2] in _CAFFE_LAYERS:
+            name = f"trunk.{inception[1]}.{_CAFFE_LAYERS[inception[2]]}.convolution"
+        elif layer in _CAFFE_NAMES:
+            name = _CAFFE_NAMES[layer]
+        else:
+            raise ModelError(f"{path}: layer {layer!r} does not belong to the BVLC GoogLeNet")
+        if len(blobs) != 2:
+            raise ModelError(f"{path}: layer {layer!r} has {len(blobs)} blobs, expected weights and biases")
+        weight, bias = (torch.from_numpy(blob.copy()) for blob in blobs)
+        if name == "trunk.conv1.convolution":
+            weight = weight.flip(1)
+        if weight.dim() == 4 and "convolution" not in name:  # the old format keeps matrices as [1, 1, rows, columns]
+            weight = weight[0, 0]
+        tensors[f"{name}.weight"] = weight
+        tensors[f"{name}.bias"] = bias.flatten()
+    if "classifier.bias" not in tensors:
+        raise ModelError(f"{path}: layer 'loss3/classifier' is missing: not the BVLC GoogLeNet")
+    auxiliary = "auxiliary.auxiliary1.classifier.bias" in tensors
+    network = GoogLeNet(len(tensors["classifier.bias"]), auxiliary=auxiliary)
+    _load_weights(network, tensors, path)
+    return network.eval()
