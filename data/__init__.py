@@ -1,0 +1,1 @@
+"""Boxes, pictures, class lists and data sets: what every other folder builds on."""
