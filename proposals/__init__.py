@@ -1,0 +1,1 @@
+"""Region proposals: selective search, MultiBox, their combination and the analysis of their recall."""

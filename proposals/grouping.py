@@ -1,0 +1,198 @@
+"""Hierarchical grouping: the most similar neighbours merge until one region is left (Uijlings et al. 2013, alg. 1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from .compilation import kernel
+
+_ONE: Final = 2.0**26  # a histogram that sums to 1; whole numbers add up alike in any order
+
+
+@kernel
+def _intersection(a: Any, b: Any, scale_a: np.float32, scale_b: np.float32) -> np.int32:
+    """Sum of the smaller of two scaled histograms, each bin cut to a whole number."""
+    total = np.int32(0)
+    for i in range(a.size):
+        u = a[i] * scale_a
+        v = b[i] * scale_b
+        total = np.int32(total + np.int32(u if u < v else v))
+    return total
+
+
+@kernel
+def similarity(
+    a: int, b: int, rows: Any, slot: Any, size: Any, box: Any, channels: int, pixels: int, measures: int
+) -> float:
+    """How alike two regions are: the sum of the chosen measures, each in [0, 1] (section 3.2, eqs. 1-5).
+
+    Args:
+        a, b: region numbers.
+        rows: float32 ``[R, row_length(C)]`` histograms; that of region a lies at ``slot[a]``.
+        measures: bits 1 colour, 2 texture, 4 size, 8 fill.
+    """
+    total = 0.0
+    size_a, size_b = size[a], size[b]
+    if measures & 3:
+        scale_a = np.float32(_ONE / size_a)
+        scale_b = np.float32(_ONE / size_b)
+        split = channels * 80
+        if measures & 1:
+            shared = _intersection(rows[slot[a], split:], rows[slot[b], split:], scale_a, scale_b)
+            total += shared / (_ONE * channels)
+        if measures & 2:
+            shared = _intersection(rows[slot[a], :split], rows[slot[b], :split], scale_a, scale_b)
+            total += shared / (_ONE * 8 * channels)
+    if measures & 4:
+        total += 1.0 - (size_a + size_b) / pixels
+    if measures & 8:
+        wide = max(box[a, 2], box[b, 2]) - min(box[a, 0], box[b, 0])
+        high = max(box[a, 3], box[b, 3]) - min(box[a, 1], box[b, 1])
+        total += 1.0 - (np.int64(wide) * np.int64(high) - size_a - size_b) / pixels
+    return total
+
+
+@kernel
+def _before(sim_a: float, pair_a: int, sim_b: float, pair_b: int) -> bool:
+    """Heap order: more similar first, ties to the pair whose newer, then older region has the smaller number."""
+    return sim_a > sim_b or (sim_a == sim_b and pair_a < pair_b)
+
+
+@kernel
+def _sink(sims: Any, pairs: Any, count: int, place: int) -> None:
+    sim, pair = sims[place], pairs[place]
+    while True:
+        child = 2 * place + 1
+        if child >= count:
+            break
+        if child + 1 < count and _before(sims[child + 1], pairs[child + 1], sims[child], pairs[child]):
+            child += 1
+        if not _before(sims[child], pairs[child], sim, pair):
+            break
+        sims[place], pairs[place] = sims[child], pairs[child]
+        place = child
+    sims[place], pairs[place] = sim, pair
+
+
+@kernel
+def _raise(sims: Any, pairs: Any, place: int, sim: float, pair: int) -> None:
+    while place > 0:
+        above = (place - 1) >> 1
+        if not _before(sim, pair, sims[above], pairs[above]):
+            break
+        sims[place], pairs[place] = sims[above], pairs[above]
+        place = above
+    sims[place], pairs[place] = sim, pair
+
+
+@kernel
+def _root(owner: Any, region: int) -> int:
+    """The living region that has swallowed this one."""
+    while owner[region] != region:
+        owner[region] = owner[owner[region]]
+        region = owner[region]
+    return region
+
+
+@kernel
+def group(
+    touching: Any,
+    rows: Any,
+    size: Any,
+    box: Any,
+    channels: int,
+    pixels: int,
+    measures: int,
+    slot: Any,
+    owner: Any,
+    stamp: Any,
+    head: Any,
+    follow: Any,
+    target: Any,
+    sims: Any,
+    pairs: Any,
+) -> None:
+    """Merge R superpixels into one region; regions R..2R-2 are the unions in the order of their making.
+
+    The heap is invalidated lazily: an entry counts only while both its regions live. Neighbour lists name regions as
+    they were and are brought up to date when their region merges; nothing is allocated.
+
+    Args:
+        touching: int32 ``[P, 2]`` of `neighbours`.
+        rows: float32 ``[R, row_length(C)]``, overwritten.
+        size: int32 ``[2R]``, the first R given, the others written.
+        box: int32 ``[2R, 4]``, likewise.
+        measures: bits of `similarity`.
+        slot, owner, stamp, head: int32 ``[2R]``, workspace.
+        follow, target: int32 ``[2P]``, workspace: the neighbour lists.
+        sims: float64, pairs: int64 ``[2P + 1]``, workspace: the heap. Live pairs are never more than P, so dropping
+            the dead ones when it is full always makes room.
+    """
+    regions = rows.shape[0]
+    for region in range(2 * regions):
+        slot[region] = region
+        owner[region] = region
+        stamp[region] = -1
+        head[region] = -1
+    count = touching.shape[0]
+    for i in range(count):
+        a, b = touching[i, 0], touching[i, 1]
+        target[2 * i], follow[2 * i] = b, head[a]
+        head[a] = 2 * i
+        target[2 * i + 1], follow[2 * i + 1] = a, head[b]
+        head[b] = 2 * i + 1
+        sims[i] = similarity(a, b, rows, slot, size, box, channels, pixels, measures)
+        pairs[i] = (np.int64(b) << 32) | np.int64(a)
+    for place in range(count // 2 - 1, -1, -1):
+        _sink(sims, pairs, count, place)
+
+    new = regions
+    while new < 2 * regions - 1:
+        pair = pairs[0]
+        count -= 1
+        if count > 0:
+            sims[0], pairs[0] = sims[count], pairs[count]
+            _sink(sims, pairs, count, 0)
+        a = np.int64(pair & np.int64(0xFFFFFFFF))
+        b = np.int64(pair >> 32)
+        if owner[a] != a or owner[b] != b:
+            continue
+        owner[a] = new
+        owner[b] = new
+        size[new] = size[a] + size[b]
+        box[new, 0] = min(box[a, 0], box[b, 0])
+        box[new, 1] = min(box[a, 1], box[b, 1])
+        box[new, 2] = max(box[a, 2], box[b, 2])
+        box[new, 3] = max(box[a, 3], box[b, 3])
+        kept, added = rows[slot[a]], rows[slot[b]]
+        for i in range(kept.size):
+            kept[i] += added[i]
+        slot[new] = slot[a]
+        for part in (a, b):
+            node = head[part]
+            while node >= 0:
+                after = follow[node]
+                other = _root(owner, target[node])
+                if other != new and stamp[other] != new:
+                    stamp[other] = new
+                    target[node] = other
+                    follow[node] = head[new]
+                    head[new] = node
+                    if count == sims.size:
+                        live = 0
+                        for i in range(count):
+                            u = np.int64(pairs[i] & np.int64(0xFFFFFFFF))
+                            v = np.int64(pairs[i] >> 32)
+                            if owner[u] == u and owner[v] == v:
+                                sims[live], pairs[live] = sims[i], pairs[i]
+                                live += 1
+                        count = live
+                        for place in range(count // 2 - 1, -1, -1):
+                            _sink(sims, pairs, count, place)
+                    sim = similarity(new, other, rows, slot, size, box, channels, pixels, measures)
+                    _raise(sims, pairs, count, sim, (np.int64(new) << 32) | np.int64(other))
+                    count += 1
+                node = after
+        new += 1

@@ -1,0 +1,177 @@
+"""What selective search knows of each superpixel: size, box, colour and texture histograms, neighbours.
+
+A region's histograms lie in one row of counts: texture ``[C, 8 orientations, 10 bins]``, then colour ``[C, 25]``
+(Uijlings et al. 2013, section 3.2). Rows of two regions add up to the row of their union.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from .compilation import kernel
+
+TEXTURE_BINS: Final = 80  # a channel: 8 orientations of 10
+COLOUR_BINS: Final = 25  # a channel
+# Derivatives, in grey levels a pixel, that fill the 10 bins; steeper ones fall into the last.
+TEXTURE_RANGE: Final = 40.0
+
+
+def row_length(channels: int) -> int:
+    """Histogram bins of a region with this many channels: 315 for three."""
+    return channels * (TEXTURE_BINS + COLOUR_BINS)
+
+
+@kernel
+def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, codes: Any) -> None:
+    """The histogram bins that each pixel falls into.
+
+    The Gaussian derivative at sigma 1 is the Scharr derivative of the picture smoothed at sigma 0.8, which the
+    segmentation needs anyway: variances add up, 0.8^2 + 0.36 along and across. Opposite orientations are each
+    other's negative, so four signed derivatives give all eight rectified ones.
+
+    Args:
+        image: uint8 ``[H, W * C]``, channels interleaved.
+        smoothed: float32 ``[C, H, W]``.
+        gx, gy: float32 ``[W]``, workspace.
+        codes: uint8 ``[H * W, 5 * C]``, written: of each channel four derivatives (bin, plus 10 where negative)
+            and the colour bin.
+    """
+    channels, height, width = smoothed.shape
+    scale = np.float32(10.0 / TEXTURE_RANGE)
+    diagonal = np.float32(np.sqrt(0.5))
+    narrow, wide = np.float32(3.0 / 32.0) * scale, np.float32(10.0 / 32.0) * scale
+    nine = np.int32(9)
+    for y in range(height):
+        for c in range(channels):
+            above = smoothed[c, max(y - 1, 0)]
+            here = smoothed[c, y]
+            below = smoothed[c, min(y + 1, height - 1)]
+            for x in range(1, width - 1):
+                gx[x] = narrow * ((above[x + 1] - above[x - 1]) + (below[x + 1] - below[x - 1])) + wide * (
+                    here[x + 1] - here[x - 1]
+                )
+                gy[x] = narrow * ((below[x - 1] - above[x - 1]) + (below[x + 1] - above[x + 1])) + wide * (
+                    below[x] - above[x]
+                )
+            for x in (0, width - 1):
+                left, right = max(x - 1, 0), min(x + 1, width - 1)
+                gx[x] = narrow * ((above[right] - above[left]) + (below[right] - below[left])) + wide * (
+                    here[right] - here[left]
+                )
+                gy[x] = narrow * ((below[left] - above[left]) + (below[right] - above[right])) + wide * (
+                    below[x] - above[x]
+                )
+            for x in range(width):
+                a, b = gx[x], gy[x]
+                d, e = (a + b) * diagonal, (b - a) * diagonal
+                place = codes[y * width + x]
+                place[5 * c] = min(np.int32(abs(a)), nine) + 10 * (a < 0)
+                place[5 * c + 1] = min(np.int32(abs(d)), nine) + 10 * (d < 0)
+                place[5 * c + 2] = min(np.int32(abs(b)), nine) + 10 * (b < 0)
+                place[5 * c + 3] = min(np.int32(abs(e)), nine) + 10 * (e < 0)
+                place[5 * c + 4] = (np.uint32(image[y, x * channels + c]) * np.uint32(25)) >> np.uint32(8)
+
+
+@kernel
+def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows: Any, size: Any, box: Any) -> None:
+    """Sizes, boxes and histograms of the superpixels.
+
+    Args:
+        labels: uint32 ``[H * W]``, 0..R-1.
+        codes: uint8 ``[H * W, 5 * C]`` of `pixel_codes`.
+        counts: int32 ``[R, row_length(C)]``, workspace.
+        rows: float32 ``[R, row_length(C)]``, written.
+        size: int32 ``[R]``, written.
+        box: int32 ``[R, 4]``, written, x1, y1, x2, y2, half-open.
+    """
+    regions, length = rows.shape
+    channels = codes.shape[1] // 5
+    counts[:] = 0
+    for region in range(regions):
+        size[region] = 0
+        box[region, 0] = width
+        box[region, 1] = height
+        box[region, 2] = 0
+        box[region, 3] = 0
+    places = np.empty(5 * channels, np.uint32)
+    for c in range(channels):
+        for orientation in range(4):
+            places[5 * c + orientation] = c * 80 + orientation * 20
+        places[5 * c + 4] = channels * 80 + c * 25
+    flat = counts.reshape(-1)
+    for y in range(height):
+        x = 0
+        while x < width:
+            start = x
+            base = y * width
+            region = labels[base + x]
+            row = np.uint32(region * np.uint32(length))
+            while x < width and labels[base + x] == region:
+                code = codes[base + x]
+                for i in range(code.size):
+                    flat[row + places[i] + np.uint32(code[i])] += 1
+                x += 1
+            size[region] += x - start
+            box[region, 0] = min(box[region, 0], start)
+            box[region, 1] = min(box[region, 1], y)
+            box[region, 2] = max(box[region, 2], x)
+            box[region, 3] = y + 1
+    # A rectified derivative is zero wherever it is not positive: those pixels all count in bin 0.
+    for region in range(regions):
+        for group in range(channels * 8):
+            positive = 0
+            for i in range(group * 10 + 1, group * 10 + 10):
+                positive += counts[region, i]
+            counts[region, group * 10] = size[region] - positive
+        for i in range(length):
+            rows[region, i] = counts[region, i]
+
+
+@kernel
+def neighbours(labels: Any, height: int, width: int, diagonal: bool, table: Any, pairs: Any) -> int:
+    """Pairs of superpixels that touch, each once, the smaller number first, in the order of a raster scan.
+
+    Args:
+        labels: uint32 ``[H * W]``.
+        diagonal: True when pixels also touch across corners.
+        table: int64 ``[2^n]``, workspace: an open hash table.
+        pairs: int32 ``[P, 2]``, written.
+
+    Returns:
+        How many pairs there are, or -1 when `table` or `pairs` was too small.
+    """
+    table[:] = -1
+    mask = np.uint64(table.size - 1)
+    found = 0
+    limit = min(table.size // 2, pairs.shape[0])
+    for direction in range(4 if diagonal else 2):
+        below = 0 if direction == 0 else 1
+        step = (1, 0, 1, -1)[direction]
+        start = 1 if direction == 3 else 0
+        stop = width - 1 if step == 1 else width
+        for y in range(height - below):
+            here = y * width
+            there = here + below * width + step
+            last = np.int64(-1)
+            for x in range(start, stop):
+                a, b = labels[here + x], labels[there + x]
+                if a == b:
+                    continue
+                low, high = min(a, b), max(a, b)
+                pair = (np.int64(high) << np.int64(32)) | np.int64(low)
+                if pair == last:
+                    continue
+                last = pair
+                place = ((np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
+                while table[place] != -1 and table[place] != pair:
+                    place = (place + np.uint64(1)) & mask
+                if table[place] == -1:
+                    if found == limit:
+                        return -1
+                    table[place] = pair
+                    pairs[found, 0] = low
+                    pairs[found, 1] = high
+                    found += 1
+    return found
