@@ -1,7 +1,8 @@
 """ILSVRC and PASCAL VOC annotation files: one XML file per picture, in and out.
 
-The files are untrusted: entities are refused (defusedxml), and every value is checked before it is used. An
-``Annotation`` mirrors its file, coordinates included; ``Annotation.boxes`` is where they enter the program's convention.
+The files are untrusted: entities are refused (defusedxml), and every value is checked before it is used.
+An ``Annotation`` mirrors its file, coordinates included; ``Annotation.boxes`` is where they enter the
+program's convention.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Annotation:
 
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
-        """The boxes in the program's convention, float32 [N, 4]: 0-based, half-open, not clipped to the picture."""
+        """The boxes in the program's convention (0-based, half-open), float32 [N, 4], not clipped."""
         return from_inclusive([one.box for one in self.objects])
 
     @property
@@ -97,8 +98,8 @@ def read_annotation(path: str | Path) -> Annotation:
     """Reads an annotation file. <pose>, <truncated>, <difficult>, <folder> and <source> may be missing.
 
     Raises:
-        AnnotationError: no such file, not XML, entities in it, or an element that is missing or malformed (not a
-            number, not finite, an inverted box).
+        AnnotationError: no such file, not XML, entities in it, or an element that is missing or malformed
+            (not a number, not finite, an inverted box).
     """
     path = Path(path)
     try:
@@ -112,15 +113,13 @@ def write_annotation(path: str | Path, annotation: Annotation) -> None:
     """Writes an annotation file in the ILSVRC form, UTF-8; reading it gives an equal ``Annotation``.
 
     Raises:
-        AnnotationError: a value that no file can hold (an inverted box, a name with control characters or spaces
-            around it). Nothing is written then.
+        AnnotationError: a value that no file can hold (an inverted box, a name with control characters or
+            spaces around it). Nothing is written then.
     """
     path = Path(path)
     content = _format(annotation)
     if _parse(content, path) != annotation:
-        raise AnnotationError(
-            f"{path}: not written: texts must not be empty or have spaces around them: {annotation}"
-        )
+        raise AnnotationError(f"{path}: not written: texts must not be empty or have spaces around them: {annotation}")
     path.write_bytes(content)
 
 
@@ -128,9 +127,7 @@ def _parse(content: bytes, path: Path) -> Annotation:
     try:
         root = SafeElementTree.fromstring(content)
     except DefusedXmlException as error:
-        raise AnnotationError(
-            f"{path}: entities are not allowed in an annotation ({type(error).__name__})"
-        ) from error
+        raise AnnotationError(f"{path}: entities are not allowed in an annotation ({type(error).__name__})") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: unknown encodings
         raise AnnotationError(f"{path}: not well-formed XML: {error}") from error
     if root.tag != "annotation":
@@ -197,11 +194,7 @@ def _flag(parent: ElementTree.Element, tag: str, path: Path, where: str) -> bool
 
 def _unknown(name: str, ids: Mapping[str, int]) -> str:
     near = difflib.get_close_matches(name, ids, n=3)
-    hint = (
-        f"the nearest known ones are {', '.join(near)}"
-        if near
-        else f"known are {', '.join(list(ids)[:6])}, ..."
-    )
+    hint = f"the nearest known ones are {', '.join(near)}" if near else f"known are {', '.join(list(ids)[:6])}, ..."
     return f"the class {name!r} is not in the class list; {hint}. Name your own classes with --classes FILE"
 
 

@@ -1,12 +1,12 @@
 """The one box convention, and the conversions at its borders.
 
 A box is ``(x1, y1, x2, y2)``: float32, 0-based, continuous and half-open. A box that covers the whole of a
-``width x height`` picture is ``(0, 0, width, height)``; its width is ``x2 - x1``. N boxes are an array [N, 4],
-and no boxes are an array [0, 4] (an empty list will do as an argument).
+``width x height`` picture is ``(0, 0, width, height)``; its width is ``x2 - x1``. N boxes are an array
+[N, 4], and no boxes are an array [0, 4] (an empty list will do as an argument).
 
-Files count otherwise. ILSVRC and PASCAL VOC write 1-based inclusive pixels (``from_inclusive``, ``to_inclusive``),
-COCO writes corner and size (``from_xywh``, ``to_xywh``). The functions towards a file answer in float64, where adding
-or subtracting float32 coordinates loses nothing, so that a round trip gives the same boxes.
+Files count otherwise. ILSVRC and PASCAL VOC write 1-based inclusive pixels (``from_inclusive``,
+``to_inclusive``), COCO writes corner and size (``from_xywh``, ``to_xywh``). The functions towards a file answer
+in float64, which has room for the sums of float32 coordinates, so that a round trip gives the same boxes.
 """
 
 from __future__ import annotations
@@ -54,28 +54,28 @@ def flip_horizontal(boxes: npt.ArrayLike, width: float) -> npt.NDArray[np.float3
 def from_inclusive(boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Boxes from 1-based inclusive ``(xmin, ymin, xmax, ymax)`` [N, 4], as in ILSVRC and VOC files.
 
-    The pixel in the top left corner is ``(1, 1, 1, 1)`` there and ``(0, 0, 1, 1)`` here. Any integer or float type
-    will do; unsigned ones do not wrap.
+    The pixel in the top left corner is ``(1, 1, 1, 1)`` there and ``(0, 0, 1, 1)`` here. Any integer or float
+    type will do; unsigned ones do not wrap.
 
     Returns:
         float32 [N, 4]
     """
-    return (_checked(boxes, np.float64) - (1, 1, 0, 0)).astype(np.float32)
+    return np.subtract(_checked(boxes, np.float64), (1, 1, 0, 0)).astype(np.float32)
 
 
 def to_inclusive(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """1-based inclusive ``(xmin, ymin, xmax, ymax)``, float64 [N, 4], without rounding: inverse of ``from_inclusive``."""
-    return _checked(boxes, np.float64) + (1, 1, 0, 0)
+    """1-based inclusive ``(xmin, ymin, xmax, ymax)``, float64 [N, 4], unrounded: undoes ``from_inclusive``."""
+    return np.add(_checked(boxes, np.float64), (1, 1, 0, 0), dtype=np.float64)
 
 
 def from_xywh(boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Boxes from COCO's ``(x, y, width, height)`` [N, 4], which are 0-based and continuous too; float32 [N, 4]."""
+    """Boxes, float32 [N, 4], from COCO's 0-based and continuous ``(x, y, width, height)`` [N, 4]."""
     x, y, width, height = _columns(boxes, np.float64)
     return np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
 
 
 def to_xywh(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """COCO's ``(x, y, width, height)``, float64 [N, 4]: inverse of ``from_xywh``."""
+    """COCO's ``(x, y, width, height)``, float64 [N, 4]: undoes ``from_xywh``."""
     x1, y1, x2, y2 = _columns(boxes, np.float64)
     return np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
 
@@ -90,8 +90,6 @@ def _checked(boxes: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "boxes") ->
     return array
 
 
-def _columns(
-    boxes: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "boxes"
-) -> tuple[npt.NDArray[np.floating], ...]:
+def _columns(boxes: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "boxes") -> tuple[npt.NDArray[np.floating], ...]:
     x1, y1, x2, y2 = _checked(boxes, dtype, name).T
     return x1, y1, x2, y2

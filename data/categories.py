@@ -15,7 +15,7 @@ _DET_TABLE = Path(__file__).with_name("det_categories.tsv")
 
 @dataclass(frozen=True)
 class Category:
-    """One class: ``id`` (1-based, DET id for the 200), ``wnid`` (WordNet id, "n02084071") and ``name`` ("dog")."""
+    """One class: ``id`` (from 1; the DET id for the 200), ``wnid`` (WordNet id, "n02084071"), ``name`` ("dog")."""
 
     id: int
     wnid: str
@@ -39,8 +39,8 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     - One name per line: the ids are 1..K in the order of the lines, and the WNID is the name.
 
     Raises:
-        CategoryError: no such file, no classes in it, a line of another form, an id below 1, or an id, WNID or name
-            that occurs twice.
+        CategoryError: no such file, no classes in it, a line of another form, an id below 1, or an id, WNID or
+            name that occurs twice.
     """
     path = Path(path)
     try:
@@ -50,9 +50,7 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     lines = [(number, line.strip("\r ")) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line.strip()]
     if not lines:
-        raise CategoryError(
-            f"{path}: no classes in it; expected one name per line, or a table id, WNID, name"
-        )
+        raise CategoryError(f"{path}: no classes in it; expected one name per line, or a table id, WNID, name")
     is_table = "\t" in lines[0][1]
     if is_table and lines[0][1].lower().split("\t") == ["id", "wnid", "name"]:
         del lines[0]
@@ -61,10 +59,7 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     seen: dict[tuple[str, int | str], int] = {}
     for number, line in lines:
         where = f"{path}, line {number}"
-        if is_table:
-            category = _from_row(line, where)
-        else:
-            category = Category(len(categories) + 1, line, line)
+        category = _from_row(line, where) if is_table else Category(len(categories) + 1, line, line)
         for field in ("id", "wnid", "name"):
             key = (field, getattr(category, field))
             if key in seen:
@@ -77,7 +72,7 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
 
 
 def category_ids(categories: Iterable[Category]) -> dict[str, int]:
-    """The id of each class by its WNID and by its name, as annotation files use either; a WNID wins over a name."""
+    """The id of each class by its WNID and by its name, as files use either; a WNID wins over a name."""
     categories = tuple(categories)
     return {one.name: one.id for one in categories} | {one.wnid: one.id for one in categories}
 

@@ -1,7 +1,7 @@
 """Picture files to arrays: ``read_image`` gives upright 8-bit RGB for whatever people keep in their folders.
 
-JPEG, PNG, WebP, BMP, TIFF and GIF are told by their content, not by their names. Nothing else is opened: other
-decoders (PostScript among them) have no business with untrusted files.
+JPEG, PNG, WebP, BMP, TIFF and GIF are told by their content, not by their names. Nothing else is opened:
+other decoders (PostScript among them) have no business with untrusted files.
 """
 
 from __future__ import annotations
@@ -21,15 +21,9 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 
 MAX_PIXELS = 178_956_970  # the size from which on Pillow too takes a picture for a decompression bomb
 
-_FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-)  # MPO: JPEG with further views, as phones write it
+# MPO is JPEG with further views, as phones write it.
+# MPO is JPEG with further views, as phones write it.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _EXIF_ORIENTATION = 0x0112
 
 _Pixels = npt.NDArray[np.uint8]
@@ -55,10 +49,10 @@ class ImageError(ValueError):
 def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
     """Reads a picture file as upright 8-bit RGB.
 
-    The EXIF orientation is applied, transparent pixels are laid over white, of an animation or a file of many pages
-    the first picture is taken, 16-bit values are scaled by 255 / 65535 (colour: within one level of that), CMYK is
-    converted without a colour profile (in JPEG files it is taken to be inverted, as Adobe writes it and as
-    browsers read it).
+    The EXIF orientation is applied, transparent pixels are laid over white, of an animation or a file of many
+    pages the first picture is taken, 16-bit values are scaled by 255 / 65535 (colour: within one level of that),
+    CMYK is converted without a colour profile (in JPEG files it is taken to be inverted, as Adobe writes it and
+    as browsers read it).
 
     Args:
         source: the file.
@@ -73,7 +67,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
     """
     path = Path(source)
     # Pillow has a limit of its own, for the whole process. It is raised where ours is higher, never lowered.
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < max_pixels:
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         status = path.stat()
@@ -84,9 +78,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
-                raise ImageError(
-                    path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels)
-                )
+                raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
             picture.load()
             pixels = _upright(_rgb(picture, path), _orientation(picture))
     except ImageError:
@@ -95,9 +87,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         raise ImageError(path, _too_large("far too many pixels", max_pixels)) from error
     except UnidentifiedImageError as error:
         raise ImageError(path, "not a JPEG, PNG, WebP, BMP, TIFF or GIF picture, or damaged") from error
-    except (
-        Exception
-    ) as error:  # on damaged files decoders raise whatever comes: SyntaxError, struct.error, KeyError...
+    except Exception as error:  # on damaged files decoders raise whatever comes: SyntaxError, struct.error, KeyError...
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno)
         else:
@@ -113,18 +103,14 @@ def _too_large(size: str, max_pixels: int) -> str:
 def _rgb(picture: Image.Image, path: Path) -> _Pixels:
     """The pixels of a loaded picture, uint8 [H, W, 3], not yet upright."""
     mode = picture.mode
-    if mode.startswith("I;16") or (
-        mode == "I" and picture.format == "PNG"
-    ):  # Pillow's own conversion cuts at 255
+    if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):  # Pillow's own conversion cuts at 255
         wide = np.asarray(picture).astype(np.uint32)  # [H, W]
         grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
         grey[wide == picture.info.get("transparency", -1)] = 255
         return np.repeat(grey[:, :, None], 3, axis=2)
     if mode in ("I", "F"):
         kind = "integer" if mode == "I" else "float"
-        raise ImageError(
-            path, f"32-bit {kind} pixels have no definite range; save it with 8 or 16 bits per channel"
-        )
+        raise ImageError(path, f"32-bit {kind} pixels have no definite range; save it with 8 or 16 bits per channel")
     if picture.has_transparency_data:
         return _over_white(np.asarray(picture.convert("RGBA")))
     if mode != "RGB":
@@ -139,7 +125,7 @@ def _over_white(rgba: _Pixels) -> _Pixels:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation 1..8; 1 where there is none or the EXIF data are damaged, which costs nobody the picture."""
+    """The EXIF orientation 1..8; 1 where there is none, and where damaged EXIF data would cost the picture."""
     try:
         return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:
