@@ -1,36 +1,14 @@
-"""What a region classifier's network must be, and torchvision's GoogLeNet behind the same interface."""
+"""The networks that can classify regions: GoogLeNet, and torchvision's network of that name behind the same interface.
 
-from typing import Protocol
+The interface: `normalise(pixels)`, `features(pixels) -> [N, out_channels, h, w]`, `classify(features) -> logits`, the
+blocks under them as the named children of `trunk`, the last layer as `classifier`; pixels are float RGB in 0..255.
+"""
+
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from .googlenet import GoogLeNet
-
-
-class Backbone(Protocol):
-    """A classifier of regions with its trunk reachable.
-
-    Attributes:
-        trunk: `nn.Sequential` of named blocks; the lower ones can be frozen in training.
-        out_channels: channels of `features`.
-        num_classes: outputs of the classifier.
-    """
-
-    trunk: nn.Sequential
-    out_channels: int
-    num_classes: int
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Float RGB in 0..255 [N, 3, H, W] -> the trunk's input."""
-        ...
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Float RGB in 0..255 [N, 3, H, W] -> [N, out_channels, h, w]."""
-        ...
-
-    def classify(self, features: Tensor) -> Tensor:
-        """[N, out_channels, h, w] -> logits [N, num_classes]."""
-        ...
 
 
 class TorchvisionGoogLeNet(nn.Module):
@@ -58,7 +36,7 @@ class TorchvisionGoogLeNet(nn.Module):
         self.num_classes = num_classes
         self.trunk = nn.Sequential()
         for name, block in blocks:
-            self.trunk.add_module(name, block)
+            self.trunk.add_module(name.replace("inception", "inception_"), block)  # our names of the blocks
         self.dropout = nn.Dropout(0.4)
         self.classifier = network.fc if num_classes == 1000 else nn.Linear(self.out_channels, num_classes)
         if num_classes != 1000:
@@ -82,7 +60,10 @@ class TorchvisionGoogLeNet(nn.Module):
         return self.classify(self.features(pixels))
 
 
-def with_classes(backbone: GoogLeNet | TorchvisionGoogLeNet, num_classes: int) -> GoogLeNet | TorchvisionGoogLeNet:
+Backbone: TypeAlias = GoogLeNet | TorchvisionGoogLeNet
+
+
+def with_classes(backbone: Backbone, num_classes: int) -> Backbone:
     """Give `backbone` a new classifier of `num_classes` outputs (weights N(0, 0.01), biases 0), in place.
 
     The auxiliary heads, which belong to the old classes, go.

@@ -8,6 +8,9 @@ classes that matter), in float32 within 1e-4. Results do not depend on how crops
 are always filled up to one fixed size and rows of a batch do not influence each other.
 """
 
+import copy
+import logging
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -15,7 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Device = Literal["auto", "cpu", "cuda"]
+from .backbones import Backbone
+
+CROP_SIZE = 224
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # Large enough for full matrix units, small enough that activations of one batch stay near the caches: on 2 CPU cores
@@ -27,20 +33,12 @@ class EngineError(RuntimeError):
     """The network cannot run on the device asked for."""
 
 
-class _PooledFeatures(nn.Module):
-    """uint8 RGB [N, H, W, 3] -> pooled features [N, C]; what is compiled."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, crops: Tensor) -> Tensor:
-        pixels = crops.permute(0, 3, 1, 2).float()
-        return self.backbone.features(pixels).mean((2, 3))
-
-
 def resolve_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is a GPU, else "cpu"; others as they are, or `EngineError` where impossible."""
+    """The device meant: for "auto" a GPU where there is one, else "cpu".
+
+    Raises:
+        EngineError: there is no such device.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -54,8 +52,76 @@ def resolve_device(device: str) -> str:
     raise EngineError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
 
 
+class CompiledForward:
+    """A network compiled for one device and one batch size: uint8 crops in, float32 out, any number of rows.
+
+    Args:
+        network: float RGB in 0..255 [N, 3, H, W] -> [N, ...]; copied, in evaluation mode.
+        device, precision, batch_size, threads: as for `Engine`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ):
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        self.device = resolve_device(device)
+        kind = self.device.split(":")[0]
+        self.batch_size = batch_size or _BATCH_SIZE[kind]
+        network = _FromCrops(copy.deepcopy(network)).eval()
+        if kind == "cpu":
+            self.precision, self._forward = _compile_openvino(network, self.batch_size, precision, threads)
+            self.description = f"OpenVINO on CPU, {self.precision}"
+        else:
+            self.precision, self._forward = _compile_cuda(network, self.device, precision)
+            self.description = f"torch on {torch.cuda.get_device_name(self.device)}, {self.precision}"
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Crops uint8 RGB [N, 224, 224, 3], N >= 1 -> float32 [N, ...]."""
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (CROP_SIZE, CROP_SIZE, 3):
+            raise ValueError(
+                f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {CROP_SIZE}, {CROP_SIZE}, 3]"
+            )
+        parts = []
+        for start in range(0, len(crops), self.batch_size):
+            rows = crops[start : start + self.batch_size]
+            count = len(rows)
+            if count < self.batch_size:
+                rows = np.concatenate([rows, np.zeros((self.batch_size - count, *rows.shape[1:]), np.uint8)])
+            parts.append(self._forward(np.ascontiguousarray(rows))[:count])
+        return np.concatenate(parts)
+
+
+class _FromCrops(nn.Module):
+    """uint8 RGB [N, H, W, 3] -> what `network` makes of float RGB [N, 3, H, W]."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.network(crops.permute(0, 3, 1, 2).float())
+
+
+class _PooledFeatures(nn.Module):
+    """Float RGB in 0..255 [N, 3, H, W] -> [N, out_channels]."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.backbone.features(pixels).mean((2, 3))
+
+
 class Engine:
-    """The compiled forward pass of one network.
+    """The compiled forward pass of a region classifier.
 
         engine = Engine(model)
         probabilities = engine(crops)  # uint8 RGB [N, 224, 224, 3] -> float32 [N, C]
@@ -68,59 +134,38 @@ class Engine:
         threads: CPU threads; None for all.
 
     Attributes:
-        device, precision, batch_size: what was chosen; `description` says it in words.
+        num_classes: columns of the probabilities.
+        description: device and precision in words.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Backbone,
         *,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
     ):
-        self.device = resolve_device(device)
-        kind = self.device.split(":")[0]
-        self.batch_size = batch_size or _BATCH_SIZE[kind]
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        self._forward = CompiledForward(
+            _PooledFeatures(model), device=device, precision=precision, batch_size=batch_size, threads=threads
+        )
         self._weight = model.classifier.weight.detach().float().cpu().numpy().T.copy()  # [1024, C]
         self._bias = model.classifier.bias.detach().float().cpu().numpy()
-        training = model.training
-        model.eval()
-        try:
-            if kind == "cpu":
-                self.precision, self._forward = _compile_openvino(model, self.batch_size, precision, threads)
-                self.description = f"OpenVINO on CPU, {self.precision}"
-            else:
-                self.precision, self._forward = _compile_cuda(model, self.device, precision)
-                self.description = f"torch on {torch.cuda.get_device_name(self.device)}, {self.precision}"
-        finally:
-            model.train(training)
-
-    @property
-    def num_classes(self) -> int:
-        """Columns of the probabilities."""
-        return len(self._bias)
+        self.num_classes = len(self._bias)
+        self.batch_size = self._forward.batch_size
+        self.description = self._forward.description
 
     def features(self, crops: np.ndarray) -> np.ndarray:
         """Pooled features: crops uint8 RGB [N, 224, 224, 3] -> float32 [N, 1024]."""
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
-            raise ValueError(f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, 224, 224, 3]")
-        features = np.empty((len(crops), len(self._weight)), np.float32)
-        for start in range(0, len(crops), self.batch_size):
-            rows = crops[start : start + self.batch_size]
-            count = len(rows)
-            if count < self.batch_size:
-                rows = np.concatenate([rows, np.zeros((self.batch_size - count, *rows.shape[1:]), np.uint8)])
-            features[start : start + count] = self._forward(np.ascontiguousarray(rows))[:count]
-        return features
+        if not len(crops):
+            return np.empty((0, len(self._weight)), np.float32)
+        return self._forward(crops)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Pooled features float32 [N, 1024] -> probabilities float32 [N, C]."""
         logits = features @ self._weight + self._bias
-        logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
+        logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)
         return logits
@@ -131,23 +176,20 @@ class Engine:
 
 
 def _compile_openvino(
-    model: nn.Module, batch_size: int, precision: Precision, threads: int | None
+    network: nn.Module, batch_size: int, precision: Precision, threads: int | None
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    import logging
-    import warnings
-
     import openvino
 
     core = openvino.Core()
     if precision == "auto":
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "bfloat16" if native else "float32"
-    example = torch.zeros(batch_size, 224, 224, 3, dtype=torch.uint8)
+    example = torch.zeros(batch_size, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch deprecates the tracing that OpenVINO's converter still does; nothing a user could act on.
         warnings.simplefilter("ignore")
         logging.getLogger("openvino").setLevel(logging.ERROR)
-        graph = openvino.convert_model(_PooledFeatures(model), example_input=example, input=[list(example.shape)])
+        graph = openvino.convert_model(network, example_input=example, input=[list(example.shape)])
     settings: dict[str, str | int] = {
         "PERFORMANCE_HINT": "LATENCY",  # one batch on all cores: the throughput hint would split them into streams
         "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
@@ -163,13 +205,11 @@ def _compile_openvino(
 
 
 def _compile_cuda(
-    model: nn.Module, device: str, precision: Precision
+    network: nn.Module, device: str, precision: Precision
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    import copy
-
     if precision == "auto":
         precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    network = _PooledFeatures(copy.deepcopy(model)).to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def forward(crops: np.ndarray) -> np.ndarray:

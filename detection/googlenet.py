@@ -82,6 +82,8 @@ class LocalResponseNorm(nn.Module):
     convolution, which every engine runs as the matrix product it is, several times as fast as torch's 3-d pooling.
     """
 
+    band: Tensor
+
     def __init__(self, channels: int, size: int = 5, alpha: float = 1e-4):
         super().__init__()
         index = torch.arange(channels)
@@ -156,6 +158,7 @@ class GoogLeNet(nn.Module):
     """
 
     out_channels = 1024
+    mean: Tensor
 
     def __init__(
         self,
@@ -300,13 +303,13 @@ def table1(model: GoogLeNet, size: int = 224) -> list[TableRow]:
         for layer in module.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 handles.append(layer.register_forward_hook(lambda layer, _, output, row=row: count(row, layer, output)))
+    outputs: dict[str, Tensor] = {}
     training = model.training
     try:
         model.eval()
-        shapes = {}
         for name, module in model.trunk.named_children():
             handles.append(
-                module.register_forward_hook(lambda _, __, output, name=name: shapes.__setitem__(name, output))
+                module.register_forward_hook(lambda _, __, output, name=name: outputs.__setitem__(name, output))
             )
         with torch.no_grad():
             model(torch.zeros(1, 3, size, size, device=model.classifier.weight.device))
@@ -315,8 +318,8 @@ def table1(model: GoogLeNet, size: int = 224) -> list[TableRow]:
         for handle in handles:
             handle.remove()
     return [
-        TableRow(row.name, tuple(shapes[row.name].shape[1:]), row.parameters, row.multiply_adds)
-        if row.name in shapes
+        TableRow(row.name, tuple(outputs[row.name].shape[1:]), row.parameters, row.multiply_adds)
+        if row.name in outputs
         else row
         for row in counted.values()
     ]

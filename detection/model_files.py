@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.categories import Category
-from .backbones import TorchvisionGoogLeNet
+from .backbones import Backbone, TorchvisionGoogLeNet
 from .caffemodel import read_caffemodel
 from .googlenet import GoogLeNet
+from .warp import WarpMode
 
 FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
@@ -62,7 +63,7 @@ class RegionSettings:
 
     superpixel_scale: float = 2.0
     min_side: float = 20
-    warp_mode: str = "warp"
+    warp_mode: WarpMode = "warp"
     padding: int = 16
 
 
@@ -77,7 +78,7 @@ class Model:
         card: what it was trained on and what it scored, for people.
     """
 
-    members: list[GoogLeNet | TorchvisionGoogLeNet]
+    members: list[Backbone]
     categories: tuple[Category, ...]
     regions: RegionSettings = field(default_factory=RegionSettings)
     card: dict[str, Any] = field(default_factory=dict)
@@ -159,14 +160,14 @@ def load_model(name_or_folder: str | Path) -> Model:
     return Model(members, categories, regions, document.get("card", {}))
 
 
-def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> GoogLeNet | TorchvisionGoogLeNet:
+def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
     try:
         tensors = load_file(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: missing, though model.json names it") from None
     except SafetensorError as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
-    member: GoogLeNet | TorchvisionGoogLeNet
+    member: Backbone
     if name == "googlenet":
         member = GoogLeNet(num_classes, auxiliary=False, **network)
     elif name == "torchvision-googlenet":

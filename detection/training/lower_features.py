@@ -1,0 +1,115 @@
+"""What the frozen lower blocks make of the training windows, computed once and kept in a file."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from ...data.augment import distort_colours
+from ...data.boxes import flip_horizontal
+from ...data.dataset import Dataset
+from ...data.images import read_image
+from ...data.prefetch import prefetch
+from ..backbones import Backbone
+from ..engine import CompiledForward
+from ..model_files import RegionSettings
+from ..warp import warp_regions
+from .windows import Windows
+
+# Pictures whose windows are warped ahead of the network: enough that it never waits, little memory.
+_PICTURES_AHEAD = 8
+
+
+class LowerBlocks(nn.Module):
+    """The frozen part of a backbone: normalisation and the blocks of its trunk before the trained ones."""
+
+    def __init__(self, backbone: Backbone, blocks: int):
+        super().__init__()
+        self.backbone = backbone
+        self.blocks = backbone.trunk[:blocks]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Float RGB in 0..255 [N, 3, H, W] -> [N, c, h, w]."""
+        return self.blocks(self.backbone.normalise(pixels))
+
+
+def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings, seeds: list[list[int]]) -> np.ndarray:
+    """Windows of a picture as the network is trained on them: mirrored half of the time, colours distorted.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        boxes: float32 [N, 4].
+        regions: how boxes are warped.
+        seeds: one for each window; the same seed makes the same crop.
+
+    Returns:
+        uint8 RGB [N, 224, 224, 3].
+    """
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    mirrored = np.array([generator.random() < 0.5 for generator in generators])
+    crops = np.empty((len(boxes), 224, 224, 3), np.uint8)
+    mirror_image = np.ascontiguousarray(image[:, ::-1])
+    for flag, picture in ((False, image), (True, mirror_image)):
+        rows = np.flatnonzero(mirrored == flag)
+        if len(rows):
+            shown = flip_horizontal(boxes[rows], image.shape[1]) if flag else boxes[rows]
+            crops[rows] = warp_regions(picture, shown, padding=regions.padding, mode=regions.warp_mode)
+    for row, generator in enumerate(generators):
+        crops[row] = distort_colours(crops[row], generator)
+    return crops
+
+
+def lower_features(
+    backbone: Backbone,
+    blocks: int,
+    dataset: Dataset,
+    windows: Windows,
+    regions: RegionSettings,
+    file: Path,
+    *,
+    seed: int,
+    device: str = "auto",
+    report: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """The output of the lowest `blocks` blocks for each window: float16 [N, c, h, w], memory-mapped from `file`.
+
+    Each window is mirrored and its colours distorted once, at random. A run that was stopped goes on where it was; a
+    finished file is used as it is. Files made of different windows, weights, settings or seeds are the caller's to
+    keep apart.
+    """
+    progress_file = file.with_suffix(".progress.json")
+    done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
+    forward = CompiledForward(LowerBlocks(backbone, blocks), device=device)
+    shape = forward(np.zeros((1, 224, 224, 3), np.uint8)).shape[1:]
+    features = np.lib.format.open_memmap(
+        file, mode="r+" if done else "w+", dtype=np.float16, shape=(len(windows), *shape)
+    )
+    if done < len(windows):
+        for start, crops in prefetch(_crops_of_pictures(dataset, windows, regions, seed, done), _PICTURES_AHEAD):
+            for offset in range(0, len(crops), forward.batch_size):
+                part = crops[offset : offset + forward.batch_size]
+                features[start + offset : start + offset + len(part)] = forward(part)
+            done = start + len(crops)
+            report(done)
+            if (start // 4096) != (done // 4096) or done == len(windows):
+                features.flush()
+                progress_file.write_text(json.dumps({"done": done}))
+    return np.load(file, mmap_mode="r")
+
+
+def _crops_of_pictures(
+    dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int, first: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Index of the first window, and crops of all windows, of one picture after the other."""
+    start = first
+    while start < len(windows):
+        picture = windows.images[start]
+        end = int(np.searchsorted(windows.images, picture, side="right"))
+        image = read_image(dataset[int(picture)].path)
+        yield (
+            start,
+            training_crops(image, windows.boxes[start:end], regions, [[seed, 3, row] for row in range(start, end)]),
+        )
+        start = end

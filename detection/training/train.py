@@ -1,0 +1,123 @@
+"""Training a detector on a data set, from pictures to a model folder."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...data.dataset import Dataset
+from ...proposals.cache import ProposalCache
+from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
+from ..googlenet import GoogLeNet
+from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
+from .finetune import FineTuneSettings, TrainingError, fine_tune
+from .windows import Windows, collect_windows
+
+# Stage, units done, units in all, a word on the state ("" or "loss 0.412").
+Report = Callable[[str, int, int, str], None]
+
+
+def initial_network(init: str) -> Backbone:
+    """The network that training starts from.
+
+    Args:
+        init: a .caffemodel file; "torchvision" (its GoogLeNet, downloaded by torchvision); "scratch" (random weights,
+            with batch norm, without which so deep a network does not learn detection from scratch); else a model
+            folder or a shipped model's name, whose first member it is.
+
+    Raises:
+        ModelError, CaffeModelError: no such model or a damaged file.
+    """
+    if init == "scratch":
+        return GoogLeNet(batch_norm=True, auxiliary=False)
+    if init == "torchvision":
+        return TorchvisionGoogLeNet(pretrained=True)
+    if init.endswith(".caffemodel"):
+        return load_caffemodel(init)
+    return load_model(init).members[0]
+
+
+def train_detector(
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    init: str = "default",
+    settings: FineTuneSettings | None = None,
+    regions: RegionSettings | None = None,
+    device: str = "auto",
+    report: Report = lambda stage, done, total, note: None,
+) -> Model:
+    """Fine-tune a network on `dataset` and write the detector to the model folder `out`.
+
+    The classes are those of the data set that have an object in it. Called again with the same arguments after an
+    interruption it goes on where it was, and gives the same model. Proposals, checkpoint and, while it runs, features
+    of frozen blocks lie in `out`/training, which can be deleted afterwards.
+
+    Args:
+        init: see `initial_network`.
+        settings: the recipe; None for the defaults.
+        regions: how regions are proposed and warped; None for the defaults.
+        report: called as the work goes on.
+
+    Raises:
+        TrainingError: there is nothing to train on, or an interrupted training in `out` was another one.
+        AnnotationError, ImageError, ModelError: a file that is needed cannot be used.
+    """
+    settings = settings or FineTuneSettings()
+    regions = regions or RegionSettings()
+    folder = Path(out) / "training"
+    torch.manual_seed(settings.seed)
+    network = initial_network(init)
+
+    def progress(indices: Iterable[int]) -> Iterator[int]:
+        for done, index in enumerate(indices):
+            yield index
+            report("proposals", done + 1, len(dataset), "")
+
+    with ProposalCache(
+        folder / "proposals.sqlite", superpixel_scale=regions.superpixel_scale, min_side=regions.min_side
+    ) as cache:
+        windows = collect_windows(dataset, lambda sample: cache(sample.path), settings.seed, progress)
+
+    counts = object_counts(dataset)
+    categories = tuple(category for category in dataset.categories if counts.get(category.id))
+    if not categories:
+        raise TrainingError(f"{dataset.name}: no picture of {len(dataset)} has an object of a known class")
+    columns = {0: 0, **{category.id: column for column, category in enumerate(categories, 1)}}
+    windows = Windows(
+        windows.images, windows.boxes, np.array([columns[label] for label in windows.labels.tolist()], np.int64)
+    )
+    torch.manual_seed(settings.seed)
+    with_classes(network, len(categories) + 1)
+    fine_tune(
+        network,
+        dataset,
+        windows,
+        regions,
+        settings,
+        folder,
+        device=device,
+        report_features=lambda done, total: report("frozen blocks", done, total, ""),
+        report_step=lambda step, loss: report("training", step, settings.iterations, f"loss {loss:.3f}"),
+    )
+    card = {
+        "data": dataset.name,
+        "pictures": len(dataset),
+        "objects": {category.name: counts[category.id] for category in categories},
+        "init": Path(init).name,
+        "settings": asdict(settings),
+    }
+    model = Model([network], categories, regions, card)
+    save_model(model, out)
+    return model
+
+
+def object_counts(dataset: Dataset) -> dict[int, int]:
+    """The number of objects of each class, by category id, those marked difficult not counted."""
+    counts: dict[int, int] = {}
+    for sample in dataset:
+        for label in sample.labels[~sample.difficult].tolist():
+            counts[label] = counts.get(label, 0) + 1
+    return counts

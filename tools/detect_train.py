@@ -1,0 +1,108 @@
+"""`detect-train`: train a detector on pictures of your own.
+
+detect-train ILSVRC_ROOT --out MODEL/
+detect photos/ --model MODEL/
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ..data.annotation import AnnotationError
+from ..data.categories import CategoryError, read_categories
+from ..data.ilsvrc import LayoutError, open_dataset
+from ..data.images import ImageError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+console = Console(stderr=True)
+
+
+@app.command(
+    epilog="Example: [bold]detect-train ILSVRC/ --init bvlc_googlenet.caffemodel --out my-model/[/bold], then "
+    "[bold]detect photos/ --model my-model/[/bold]. Interrupted, the same command goes on where it was."
+)
+def detect_train(
+    dataset: Annotated[Path, typer.Argument(help="Root of a data set in the ILSVRC DET layout.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    split: Annotated[str, typer.Option(help="Image list to train on, ImageSets/DET/SPLIT.txt.")] = "train",
+    classes: Annotated[
+        Path | None, typer.Option(help="Your own class list, a name a line; the 200 DET classes if left out.")
+    ] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="Network to start from: a .caffemodel file, a model folder or a shipped model's name, "
+            "'torchvision', or 'scratch'."
+        ),
+    ] = "default",
+    freeze_below: Annotated[
+        str,
+        typer.Option(help="Train this block (inception_5a, inception_4c ...) and those above it; 'none' trains all."),
+    ] = "inception_4e",
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Mini-batches of 32 positive and 96 background windows.")
+    ] = 3000,
+    learning_rate: Annotated[float, typer.Option(min=0, help="At the start; it falls along a cosine.")] = 0.002,
+    pool: Annotated[
+        int, typer.Option(min=2, help="Windows kept on disk when blocks are frozen, 0.2 MB each below inception_4e.")
+    ] = 72_000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+) -> None:
+    """Train a detector on a data set in the ILSVRC DET layout, by fine-tuning a pretrained network."""
+    from ..detection.caffemodel import CaffeModelError
+    from ..detection.engine import EngineError
+    from ..detection.model_files import ModelError
+    from ..detection.training.finetune import FineTuneSettings, TrainingError
+    from ..detection.training.train import train_detector
+
+    settings = FineTuneSettings(
+        iterations=iterations,
+        learning_rate=learning_rate,
+        freeze_below=None if freeze_below == "none" else freeze_below,
+        pool=pool,
+        seed=seed,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    tasks: dict[str, TaskID] = {}
+    try:
+        samples = open_dataset(dataset, split, read_categories(classes) if classes else None)
+        with Progress(*columns, console=console) as progress:
+
+            def report(stage: str, done: int, total: int, note: str) -> None:
+                if stage not in tasks:
+                    tasks[stage] = progress.add_task(stage, total=total, note="")
+                progress.update(tasks[stage], completed=done, note=note)
+
+            model = train_detector(samples, out, init=init, settings=settings, device=device, report=report)
+    except (
+        AnnotationError,
+        CaffeModelError,
+        CategoryError,
+        EngineError,
+        ImageError,
+        LayoutError,
+        ModelError,
+        TrainingError,
+        ValueError,
+    ) as error:
+        raise typer.BadParameter(str(error)) from error
+    console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
+
+
+def main() -> None:
+    """The command `detect-train`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
