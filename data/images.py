@@ -21,9 +21,7 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 
 MAX_PIXELS = 178_956_970  # the size from which on Pillow too takes a picture for a decompression bomb
 
-# MPO is JPEG with further views, as phones write it.
-# MPO is JPEG with further views, as phones write it.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _EXIF_ORIENTATION = 0x0112
 
 _Pixels = npt.NDArray[np.uint8]

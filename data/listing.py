@@ -25,7 +25,7 @@ def find_images(inputs: Sequence[str | Path], recursive: bool = False) -> list[P
       ``ROOT/ImageSets/DET/<split>.txt`` lie in ``ROOT/Data/DET/<split>``, those of any other list in the list's own
       folder, or else in the working folder;
     - any other file: itself, whatever its suffix, so that whoever reads it can say what is wrong with it;
-    - a pattern (``photos/*.jpg``, ``photos/**/*.jpg``) that the shell has left as it is: the pictures that match, sorted.
+    - a pattern (``photos/*.jpg``, ``photos/**/*.jpg``) that the shell has left as it is: its pictures, sorted.
 
     Args:
         recursive: look into the sub-folders of folders too, except hidden ones.
