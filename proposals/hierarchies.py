@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .colour import convert
 from .grouping import group
 from .regions import describe, neighbours, pixel_codes, row_length
-from .segmentation import components, prepare_edges, smooth_picture
+from .segmentation import Edges, components, smooth_picture, sorted_edges
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow
 
@@ -27,8 +27,9 @@ _Out = TypeVar("_Out")
 class _Pixels:
     """What all segmentations of one colour space share."""
 
-    edges: tuple[Any, Any, int]
-    codes: NDArray[np.uint8]
+    edges: Edges
+    codes: NDArray[np.uint64]
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,21 @@ class _Superpixels:
 def _pixels(image: NDArray[np.uint8], colour_space: str, connectivity: int, workspace: Workspace) -> _Pixels:
     picture = convert(image, colour_space)
     height, width, channels = picture.shape
-    codes = workspace.take("codes", (height * width, 5 * channels), np.uint8)
+    codes = workspace.take("codes", (1 if channels == 1 else 2, height, width), np.uint64)
     with borrow() as scratch:
         smoothed = smooth_picture(picture, scratch)
-        edges = prepare_edges(smoothed, connectivity, workspace)
+        edges = sorted_edges(smoothed, connectivity, workspace)
         gx = scratch.take("gx", width, np.float32)
         gy = scratch.take("gy", width, np.float32)
-        pixel_codes(picture.reshape(height, width * channels), smoothed, gx, gy, codes)
-    return _Pixels(edges, codes)
+        lines = scratch.take("lines", (5 * channels, width), np.uint8)
+        pixel_codes(picture.reshape(height, width * channels), smoothed, gx, gy, lines, codes)
+    return _Pixels(edges, codes, channels)
 
 
 def _superpixels(
     pixels: _Pixels, height: int, width: int, k: float, connectivity: int, workspace: Workspace
 ) -> _Superpixels:
-    channels = pixels.codes.shape[1] // 5
+    channels = pixels.channels
     with borrow() as scratch:
         labels, regions = components(pixels.edges, height, width, k, round(k), scratch)
         counts = scratch.take("counts", (regions, row_length(channels)), np.int32)

@@ -24,7 +24,7 @@ def row_length(channels: int) -> int:
 
 
 @kernel
-def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, codes: Any) -> None:
+def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, codes: Any) -> None:
     """The histogram bins that each pixel falls into.
 
     The Gaussian derivative at sigma 1 is the Scharr derivative of the picture smoothed at sigma 0.8, which the
@@ -35,14 +35,15 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, codes: Any) -> None
         image: uint8 ``[H, W * C]``, channels interleaved.
         smoothed: float32 ``[C, H, W]``.
         gx, gy: float32 ``[W]``, workspace.
-        codes: uint8 ``[H * W, 5 * C]``, written: of each channel four derivatives (bin, plus 10 where negative)
-            and the colour bin.
+        lines: uint8 ``[5 * C, W]``, workspace.
+        codes: uint64 ``[2, H, W]`` (three channels) or ``[1, H, W]`` (one), written: bytes from the lowest, of each
+            channel four derivatives (bin, plus 10 where negative) and the colour bin.
     """
     channels, height, width = smoothed.shape
     scale = np.float32(10.0 / TEXTURE_RANGE)
     diagonal = np.float32(np.sqrt(0.5))
     narrow, wide = np.float32(3.0 / 32.0) * scale, np.float32(10.0 / 32.0) * scale
-    nine = np.int32(9)
+    zero, nine, ten = np.int32(0), np.int32(9), np.int32(10)
     for y in range(height):
         for c in range(channels):
             above = smoothed[c, max(y - 1, 0)]
@@ -63,15 +64,65 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, codes: Any) -> None
                 gy[x] = narrow * ((below[left] - above[left]) + (below[right] - above[right])) + wide * (
                     below[x] - above[x]
                 )
+            for orientation in range(4):
+                line = lines[5 * c + orientation]
+                for x in range(width):
+                    if orientation == 0:
+                        slope = gx[x]
+                    elif orientation == 1:
+                        slope = (gx[x] + gy[x]) * diagonal
+                    elif orientation == 2:
+                        slope = gy[x]
+                    else:
+                        slope = (gy[x] - gx[x]) * diagonal
+                    steep = np.int32(abs(slope))
+                    line[x] = (steep if steep < nine else nine) + (ten if slope < 0 else zero)
+            line = lines[5 * c + 4]
             for x in range(width):
-                a, b = gx[x], gy[x]
-                d, e = (a + b) * diagonal, (b - a) * diagonal
-                place = codes[y * width + x]
-                place[5 * c] = min(np.int32(abs(a)), nine) + 10 * (a < 0)
-                place[5 * c + 1] = min(np.int32(abs(d)), nine) + 10 * (d < 0)
-                place[5 * c + 2] = min(np.int32(abs(b)), nine) + 10 * (b < 0)
-                place[5 * c + 3] = min(np.int32(abs(e)), nine) + 10 * (e < 0)
-                place[5 * c + 4] = (np.uint32(image[y, x * channels + c]) * np.uint32(25)) >> np.uint32(8)
+                line[x] = (np.int32(image[y, x * channels + c]) * np.int32(25)) >> np.int32(8)
+        for word in range(codes.shape[0]):
+            packed = codes[word, y]
+            for x in range(width):
+                packed[x] = 0
+            for byte in range(min(8, 5 * channels - 8 * word)):
+                line = lines[8 * word + byte]
+                shift = np.uint64(8 * byte)
+                for x in range(width):
+                    packed[x] |= np.uint64(line[x]) << shift
+
+
+@kernel
+def _count(codes: Any, y: Any, start: Any, stop: Any, row: Any) -> None:
+    """Add a run of pixels of one region to its row of counts."""
+    # Written out, not looped: these 15 increments a pixel are most of the time that description takes.
+    byte = np.uint64(255)
+    if codes.shape[0] == 1:
+        for x in range(start, stop):
+            word = codes[0, y, x]
+            row[word & byte] += 1
+            row[np.uint64(20) + ((word >> np.uint64(8)) & byte)] += 1
+            row[np.uint64(40) + ((word >> np.uint64(16)) & byte)] += 1
+            row[np.uint64(60) + ((word >> np.uint64(24)) & byte)] += 1
+            row[np.uint64(80) + (word >> np.uint64(32))] += 1
+        return
+    for x in range(start, stop):
+        word = codes[0, y, x]
+        row[word & byte] += 1
+        row[np.uint64(20) + ((word >> np.uint64(8)) & byte)] += 1
+        row[np.uint64(40) + ((word >> np.uint64(16)) & byte)] += 1
+        row[np.uint64(60) + ((word >> np.uint64(24)) & byte)] += 1
+        row[np.uint64(240) + ((word >> np.uint64(32)) & byte)] += 1
+        row[np.uint64(80) + ((word >> np.uint64(40)) & byte)] += 1
+        row[np.uint64(100) + ((word >> np.uint64(48)) & byte)] += 1
+        row[np.uint64(120) + (word >> np.uint64(56))] += 1
+        word = codes[1, y, x]
+        row[np.uint64(140) + (word & byte)] += 1
+        row[np.uint64(265) + ((word >> np.uint64(8)) & byte)] += 1
+        row[np.uint64(160) + ((word >> np.uint64(16)) & byte)] += 1
+        row[np.uint64(180) + ((word >> np.uint64(24)) & byte)] += 1
+        row[np.uint64(200) + ((word >> np.uint64(32)) & byte)] += 1
+        row[np.uint64(220) + ((word >> np.uint64(40)) & byte)] += 1
+        row[np.uint64(290) + (word >> np.uint64(48))] += 1
 
 
 @kernel
@@ -80,14 +131,14 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
 
     Args:
         labels: uint32 ``[H * W]``, 0..R-1.
-        codes: uint8 ``[H * W, 5 * C]`` of `pixel_codes`.
+        codes: uint64 ``[words, H, W]`` of `pixel_codes`.
         counts: int32 ``[R, row_length(C)]``, workspace.
         rows: float32 ``[R, row_length(C)]``, written.
         size: int32 ``[R]``, written.
         box: int32 ``[R, 4]``, written, x1, y1, x2, y2, half-open.
     """
     regions, length = rows.shape
-    channels = codes.shape[1] // 5
+    channels = length // (TEXTURE_BINS + COLOUR_BINS)
     counts[:] = 0
     for region in range(regions):
         size[region] = 0
@@ -95,11 +146,6 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
         box[region, 1] = height
         box[region, 2] = 0
         box[region, 3] = 0
-    places = np.empty(5 * channels, np.uint32)
-    for c in range(channels):
-        for orientation in range(4):
-            places[5 * c + orientation] = c * 80 + orientation * 20
-        places[5 * c + 4] = channels * 80 + c * 25
     flat = counts.reshape(-1)
     for y in range(height):
         x = 0
@@ -107,12 +153,10 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
             start = x
             base = y * width
             region = labels[base + x]
-            row = np.uint32(region * np.uint32(length))
             while x < width and labels[base + x] == region:
-                code = codes[base + x]
-                for i in range(code.size):
-                    flat[row + places[i] + np.uint32(code[i])] += 1
                 x += 1
+            row = flat[np.int64(region) * length : (np.int64(region) + 1) * length]
+            _count(codes, y, start, x, row)
             size[region] += x - start
             box[region, 0] = min(box[region, 0], start)
             box[region, 1] = min(box[region, 1], y)

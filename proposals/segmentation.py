@@ -8,6 +8,7 @@ they can be counting-sorted; uniform steps would swallow k / size and leave 40 %
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -72,12 +73,23 @@ def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any,
 
 
 @kernel
-def sort_edges(keys: Any, height: int, width: int, count: Any, order: Any) -> int:
+def _file(keys: Any, direction: Any, pixel: Any, count: Any, order: Any, ordered_keys: Any) -> None:
+    """Put one edge into its place."""
+    key = keys[direction, pixel]
+    place = np.uint32(count[np.uint32(key)])
+    count[np.uint32(key)] = place + np.uint32(1)
+    order[place] = pixel * keys.shape[0] + direction
+    ordered_keys[place] = key
+
+
+@kernel
+def sort_edges(keys: Any, height: int, width: int, count: Any, order: Any, ordered_keys: Any) -> Any:
     """Counting sort: edge numbers by rising key, ties by pixel, then direction. Returns their number.
 
     Args:
         keys, count: from `edge_keys`; `count` is overwritten.
         order: uint32 ``[directions * H * W]``, written: pixel * directions + direction.
+        ordered_keys: uint16, the same size, written: their keys.
     """
     total = 0
     for key in range(count.size):
@@ -86,170 +98,247 @@ def sort_edges(keys: Any, height: int, width: int, count: Any, order: Any) -> in
         total += here
     directions = keys.shape[0]
     for y in range(height):
+        last = y + 1 == height
         for x in range(width):
             pixel = y * width + x
-            for direction in range(directions):
-                if direction != 1 and direction != 3 and x + 1 == width:
-                    continue
-                if direction == 3 and x == 0:
-                    continue
-                if direction > 0 and y + 1 == height:
-                    continue
-                key = np.uint32(keys[direction, pixel])
-                place = count[key]
-                count[key] = place + 1
-                order[np.uint32(place)] = np.uint32(pixel * directions + direction)
+            if x + 1 < width:
+                _file(keys, 0, pixel, count, order, ordered_keys)
+            if last:
+                continue
+            _file(keys, 1, pixel, count, order, ordered_keys)
+            if directions == 4:
+                if x + 1 < width:
+                    _file(keys, 2, pixel, count, order, ordered_keys)
+                if x > 0:
+                    _file(keys, 3, pixel, count, order, ordered_keys)
     return total
 
 
 @kernel
-def _find(parent: Any, node: np.uint32) -> np.uint32:
-    """The root of a node, halving the path on the way."""
-    while True:
-        above = parent[node]
-        if above == node:
-            return node
-        top = parent[above]
-        parent[node] = top
-        node = top
+def _ends(edge: Any, directions: Any, width: Any) -> Any:
+    """The two pixels of an edge."""
+    if directions == 2:
+        a = edge >> np.uint32(1)
+        return a, np.uint32(a + (width if edge & np.uint32(1) else np.uint32(1)))
+    a = edge >> np.uint32(2)
+    down = edge & np.uint32(3)
+    return a, np.uint32(a + (np.uint32(1) if down == 0 else width) + np.uint32(down == 2) - np.uint32(down == 3))
 
 
 @kernel
-def union(
+def merge_by_threshold(
     order: Any,
-    edges: int,
-    keys: Any,
-    width: int,
+    ordered_keys: Any,
     weights: Any,
-    k: float,
-    min_size: int,
-    parent: Any,
+    directions: Any,
+    width: Any,
+    k: Any,
+    forest: Any,
+    limit: Any,
     size: Any,
-    threshold: Any,
     undecided: Any,
-) -> None:
-    """Join pixels into components; afterwards `parent` is a forest over pixels.
+) -> Any:
+    """Join pixels into components by the paper's predicate. Returns how many edges are `undecided`.
 
     Most edges are dead when their turn comes: inside one component, or at a component that can no longer grow
-    because edges have become heavier than its threshold. A block of edges is tested without branches, by roots three
-    hops up, and only the survivors are handled exactly.
+    because edges have become heavier than its threshold. A block of edges is therefore tested without branches, by
+    roots three hops up, and only the survivors are handled exactly.
 
     Args:
-        order, edges: from `sort_edges`.
-        keys: uint16 ``[directions, H * W]``.
+        order, ordered_keys: uint32 and uint16 ``[E]`` of `sort_edges`.
         weights: float32 ``[KEYS]`` of `key_weights`.
-        parent: uint32, size: int32, threshold: float32, ``[H * W]`` each, written.
-        undecided: uint32 ``[edges]``, workspace: edges between two components, for the second pass.
+        directions: edges a pixel: 2 or 4.
+        forest: int32 ``[H * W]``, written: the parent of a pixel, or, at a root, the bits of its threshold (internal
+            difference + k / size) with the sign set. One word holds both so that the forest fits the cache.
+        limit: float32, the same memory as `forest`: a root's negative threshold.
+        size: int32 ``[H * W]``, written at roots.
+        undecided: uint32 ``[E + 1]``, written: the edges that were not inside a component, in their order.
     """
-    directions = np.uint32(keys.shape[0])
-    offsets = (np.uint32(1), np.uint32(width), np.uint32(width + 1), np.uint32(width - 1))
-    shift = np.uint32(1 if directions == 2 else 2)
-    mask = np.uint32(directions - 1)
-    infinity = np.float32(np.inf)
-    k32 = np.float32(k)
-    for pixel in range(parent.size):
-        parent[pixel] = pixel
+    k = np.float32(k)
+    for pixel in range(forest.size):
+        limit[pixel] = -k
         size[pixel] = 1
-        threshold[pixel] = k32
-    survivors = np.empty(_BLOCK, np.uint32)
-    left = 0
+    left = np.uint32(0)
+    ends_a = np.empty(_BLOCK, np.uint32)
+    ends_b = np.empty(_BLOCK, np.uint32)
+    kept_keys = np.empty(_BLOCK, np.uint32)
+    edges = order.size
     for start in range(0, edges, _BLOCK):
-        first = order[start]
-        lowest = weights[np.uint32(keys[first & mask, first >> shift])]
-        alive = 0
+        lowest = -weights[np.uint32(ordered_keys[start])]
+        alive = np.uint32(0)
         for i in range(start, min(start + _BLOCK, edges)):
             edge = order[i]
-            a = np.uint32(edge >> shift)
-            b = np.uint32(a + offsets[edge & mask])
-            a = parent[parent[parent[a]]]
-            b = parent[parent[parent[b]]]
-            survivors[alive] = edge
+            a, b = _ends(edge, directions, width)
+            for _ in range(3):
+                above = forest[a]
+                a = a if above < 0 else np.uint32(above)
+            for _ in range(3):
+                above = forest[b]
+                b = b if above < 0 else np.uint32(above)
+            ends_a[alive] = a
+            ends_b[alive] = b
+            kept_keys[alive] = ordered_keys[i]
             undecided[left] = edge
             different = a != b
-            # A node that is no root has an infinite threshold: three hops were too few, so it stays in doubt.
-            alive += different & (lowest <= threshold[a]) & (lowest <= threshold[b])
-            left += different
-        if alive == 0:
-            continue
+            # Where three hops were too few the word is a parent, as a float a tiny positive number, so that the
+            # edge stays in doubt only if the test says so of positive numbers: see `grows`.
+            grows_a = (forest[a] >= 0) | (limit[a] <= lowest)
+            grows_b = (forest[b] >= 0) | (limit[b] <= lowest)
+            left += np.uint32(different)
+            alive += np.uint32(different & grows_a & grows_b)
         for i in range(alive):
-            edge = survivors[i]
-            a = np.uint32(edge >> shift)
-            b = _find(parent, np.uint32(a + offsets[edge & mask]))
-            a = _find(parent, a)
+            a, b = ends_a[i], ends_b[i]
+            while forest[a] >= 0:
+                a = np.uint32(forest[a])
+            while forest[b] >= 0:
+                b = np.uint32(forest[b])
             if a == b:
                 continue
-            weight = weights[np.uint32(keys[edge & mask, edge >> shift])]
-            if weight <= threshold[a] and weight <= threshold[b]:
+            weight = weights[kept_keys[i]]
+            if limit[a] <= -weight and limit[b] <= -weight:
                 size_a, size_b = size[a], size[b]
                 top = a if size_a >= size_b else b
                 low = b if size_a >= size_b else a
-                parent[low] = top
                 joined = size_a + size_b
                 size[top] = joined
-                threshold[low] = infinity
-                threshold[top] = weight + k32 / np.float32(joined)
-    # Second pass: components under the minimum size join across their lightest edge.
-    for i in range(left):
-        edge = undecided[i]
-        a = np.uint32(edge >> shift)
-        b = _find(parent, np.uint32(a + offsets[edge & mask]))
-        a = _find(parent, a)
-        if a != b and (size[a] < min_size or size[b] < min_size):
-            top = a if size[a] >= size[b] else b
-            low = b if size[a] >= size[b] else a
-            parent[low] = top
-            size[top] += size[low]
+                forest[low] = top
+                limit[top] = -(weight + k / np.float32(joined))
+    return left
 
 
 @kernel
-def number_components(parent: Any, names: Any, labels: Any) -> int:
+def number_components(forest: Any, size: Any, names: Any, labels: Any, sizes: Any) -> Any:
     """Number the components 0, 1, ... in the order in which a raster scan meets them. Returns how many.
 
     Args:
-        parent: uint32 ``[H * W]`` from `union`.
+        forest, size: int32 ``[H * W]`` of `merge_by_threshold`; paths are shortened.
         names: int32 ``[H * W]``, workspace.
         labels: uint32 ``[H * W]``, written.
+        sizes: int32 ``[H * W]``, written: the components' numbers of pixels.
     """
     names[:] = -1
     found = 0
-    for pixel in range(parent.size):
-        root = _find(parent, np.uint32(pixel))
+    for pixel in range(forest.size):
+        root = np.uint32(pixel)
+        above = forest[root]
+        while above >= 0:
+            root = np.uint32(above)
+            above = forest[root]
+        if root != pixel:
+            forest[pixel] = root
         name = names[root]
         if name < 0:
             name = found
             names[root] = name
+            sizes[name] = size[root]
             found += 1
         labels[pixel] = name
     return found
 
 
-def prepare_edges(smoothed: NDArray[np.float32], connectivity: int, workspace: Workspace) -> tuple[Any, Any, int]:
-    """Sort keys, sorted edges and their number, for `components` at any k; they live in `workspace`."""
+@kernel
+def _find(parent: Any, node: Any) -> Any:
+    """The root of a component, halving the path on the way."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@kernel
+def merge_small(
+    undecided: Any, directions: Any, width: Any, min_size: Any, labels: Any, sizes: Any, parent: Any, names: Any
+) -> Any:
+    """Components under the minimum size join the neighbour across their lightest edge. Returns how many are left.
+
+    Args:
+        undecided: uint32 ``[U]`` of `merge_by_threshold`.
+        min_size: components of fewer pixels are merged.
+        labels: uint32 ``[H * W]``, renumbered in raster order.
+        sizes: int32 ``[R]``, the components' numbers of pixels, overwritten.
+        parent: uint32 ``[R]``, workspace.
+        names: int32 ``[R]``, workspace.
+    """
+    for component in range(parent.size):
+        parent[component] = component
+    # Edges inside a component or between two that are large enough stay so: sift them out without branches.
+    left = np.uint32(0)
+    for i in range(undecided.size):
+        edge = undecided[i]
+        a, b = _ends(edge, directions, width)
+        a, b = labels[a], labels[b]
+        undecided[left] = edge
+        left += np.uint32((a != b) & ((sizes[a] < min_size) | (sizes[b] < min_size)))
+    for i in range(left):
+        a, b = _ends(undecided[i], directions, width)
+        a, b = _find(parent, labels[a]), _find(parent, labels[b])
+        if a != b and (sizes[a] < min_size or sizes[b] < min_size):
+            # the smaller number stays the root: it is where a raster scan meets the union
+            top, low = min(a, b), max(a, b)
+            parent[low] = top
+            sizes[top] += sizes[low]
+    found = 0
+    for component in range(parent.size):
+        root = _find(parent, np.uint32(component))
+        if root == component:
+            names[component] = found
+            found += 1
+        else:
+            names[component] = names[root]
+    for pixel in range(labels.size):
+        labels[pixel] = names[labels[pixel]]
+    return found
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges between a picture's pixels, sorted by weight; every k can be segmented from them.
+
+    Attributes:
+        order: uint32 ``[E]``: pixel * directions + direction.
+        keys: uint16 ``[E]``: their weights as sort keys.
+        directions: edges a pixel: 2 (4-connected) or 4 (8-connected).
+    """
+
+    order: NDArray[np.uint32]
+    keys: NDArray[np.uint16]
+    directions: int
+
+
+def sorted_edges(smoothed: NDArray[np.float32], connectivity: int, workspace: Workspace) -> Edges:
+    """The edges of a smoothed picture float32 ``[C, H, W]``; they live in `workspace`."""
     _, height, width = smoothed.shape
     directions = 2 if connectivity == 4 else 4
     squared = workspace.take("squared", width, np.float32)
     keys = workspace.take("keys", (directions, height * width), np.uint16)
     count = workspace.take("count", KEYS, np.int32)
     order = workspace.take("order", directions * height * width, np.uint32)
+    ordered_keys = workspace.take("ordered_keys", directions * height * width, np.uint16)
     edge_keys(smoothed, directions == 4, squared, squared.view(np.int32), keys, count)
-    edges = sort_edges(keys, height, width, count, order)
-    return keys, order, edges
+    edges = sort_edges(keys, height, width, count, order, ordered_keys)
+    return Edges(order[:edges], ordered_keys[:edges], directions)
 
 
 def components(
-    edges: tuple[Any, Any, int], height: int, width: int, k: float, min_size: int, workspace: Workspace
+    edges: Edges, height: int, width: int, k: float, min_size: int, workspace: Workspace
 ) -> tuple[NDArray[np.uint32], int]:
-    """Superpixel labels uint32 ``[H * W]`` and their number, from the edges of `prepare_edges`."""
-    keys, order, total = edges
+    """Superpixel labels uint32 ``[H * W]``, which live in `workspace`, and their number."""
     pixels = height * width
-    parent = workspace.take("parent", pixels, np.uint32)
+    forest = workspace.take("forest", pixels, np.int32)
     size = workspace.take("size", pixels, np.int32)
-    threshold = workspace.take("threshold", pixels, np.float32)
-    undecided = workspace.take("undecided", total + 1, np.uint32)
+    undecided = workspace.take("undecided", edges.order.size + 1, np.uint32)
     labels = workspace.take("labels", pixels, np.uint32)
-    union(order, total, keys, width, _WEIGHTS, k, min_size, parent, size, threshold, undecided)
-    # the components' sizes are no longer wanted: their buffer holds the names
-    return labels, number_components(parent, size, labels)
+    names = workspace.take("names", pixels, np.int32)
+    sizes = workspace.take("sizes", pixels, np.int32)
+    directions, stride = np.uint32(edges.directions), np.uint32(width)
+    left = merge_by_threshold(
+        edges.order, edges.keys, _WEIGHTS, directions, stride, k, forest, forest.view(np.float32), size, undecided
+    )
+    found = number_components(forest, size, names, labels, sizes)
+    parent = size.view(np.uint32)[:found]
+    return labels, merge_small(
+        undecided[:left], directions, stride, min_size, labels, sizes[:found], parent, names[:found]
+    )
 
 
 _WEIGHTS: Final = key_weights()
@@ -279,6 +368,6 @@ def segment(image: NDArray[np.uint8], k: float = 100, min_size: int = 100, conne
     height, width, _ = image.shape
     with borrow() as workspace:
         smoothed = smooth_picture(np.ascontiguousarray(image), workspace)
-        edges = prepare_edges(smoothed, connectivity, workspace)
+        edges = sorted_edges(smoothed, connectivity, workspace)
         labels, _ = components(edges, height, width, k, min_size, workspace)
         return labels.reshape(height, width).astype(np.int32)
