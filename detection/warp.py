@@ -299,7 +299,16 @@ def _blend_rows(
 
 
 def _blend_columns(
-    row: Any, left: Any, first: Any, weights: Any, taps: Any, beyond: Any, fill: Any, begin: Any, end: Any, line: Any
+    row: Any,
+    left: Any,
+    first: Any,
+    weights: Any,
+    taps: Any,
+    beyond: Any,
+    fill: Any,
+    begin: Any,
+    end: Any,
+    line: Any,
 ) -> None:
     """line[j] = beyond[j] * fill + sum_t weights[j, t] * row[first[j] - left + t], for begin <= j < end: the sum over
     columns l. ``row`` and ``line`` are interleaved RGB; unsigned indices spare numba's test for negative ones."""
@@ -374,7 +383,16 @@ def _warp(image: Any, chosen: Any, origins: Any, steps: Any, shown: Any, fill: A
                 for x in range(end - begin):
                     row[x] = np.float32(bytes_of_row[x])
                 _blend_columns(
-                    row, column, first_x, weights_x, taps_x, beyond_x, colour, left, right, narrowed[y - source]
+                    row,
+                    column,
+                    first_x,
+                    weights_x,
+                    taps_x,
+                    beyond_x,
+                    colour,
+                    left,
+                    right,
+                    narrowed[y - source],
                 )
         line[:] = filled[: 3 * size]
         for i in range(size):
@@ -418,7 +436,8 @@ def _compile_kernels() -> None:
                 if not self.made and getattr(dispatcher, "__module__", None) == __name__:
                     self.made = True
                     print(
-                        "inception_rcnn: compiling the warp for this machine (once, a few seconds) ...", file=sys.stderr
+                        "inception_rcnn: compiling the warp for this machine (once, a few seconds) ...",
+                        file=sys.stderr,
                     )
 
             def on_end(self, event: Any) -> None:

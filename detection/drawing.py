@@ -1,0 +1,223 @@
+"""Draw detections on a picture: a frame each, and a label with class name and score."""
+
+from __future__ import annotations
+
+import colorsys
+import importlib.util
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; half-open
+
+# Shares of the picture's diagonal; the clamps keep thumbnails readable and panoramas from being covered.
+LINE_SHARE, LINE_RANGE = 1 / 280, (1, 14)
+TEXT_SHARE, TEXT_RANGE = 1 / 42, (11, 80)
+# Pillow's built-in font has ASCII alone; the first of these on the machine that has a name's letters writes the others.
+FONT_FILES = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+)
+COLOUR_SEED = 12426  # found by trial: sixteen common DET classes get colours well apart
+EDGE: Colour = (20, 20, 20)  # a dark rim makes every colour stand out on a background of the same colour
+
+
+def draw_detections(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    labels_text: Sequence[str],
+    scores: NDArray[np.float32] | Sequence[float],
+) -> NDArray[np.uint8]:
+    """A copy of the picture with a frame and a label ("dog 0.93") for every detection.
+
+    Lines and letters grow with the picture. A class has the same colour in every picture. The best detections are drawn
+    last, on top. Labels stay inside the picture and off each other where there is room: above the box, else inside it,
+    else below; a text wider than the picture is shortened, and left out where not a single letter fits.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        boxes: [N, 4] as (x1, y1, x2, y2), 0-based continuous; what lies outside the picture is cut off.
+        labels_text: N class names.
+        scores: N probabilities.
+
+    Returns:
+        uint8 RGB [H, W, 3], a new array.
+
+    Raises:
+        ValueError: the numbers of boxes, names and scores differ.
+    """
+    regions = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if not len(regions) == len(labels_text) == len(scores):
+        raise ValueError(
+            f"expected one name and one score for each box, "
+            f"got {len(regions)} boxes, {len(labels_text)} names, {len(scores)} scores"
+        )
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    diagonal = float(np.hypot(*picture.size))
+    line = round(min(max(diagonal * LINE_SHARE, LINE_RANGE[0]), LINE_RANGE[1]))
+    letter_height = round(min(max(diagonal * TEXT_SHARE, TEXT_RANGE[0]), TEXT_RANGE[1]))
+    letterings = [_lettering(name, letter_height) for name in labels_text]
+
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    frames = {int(n): _pixels(regions[n], *picture.size) for n in order}
+    for n in reversed(order):
+        _draw_frame(draw, frames[int(n)], class_colour(labels_text[n]), line)
+    placed: list[Rectangle] = []
+    texts: list[str] = []
+    for n in order:
+        name, font = letterings[n]
+        text, place = _place_label(name, float(scores[n]), frames[int(n)], picture.size, font, placed)
+        texts.append(text)
+        placed.append(place)
+    for n, text, place in reversed(list(zip(order, texts, placed, strict=True))):
+        if text:
+            _draw_label(draw, text, place, class_colour(labels_text[n]), letterings[n][1])
+    return np.array(picture)
+
+
+def class_colour(name: str) -> Colour:
+    """The colour of a class, RGB: one of 24 hues in three tones, by the name alone, so the same in every run."""
+    code = zlib.crc32(name.encode(), COLOUR_SEED)
+    hue, tone = code % 24, code // 24 % 3
+    red, green, blue = colorsys.hls_to_rgb(hue / 24, (0.45, 0.60, 0.74)[tone], (0.95, 0.90, 0.85)[tone])
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@lru_cache(maxsize=1024)
+def _lettering(name: str, height: int) -> tuple[str, Font]:
+    """The name as it can be written, and a font that can: accents and then letters are given up for want of a font."""
+    builtin = _builtin_font(height)
+    if name.isascii():
+        return name, builtin
+    for font in _further_fonts(height):
+        if _has_letters(font, name):
+            return name, font
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    return plain.encode("ascii", "replace").decode(), builtin
+
+
+@lru_cache(maxsize=16)
+def _builtin_font(height: int) -> Font:
+    return ImageFont.load_default(height)
+
+
+@lru_cache(maxsize=16)
+def _further_fonts(height: int) -> tuple[ImageFont.FreeTypeFont, ...]:
+    files = list(FONT_FILES)
+    matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: it brings DejaVu Sans
+    if matplotlib and matplotlib.origin:
+        files.append(str(Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
+    fonts = []
+    for file in files:
+        try:
+            fonts.append(ImageFont.truetype(file, height))  # a bare name is looked for in the system's font folders
+        except OSError:
+            continue
+    return tuple(fonts)
+
+
+def _has_letters(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    missing = font.getmask("\U0010ffff")  # not a character: the font's sign for a letter that it lacks
+    masks = (font.getmask(letter) for letter in text if not letter.isspace())
+    return all(mask.size != missing.size or bytes(mask) != bytes(missing) for mask in masks)
+
+
+def _pixels(box: NDArray[np.float64], width: int, height: int) -> Rectangle:
+    """The box's pixels inside the picture, at least one."""
+    finite = np.nan_to_num(box, nan=0.0)
+    left, right = (round(float(v)) for v in finite[[0, 2]].clip(0, width))
+    top, bottom = (round(float(v)) for v in finite[[1, 3]].clip(0, height))
+    left, top = min(left, width - 1), min(top, height - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _draw_frame(draw: ImageDraw.ImageDraw, frame: Rectangle, colour: Colour, line: int) -> None:
+    left, top, right, bottom = frame[0], frame[1], frame[2] - 1, frame[3] - 1  # Pillow's ends are inclusive
+    rim = 1 if line < 6 else 2
+    draw.rectangle((left, top, right, bottom), outline=EDGE, width=line + 2 * rim if line > 1 else 1)
+    if line == 1:
+        draw.rectangle((left, top, right, bottom), outline=colour)
+    elif right - left > 2 * rim and bottom - top > 2 * rim:
+        draw.rectangle((left + rim, top + rim, right - rim, bottom - rim), outline=colour, width=line)
+
+
+def _place_label(
+    name: str,
+    score: float,
+    frame: Rectangle,
+    size: tuple[int, int],
+    font: Font,
+    taken: Sequence[Rectangle],
+) -> tuple[str, Rectangle]:
+    """The text and its background's place, inside the picture; ("", ...) where nothing fits."""
+    width, height = size
+    text = f"{name} {score:.2f}"
+    wide, high = _extent(text, font)
+    while wide > width and name:
+        name = name[:-1]
+        text = f"{name}.. {score:.2f}" if name else f"{score:.2f}"
+        wide, high = _extent(text, font)
+    if wide > width or high > height:
+        return "", (0, 0, 0, 0)
+    left, top, right, bottom = frame
+    places = (
+        (left, top - high),
+        (left, top),
+        (right - wide, top - high),
+        (right - wide, top),
+        (left, bottom - high),
+        (left, bottom),
+        (right - wide, bottom - high),
+        (right - wide, bottom),
+    )
+    candidates: list[tuple[int, int, int, Rectangle]] = []
+    for x, y in places:
+        x_in, y_in = min(max(x, 0), width - wide), min(max(y, 0), height - high)
+        place = (x_in, y_in, x_in + wide, y_in + high)
+        pushed = abs(y - y_in)  # above the picture's top edge is no place: the next one is as good and unmoved
+        candidates.append((sum(_common(place, other) for other in taken), pushed, len(candidates), place))
+    return text, min(candidates)[-1]
+
+
+def _extent(text: str, font: Font) -> tuple[int, int]:
+    """Width and height of a label in pixels; the height is the same for all texts of a font."""
+    margin = _margin(font)
+    _, top, _, bottom = font.getbbox("Åg|")
+    return int(np.ceil(font.getlength(text))) + 2 * margin, int(np.ceil(bottom - top)) + margin
+
+
+def _margin(font: Font) -> int:
+    return max(2, round(getattr(font, "size", 10) / 4))
+
+
+def _common(a: Rectangle, b: Rectangle) -> int:
+    """Pixels that two rectangles share."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    place: Rectangle,
+    colour: Colour,
+    font: Font,
+) -> None:
+    left, top, right, bottom = place
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    red, green, blue = colour
+    ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else (255, 255, 255)
+    margin = _margin(font)
+    above = font.getbbox("Åg|")[1]
+    draw.text((left + margin, top + margin // 2 - above), text, fill=ink, font=font)

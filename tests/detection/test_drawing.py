@@ -1,0 +1,133 @@
+"""draw_detections: frames where the boxes are, labels inside the picture, at any size and in any alphabet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from inception_rcnn.detection import drawing
+from inception_rcnn.detection.drawing import class_colour, draw_detections
+
+NO_BOXES = np.empty((0, 4), np.float32)
+
+
+def test_no_detections_give_an_equal_copy() -> None:
+    image = np.full((20, 30, 3), 9, np.uint8)
+    drawn = draw_detections(image, NO_BOXES, [], [])
+    np.testing.assert_array_equal(drawn, image)
+    assert not np.shares_memory(drawn, image)
+
+
+def test_frame_has_the_colour_of_its_class_and_leaves_the_inside_and_the_original_alone() -> None:
+    image = np.full((375, 500, 3), 128, np.uint8)
+    drawn = draw_detections(image, np.array([[100, 80, 300, 250]], np.float32), ["dog"], [0.9])
+    assert (image == 128).all()
+    coloured = (drawn == class_colour("dog")).all(axis=2)
+    rows, columns = np.nonzero(coloured[:, :])
+    assert (columns.min(), columns.max()) == (
+        100,
+        298,
+    )  # the label's edge; the frame stands one dark pixel inside
+    assert rows.max() == 248
+    assert (drawn[90:240, 110:290] == 128).all()
+    assert (drawn[255:] == 128).all()
+    assert (drawn[:, 305:] == 128).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 400), (400, 1), (8, 8), (30, 30), (120, 90), (3000, 2000)])
+def test_any_size_of_picture_can_be_drawn_on(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    box = np.array([[0, 0, shape[1], shape[0]]], np.float32)
+    drawn = draw_detections(image, box, ["domestic cat"], [0.5])
+    assert drawn.shape == image.shape
+    assert drawn.any()
+
+
+def test_lines_grow_with_the_picture() -> None:
+    def thickness(side: int) -> int:
+        box = np.array([[side // 4, side // 4, side * 3 // 4, side * 3 // 4]], np.float32)
+        drawn = draw_detections(np.zeros((side, side, 3), np.uint8), box, ["x"], [0.5])
+        bottom = drawn[side // 2 :, side // 2]
+        return int((bottom == class_colour("x")).all(axis=1).sum())
+
+    assert thickness(60) == 1
+    assert thickness(500) < thickness(2000) <= thickness(9000) == 14
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 500, 375),
+        (0, 0, 20, 20),
+        (480, 0, 500, 20),
+        (0, 360, 20, 375),
+        (490, 370, 500, 375),
+        (-50, -50, 700, 600),
+    ],
+)
+def test_label_lies_inside_the_picture(box: tuple[float, ...]) -> None:
+    image = np.zeros((375, 500, 3), np.uint8)
+    font = drawing._lettering("computer keyboard", 15)[1]
+    frame = drawing._pixels(np.array(box, np.float64), 500, 375)
+    text, (left, top, right, bottom) = drawing._place_label("computer keyboard", 0.5, frame, (500, 375), font, [])
+    assert text == "computer keyboard 0.50"
+    assert 0 <= left < right <= 500
+    assert 0 <= top < bottom <= 375
+    drawn = draw_detections(image, np.array([box], np.float32), ["computer keyboard"], [0.5])
+    assert (drawn == class_colour("computer keyboard")).all(axis=2).sum() > 1000  # the label's background
+
+
+def test_labels_of_coinciding_boxes_do_not_cover_each_other() -> None:
+    frame = (100, 100, 300, 250)
+    font = drawing._lettering("dog", 15)[1]
+    placed: list[tuple[int, int, int, int]] = []
+    for name in ("dog", "domestic cat", "fox"):
+        place = drawing._place_label(name, 0.5, frame, (500, 375), font, placed)[1]
+        assert all(drawing._common(place, other) == 0 for other in placed)
+        placed.append(place)
+
+
+def test_long_name_is_shortened_and_keeps_its_score() -> None:
+    font = drawing._lettering("a", 11)[1]
+    text, place = drawing._place_label("punching bag " * 9, 0.25, (0, 0, 90, 90), (90, 90), font, [])
+    assert text.startswith("punch")
+    assert text.endswith(".. 0.25")
+    assert place[2] - place[0] <= 90
+
+
+def test_better_detection_is_on_top() -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+    boxes = np.array([[50, 50, 250, 250]] * 2, np.float32)
+    for scores, best in (((0.9, 0.1), "dog"), ((0.1, 0.9), "sheep")):
+        drawn = draw_detections(image, boxes, ["dog", "sheep"], scores)
+        assert tuple(drawn[248, 150]) == class_colour(best)
+
+
+def test_colour_depends_on_the_name_alone_and_tells_common_classes_apart() -> None:
+    assert class_colour("dog") == class_colour("dog")
+    names = ["person", "dog", "domestic cat", "sheep", "horse", "cattle", "car", "chair", "bird", "bicycle"]
+    names += ["water bottle", "cup or mug", "flower pot", "sofa", "table", "tv or monitor"]
+    colours = np.array([class_colour(name) for name in names], int)
+    distances = np.abs(colours[:, None] - colours[None]).sum(axis=2)
+    assert distances[~np.eye(len(names), dtype=bool)].min() >= 90  # of 765
+
+
+def test_accents_survive_or_are_dropped_but_never_become_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing._lettering.cache_clear()
+    monkeypatch.setattr(drawing, "_further_fonts", lambda height: ())
+    assert drawing._lettering("Käse", 15)[0] == "Kase"
+    assert drawing._lettering("кот", 15)[0] == "???"
+    drawing._lettering.cache_clear()
+
+
+def test_a_font_that_has_the_letters_writes_them() -> None:
+    fonts = drawing._further_fonts(15)
+    if not any(drawing._has_letters(font, "кошка") for font in fonts):
+        pytest.skip("no font with Cyrillic letters on this machine")
+    text, font = drawing._lettering("кошка", 15)
+    assert text == "кошка"
+    assert font in fonts
+
+
+def test_different_numbers_of_boxes_and_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 1 boxes, 2 names, 1 scores"):
+        draw_detections(np.zeros((9, 9, 3), np.uint8), np.zeros((1, 4), np.float32), ["a", "b"], [0.5])
