@@ -261,7 +261,6 @@ class TableRow:
 #   inception_5a  1072 K and 54 M printed; its widths give 1018 K and 51 M. 54 M belongs to a 5x5 reduction of 48, as in
 #                 (5b); the public weights have the 32 of the table's column
 #   inception_5b  1388 K printed; its widths give 1409 K (71 M agrees)
-#   linear        1000 K counts in thousands: 1024 x 1000 weights
 PAPER_TABLE_1 = {
     "conv1": (2.7, 34),
     "conv2": (112, 360),

@@ -1,0 +1,152 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from inception_rcnn import GoogLeNet
+from inception_rcnn.data.categories import Category
+from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, with_classes
+from inception_rcnn.detection.engine import Engine
+from inception_rcnn.detection.model_files import (
+    Model,
+    ModelError,
+    RegionSettings,
+    load_caffemodel,
+    load_model,
+    save_model,
+)
+from safetensors.torch import load_file, save_file
+
+CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "zèbre", "zèbre"))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    members = [GoogLeNet(3, auxiliary=False).eval() for _ in range(2)]
+    return Model(members, CATEGORIES, RegionSettings(superpixel_scale=1.5, padding=8), {"data": "none"})
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    save_model(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_what_is_loaded_is_what_was_saved_to_float16(model, folder):
+    loaded = load_model(folder)
+    assert (loaded.categories, loaded.regions, loaded.card) == (model.categories, model.regions, model.card)
+    assert len(loaded.members) == 2
+    for before, after in zip(model.members, loaded.members, strict=True):
+        assert not after.training
+        for name, value in before.state_dict().items():
+            torch.testing.assert_close(after.state_dict()[name], value.half().float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        GoogLeNet(3, stem="separable", batch_norm=True, auxiliary=False),
+        with_classes(TorchvisionGoogLeNet(), 3),
+    ],
+)
+def test_every_kind_of_network_comes_back_as_itself(network, tmp_path):
+    save_model(Model([network], CATEGORIES), tmp_path)
+    loaded = load_model(tmp_path).members[0]
+    assert type(loaded) is type(network)
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+
+
+def test_auxiliary_heads_are_not_saved(tmp_path):
+    save_model(Model([GoogLeNet(3)], CATEGORIES), tmp_path)
+    assert not [name for name in load_file(tmp_path / "member_1.safetensors") if "auxiliary" in name]
+
+
+def test_a_smaller_ensemble_leaves_no_members_of_the_larger_behind(model, folder):
+    save_model(Model(model.members[:1], CATEGORIES), folder)
+    assert [file.name for file in folder.glob("member_*")] == ["member_1.safetensors"]
+    assert len(load_model(folder).members) == 1
+
+
+def test_a_missing_model_is_an_error_with_the_remedy(tmp_path):
+    with pytest.raises(ModelError, match=r"no model at .*detect-train --out"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_missing_member_is_named(folder):
+    (folder / "member_2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"member_2\.safetensors: missing"):
+        load_model(folder)
+
+
+def test_a_cut_weights_file_is_named(folder):
+    file = folder / "member_1.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"member_1\.safetensors: damaged"):
+        load_model(folder)
+
+
+def test_weights_of_another_network_do_not_fit(folder):
+    save_file({"something": torch.zeros(1)}, folder / "member_1.safetensors")
+    with pytest.raises(ModelError, match=r"member_1.*do not fit"):
+        load_model(folder)
+
+
+def test_more_classes_than_outputs_do_not_fit(folder):
+    document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    document["categories"].append({"id": 9, "wnid": "a", "name": "a"})
+    (folder / "model.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"classifier.* has shape \[3"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": "inception-rcnn model 1"}', '{"format": "another"}', '"text"', "\xff"]
+)
+def test_a_broken_description_is_named(folder, text):
+    (folder / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"model\.json"):
+        load_model(folder)
+
+
+# The public BVLC weights
+
+
+@pytest.fixture(scope="module")
+def bvlc(shared) -> GoogLeNet:
+    return load_caffemodel(shared / "weights" / "bvlc_googlenet.caffemodel")
+
+
+def test_the_imported_network_sees_the_cat_as_opencvs_caffe_importer_does(bvlc):
+    from skimage.data import chelsea
+
+    image = cv2.resize(chelsea(), (224, 224), interpolation=cv2.INTER_LINEAR)
+    expected = {285: 0.506, 282: 0.297, 281: 0.170, 287: 0.026}  # Egyptian cat, tiger cat, tabby, lynx
+    with torch.no_grad():
+        exact = torch.softmax(bvlc(torch.from_numpy(image).permute(2, 0, 1)[None].float()), 1)[0].numpy()
+    fast = Engine(bvlc)(image[None])[0]
+    for column, probability in expected.items():
+        assert exact[column] == pytest.approx(probability, abs=0.001)
+        assert fast[column] == pytest.approx(probability, abs=0.01)
+
+
+def test_the_imported_network_is_as_good_on_imagenet_as_published(bvlc, shared):
+    classes = [line.split()[0] for line in (shared / "weights" / "synset_words.txt").read_text().splitlines()]
+    files = sorted((shared / "data" / "imagenet-samples").glob("*.JPEG"))
+    assert len(files) == 400
+    crops = np.stack(
+        [cv2.resize(cv2.imread(str(file))[..., ::-1], (256, 256), interpolation=cv2.INTER_LINEAR) for file in files]
+    )[:, 16:240, 16:240]
+    ranked = Engine(bvlc)(np.ascontiguousarray(crops)).argsort(axis=1)[:, ::-1]
+    truth = np.array([classes.index(file.name.split("_")[0]) for file in files])
+    assert (ranked[:, 0] == truth).mean() == pytest.approx(0.7875, abs=0.01)
+    assert (ranked[:, :5] == truth[:, None]).any(axis=1).mean() == pytest.approx(0.945, abs=0.01)
+
+
+def test_a_caffemodel_of_another_network_is_refused(tmp_path, shared):
+    content = (shared / "weights" / "bvlc_googlenet.caffemodel").read_bytes()
+    file = tmp_path / "other.caffemodel"
+    file.write_bytes(content.replace(b"inception_3a/1x1", b"inception_9z/1x1"))
+    with pytest.raises(ModelError, match="inception_9z/1x1"):
+        load_caffemodel(file)
