@@ -119,7 +119,7 @@ def write_annotation(path: str | Path, annotation: Annotation) -> None:
     path = Path(path)
     content = _format(annotation)
     if _parse(content, path) != annotation:
-        raise AnnotationError(f"{path}: not written: texts must not be empty or have spaces around them: {annotation}")
+        raise AnnotationError(f"{path}: not written: a text is empty or has spaces around it: {annotation}")
     path.write_bytes(content)
 
 
@@ -194,7 +194,7 @@ def _flag(parent: ElementTree.Element, tag: str, path: Path, where: str) -> bool
 
 def _unknown(name: str, ids: Mapping[str, int]) -> str:
     near = difflib.get_close_matches(name, ids, n=3)
-    hint = f"the nearest known ones are {', '.join(near)}" if near else f"known are {', '.join(list(ids)[:6])}, ..."
+    hint = f"the nearest are {', '.join(near)}" if near else f"it holds {', '.join(list(ids)[:6])}, ..."
     return f"the class {name!r} is not in the class list; {hint}. Name your own classes with --classes FILE"
 
 

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _PART_OF_SPLIT = re.compile(r"(train|val|test)(_.*|\d+)")
-_LIST_LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<number>[+-]?\d+))?(?:\s+[+-]?\d+)?", re.ASCII)
+_LIST_LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<number>[+-]?\d+)(?:\s+(?:-1|0|1))?)?", re.ASCII)
 # Pictures of ILSVRC train that were verified to lack a class; the challenge has no XML files for them.
 _WITHOUT_XML = "ILSVRC2013_train_extra"
 
@@ -126,7 +126,7 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
 
     The index is the second column, as submission files use it. Where there is no such column, or where it holds
     the marks of a class list (``train_15.txt``: 1 the class occurs, 0 in part, -1 it does not), the index is the
-    number of the entry, from 1. A third column is ignored.
+    number of the entry, from 1. Such a mark in a third column is ignored.
 
     Raises:
         LayoutError: no such file, or indices that are not positive or occur twice.
@@ -199,9 +199,7 @@ def _read_list(path: Path) -> list[_Entry]:
 
     indices = [number for _, number in numbers]
     if len(indices) not in (0, len(names)):
-        raise LayoutError(
-            f"{path}: some lines have an index and some have none; expected 'image_id index' in all of them"
-        )
+        raise LayoutError(f"{path}: only some lines have an index; expected 'image_id index' in all or in none")
     are_marks = set(indices) <= {-1, 0, 1} and len(indices) != len({i for i in indices if i > 0})
     negative = [are_marks and i == -1 for i in indices] or [False] * len(names)
     if not indices or are_marks:

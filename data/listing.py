@@ -15,8 +15,8 @@ class ListingError(ValueError):
     """Inputs in which there are no pictures; the message says what was looked for and what to do."""
 
 
-def find_images(inputs: Sequence[str | Path], recursive: bool = False) -> list[Path]:
-    """The picture files that the inputs name, in this order, each once. No file is opened, except lists.
+def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = False) -> list[Path]:
+    """The picture files that the inputs (or the one input) name, in order, each once. No file is opened, except lists.
 
     An input is one of these:
 
@@ -86,9 +86,9 @@ def _in_list(path: Path) -> list[Path]:
         raise ListingError(str(error)) from error
     if not candidates[0]:
         raise ListingError(f"{path}: the list is empty; expected an image id or a path on each line")
-    for pictures in candidates:
-        if any(picture.exists() for picture in pictures):
-            return pictures  # the missing ones too: they are to be reported, not passed over
+    pictures = [next((path for path in paths if path.exists()), paths[0]) for paths in zip(*candidates, strict=True)]
+    if any(picture.exists() for picture in pictures):
+        return pictures  # the missing ones too: they are to be reported, not passed over
     expected = " or ".join(str(pictures[0]) for pictures in candidates)
     remedy = "" if in_layout else "; an ILSVRC list belongs in ROOT/ImageSets/DET, beside ROOT/Data/DET"
     raise ListingError(

@@ -1,0 +1,72 @@
+"""A data set is a lazy, picklable sequence."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.dataset import Dataset, Sample
+
+CATEGORIES = (Category(1, "n01", "cat"),)
+read_records: list[int] = []
+
+
+def read(record: int) -> Sample:
+    read_records.append(record)
+    boxes = np.full((record, 4), record, np.float32)
+    return Sample(
+        f"p{record}", record, Path(f"p{record}.jpg"), boxes, np.ones(record, np.int64), np.zeros(record, bool)
+    )
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    read_records.clear()
+    return Dataset("numbers", CATEGORIES, [0, 1, 2, 3], read)
+
+
+def test_nothing_is_read_before_it_is_asked_for(dataset: Dataset) -> None:
+    assert len(dataset) == 4
+    assert dataset[-2].image_id == "p2"
+    assert read_records == [2]
+
+
+def test_a_sample_is_read_once(dataset: Dataset) -> None:
+    assert dataset[3] is dataset[3] is dataset[-1]
+    assert read_records == [3]
+
+
+def test_it_is_a_sequence(dataset: Dataset) -> None:
+    assert [sample.index for sample in dataset] == [0, 1, 2, 3]
+    assert [sample.index for sample in reversed(dataset)] == [3, 2, 1, 0]
+    with pytest.raises(IndexError):
+        dataset[4]
+
+
+def test_a_slice_is_a_dataset_of_the_same_classes(dataset: Dataset) -> None:
+    part = dataset[1:3]
+    assert isinstance(part, Dataset)
+    assert [sample.index for sample in part] == [1, 2]
+    assert (part.name, part.categories) == ("numbers", CATEGORIES)
+    assert len(dataset[9:]) == 0
+
+
+def test_a_picture_may_have_no_objects(dataset: Dataset) -> None:
+    assert dataset[0].boxes.shape == (0, 4)
+
+
+def test_arrays_are_read_only_since_they_are_shared(dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        dataset[1].boxes[0, 0] = 5
+
+
+def test_what_was_read_does_not_travel_with_a_pickle(dataset: Dataset) -> None:
+    fresh = pickle.dumps(dataset)
+    assert dataset[2].index == 2
+    assert pickle.dumps(dataset) == fresh
+    read_records.clear()
+    assert np.array_equal(pickle.loads(fresh)[2].boxes, dataset[2].boxes)
+    assert read_records == [2]

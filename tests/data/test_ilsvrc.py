@@ -1,0 +1,239 @@
+"""The ILSVRC DET layout: lists, folders, what is missing, and the data set that comes of it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.ilsvrc import (
+    AnnotatedObject,
+    Annotation,
+    AnnotationError,
+    LayoutError,
+    check_layout,
+    open_dataset,
+    read_image_list,
+    write_annotation,
+)
+from inception_rcnn.data.images import read_image
+
+DOG = AnnotatedObject("n02084071", (1, 1, 50, 40))
+PERSON = AnnotatedObject("person", (0, 11, 101, 80), difficult=True)  # reaches a pixel beyond the left and the right
+
+
+def add(root: Path, split: str, image_id: str, objects: Iterable[AnnotatedObject] = (), suffix: str = ".JPEG") -> None:
+    picture = root / "Data" / "DET" / split / f"{image_id}{suffix}"
+    xml = root / "Annotations" / "DET" / split / f"{image_id}.xml"
+    for path in (picture, xml):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture.touch()
+    write_annotation(xml, Annotation(image_id, 100, 80, tuple(objects)))
+
+
+def add_list(root: Path, split: str, text: str) -> Path:
+    path = root / "ImageSets" / "DET" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "my photos"
+    add(root, "val", "a", [DOG, PERSON])
+    add(root, "val", "Ä 1")
+    add(root, "train", "sub/b", [PERSON])
+    add_list(root, "val", "a 7\nÄ 1 9\n")
+    add_list(root, "train", "sub/b 1\n")
+    return root
+
+
+def test_samples_carry_boxes_labels_and_paths(root: Path) -> None:
+    dataset = open_dataset(root, "val")
+    assert (dataset.name, len(dataset), len(dataset.categories)) == ("my photos val", 2, 200)
+    sample = dataset[0]
+    assert (sample.image_id, sample.index, sample.path) == ("a", 7, root / "Data" / "DET" / "val" / "a.JPEG")
+    assert sample.labels.tolist() == [58, 124]
+    assert sample.difficult.tolist() == [False, True]
+    assert sample.boxes.dtype == np.float32
+
+
+def test_boxes_are_clipped_to_the_picture(root: Path) -> None:
+    assert open_dataset(root, "val")[0].boxes.tolist() == [[0, 0, 50, 40], [0, 10, 100, 80]]
+
+
+def test_a_picture_may_have_no_objects(root: Path) -> None:
+    sample = open_dataset(root, "val")[1]
+    assert (sample.image_id, sample.index) == ("Ä 1", 9)
+    assert sample.boxes.shape == (0, 4)
+    assert sample.labels.shape == sample.difficult.shape == (0,)
+
+
+def test_ids_may_lie_in_sub_folders(root: Path) -> None:
+    assert open_dataset(root, "train")[0].path == root / "Data" / "DET" / "train" / "sub" / "b.JPEG"
+
+
+def test_a_data_set_can_be_pickled(root: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(open_dataset(str(root), "val")))
+    assert [sample.image_id for sample in dataset] == ["a", "Ä 1"]
+
+
+def test_annotations_are_read_when_they_are_asked_for(root: Path) -> None:
+    dataset = open_dataset(root, "val")
+    broken = root / "Annotations" / "DET" / "val" / "a.xml"
+    broken.write_text("<annotation>")
+    assert dataset[1].image_id == "Ä 1"
+    with pytest.raises(AnnotationError, match=r"a\.xml"):
+        dataset[0]
+
+
+def test_own_classes_match_by_wnid_or_name(root: Path) -> None:
+    own = [Category(1, "x", "person"), Category(5, "n02084071", "hound")]
+    assert open_dataset(root, "val", own)[0].labels.tolist() == [5, 1]
+
+
+def test_a_class_outside_the_list_is_an_error(root: Path) -> None:
+    dataset = open_dataset(root, "val", [Category(1, "n02084071", "dog")])
+    with pytest.raises(AnnotationError, match=r"a\.xml: object 2, <name>: the class 'person'.*--classes FILE"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".jpeg"])
+def test_pictures_may_have_other_suffixes(root: Path, suffix: str) -> None:
+    add(root, "val", "c", suffix=suffix)
+    add_list(root, "val", "c 1\n")
+    assert open_dataset(root, "val")[0].path.name == f"c{suffix}"
+    assert check_layout(root, "val") == []
+
+
+def test_a_list_may_name_files(root: Path) -> None:
+    add(root, "val", "c", suffix=".png")
+    add_list(root, "val", "c.png 1\na.JPEG 2\n")
+    dataset = open_dataset(root, "val")
+    assert [(sample.image_id, sample.path.name) for sample in dataset] == [("c", "c.png"), ("a", "a.JPEG")]
+
+
+@pytest.mark.parametrize("part", ["val2", "val_small", "val1"])
+def test_a_part_of_a_split_shares_its_folders(root: Path, part: str) -> None:
+    add_list(root, part, "a 1\n")
+    assert check_layout(root, part) == []
+    assert open_dataset(root, part)[0].path.parent.name == "val"
+
+
+def test_a_split_with_folders_of_its_own_keeps_them(root: Path) -> None:
+    add(root, "val2", "z")
+    add_list(root, "val2", "z 1\n")
+    assert open_dataset(root, "val2")[0].path.parent.name == "val2"
+
+
+def test_class_lists_mark_pictures_and_do_not_count_them(root: Path) -> None:
+    add(root, "train", "sub/c")
+    path = add_list(root, "train_58", "sub/b 1\nsub/c 0\nextra/lacks_dogs -1\n")
+    assert read_image_list(path) == [("sub/b", 1), ("sub/c", 2), ("extra/lacks_dogs", 3)]
+    dataset = open_dataset(root, "train_58")
+    assert [sample.index for sample in dataset] == [1, 2, 3]
+    assert dataset[2].boxes.shape == (0, 4)  # pictures without the class come without an XML file
+    assert check_layout(root, "train_58") == [
+        f"missing picture: {root / 'Data' / 'DET' / 'train' / 'extra' / 'lacks_dogs.JPEG'}"
+    ]
+
+
+def test_the_extra_pictures_of_ilsvrc_train_have_no_xml_files(root: Path) -> None:
+    add_list(root, "train", "sub/b 1\nILSVRC2013_train_extra0/ILSVRC2013_train_00000001 2\n")
+    assert open_dataset(root, "train")[1].labels.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("a 1\nb 2\n", [("a", 1), ("b", 2)]),
+        ("a 5\r\n\r\n  b\t2  \r\n", [("a", 5), ("b", 2)]),
+        ("\ufeffa\nb\n", [("a", 1), ("b", 2)]),  # no indices: counted
+        ("a 1\nb 1\n", [("a", 1), ("b", 2)]),  # marks: counted
+        ("a -1\n", [("a", 1)]),
+        ("a 3 -1\nb 4 1\n", [("a", 3), ("b", 4)]),  # third column
+        ("000000000042 1\n7 2\n", [("000000000042", 1), ("7", 2)]),
+        ("my photo 3\nmy photo 2 4\n", [("my photo", 3), ("my photo 2", 4)]),
+        ("sub/a.JPEG 3\nb.v2 4\n", [("sub/a", 3), ("b.v2", 4)]),
+    ],
+)
+def test_image_lists(tmp_path: Path, text: str, expected: list[tuple[str, int]]) -> None:
+    assert read_image_list(add_list(tmp_path, "list", text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a 1\nb\n", "only some lines have an index"),
+        ("a 2\n\nb 2\n", "line 3: the index is 2; that of line 1 too"),
+        ("a 2\nb 0\n", "line 2: the index is 0; expected 1 or more"),
+        ("a -4\n", "line 1: the index is -4; expected 1 or more"),
+    ],
+)
+def test_malformed_lists_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = add_list(tmp_path, "list", text)
+    with pytest.raises(LayoutError, match=message) as caught:
+        read_image_list(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_complete_layout_lacks_nothing(root: Path) -> None:
+    assert check_layout(root, "val") == []
+
+
+def test_everything_that_is_missing_is_reported_with_its_path(root: Path) -> None:
+    (root / "Data" / "DET" / "val" / "a.JPEG").unlink()
+    (root / "Annotations" / "DET" / "val" / "a.xml").unlink()
+    (root / "Annotations" / "DET" / "val" / "Ä 1.xml").unlink()
+    assert check_layout(root, "val") == [
+        f"missing picture: {root / 'Data' / 'DET' / 'val' / 'a.JPEG'}",
+        f"missing annotation: {root / 'Annotations' / 'DET' / 'val' / 'a.xml'}",
+        f"missing annotation: {root / 'Annotations' / 'DET' / 'val' / 'Ä 1.xml'}",
+    ]
+
+
+def test_missing_folders_are_reported_with_their_paths(tmp_path: Path) -> None:
+    expected = [
+        f"missing image list: {tmp_path / 'ImageSets' / 'DET' / 'val.txt'}",
+        f"missing folder of pictures: {tmp_path / 'Data' / 'DET' / 'val'}",
+        f"missing folder of annotations: {tmp_path / 'Annotations' / 'DET' / 'val'}",
+    ]
+    assert check_layout(tmp_path, "val") == expected
+    with pytest.raises(LayoutError) as caught:
+        open_dataset(tmp_path, "val")
+    assert all(line in str(caught.value) for line in expected)
+
+
+def test_a_wrong_split_or_root_gets_a_hint(root: Path) -> None:
+    with pytest.raises(LayoutError, match="the splits there are train, val"):
+        open_dataset(root, "valid")
+    root.rename(root.with_name("ILSVRC"))
+    with pytest.raises(LayoutError, match=r"the data set is in .*ILSVRC"):
+        open_dataset(root.parent, "val")
+
+
+def test_empty_lists_and_pictures_named_twice_are_refused(root: Path) -> None:
+    add_list(root, "val", "\n")
+    with pytest.raises(LayoutError, match="the list is empty"):
+        open_dataset(root, "val")
+    add_list(root, "val", "a 1\nÄ 1 2\na 3\n")
+    with pytest.raises(LayoutError, match="names 'a' twice"):
+        open_dataset(root, "val")
+
+
+def test_the_real_photographs(shared: Path) -> None:
+    root = shared / "data" / "ILSVRC"
+    for split, pictures, objects in (("train", 2746, 7502), ("val", 741, 1989)):
+        assert check_layout(root, split) == []
+        dataset = open_dataset(root, split)
+        assert len(dataset) == pictures
+        assert sum(len(sample.boxes) for sample in dataset) == objects
+    for sample in dataset[::100]:
+        height, width, _ = read_image(sample.path).shape
+        assert (sample.boxes >= 0).all()
+        assert (sample.boxes <= (width, height, width, height)).all()
