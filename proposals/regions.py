@@ -15,7 +15,7 @@ from .compilation import kernel
 TEXTURE_BINS: Final = 80  # a channel: 8 orientations of 10
 COLOUR_BINS: Final = 25  # a channel
 # Derivatives, in grey levels a pixel, that fill the 10 bins; steeper ones fall into the last.
-TEXTURE_RANGE: Final = 40.0
+TEXTURE_RANGE: Final = 20.0
 
 
 def row_length(channels: int) -> int:
