@@ -13,8 +13,9 @@ Bytes = NDArray[np.uint8]
 
 
 def _hsv(image: Bytes) -> Bytes:
-    # _FULL spreads hue over 0..255: plain HSV stops at 179 and would leave a third of the histogram empty.
-    return cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL).astype(np.uint8, copy=False)
+    # Hue in steps of two degrees, 0..179. Spread over 0..255 its noise in dull places weighs more: on val the same
+    # recall took more boxes.
+    return cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.uint8, copy=False)
 
 
 def _lab(image: Bytes) -> Bytes:
@@ -51,8 +52,18 @@ COLOUR_SPACES: Final[dict[str, Callable[[Bytes], Bytes]]] = {
 }
 
 
+# Values that a channel can take, over which its histogram is spread; 256 where nothing is said.
+LEVELS: Final[dict[str, tuple[int, ...]]] = {"hsv": (180, 256, 256), "hue": (180,)}
+
+
+def levels(colour_space: str) -> tuple[int, ...]:
+    """How many values each channel of a colour space can take: its histogram covers just these."""
+    channels = 1 if colour_space in ("hue", "intensity") else 3
+    return LEVELS.get(colour_space, (256,) * channels)
+
+
 def convert(image: Bytes, colour_space: str) -> Bytes:
-    """An RGB picture in another colour space, every channel spread over 0..255.
+    """An RGB picture in another colour space; `levels` says how far each channel reaches.
 
     Args:
         image: uint8 RGB ``[H, W, 3]``.

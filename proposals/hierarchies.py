@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour import convert
+from .colour import convert, levels
 from .grouping import group
-from .regions import describe, neighbours, pixel_codes, row_length
+from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
 from .segmentation import Edges, components, smooth_picture, sorted_edges
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow
@@ -52,7 +52,8 @@ def _pixels(image: NDArray[np.uint8], colour_space: str, connectivity: int, work
         gx = scratch.take("gx", width, np.float32)
         gy = scratch.take("gy", width, np.float32)
         lines = scratch.take("lines", (5 * channels, width), np.uint8)
-        pixel_codes(picture.reshape(height, width * channels), smoothed, gx, gy, lines, codes)
+        factors = colour_bin_factors(levels(colour_space))
+        pixel_codes(picture.reshape(height, width * channels), smoothed, gx, gy, lines, factors, codes)
     return _Pixels(edges, codes, channels)
 
 

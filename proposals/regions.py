@@ -6,9 +6,11 @@ A region's histograms lie in one row of counts: texture ``[C, 8 orientations, 10
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .compilation import kernel
 
@@ -23,8 +25,13 @@ def row_length(channels: int) -> int:
     return channels * (TEXTURE_BINS + COLOUR_BINS)
 
 
+def colour_bin_factors(levels: Sequence[int]) -> NDArray[np.int32]:
+    """Factors f with ``value * f >> 16 == value * 25 // levels`` for every value of each channel.  # [C]"""
+    return np.array([-(-(COLOUR_BINS << 16) // count) for count in levels], np.int32)
+
+
 @kernel
-def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, codes: Any) -> None:
+def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_factors: Any, codes: Any) -> None:
     """The histogram bins that each pixel falls into.
 
     The Gaussian derivative at sigma 1 is the Scharr derivative of the picture smoothed at sigma 0.8, which the
@@ -36,6 +43,7 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, codes: 
         smoothed: float32 ``[C, H, W]``.
         gx, gy: float32 ``[W]``, workspace.
         lines: uint8 ``[5 * C, W]``, workspace.
+        bin_factors: int32 ``[C]`` of `colour_bin_factors`.
         codes: uint64 ``[2, H, W]`` (three channels) or ``[1, H, W]`` (one), written: bytes from the lowest, of each
             channel four derivatives (bin, plus 10 where negative) and the colour bin.
     """
@@ -79,7 +87,7 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, codes: 
                     line[x] = (steep if steep < nine else nine) + (ten if slope < 0 else zero)
             line = lines[5 * c + 4]
             for x in range(width):
-                line[x] = (np.int32(image[y, x * channels + c]) * np.int32(25)) >> np.int32(8)
+                line[x] = (np.int32(image[y, x * channels + c]) * bin_factors[c]) >> np.int32(16)
         for word in range(codes.shape[0]):
             packed = codes[word, y]
             for x in range(width):

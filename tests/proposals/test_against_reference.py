@@ -12,6 +12,7 @@ from inception_rcnn.proposals.segmentation import segment
 from inception_rcnn.proposals.strategies import Strategy
 
 F = np.float32
+LEVELS = {"hsv": [180, 256, 256], "hue": [180]}
 
 
 def reference_smooth(channel: np.ndarray) -> np.ndarray:
@@ -77,7 +78,9 @@ def reference_segment(smoothed: list[np.ndarray], k: float, min_size: int, conne
     return np.array([names.setdefault(find(p), len(names)) for p in range(len(parent))]).reshape(height, width)
 
 
-def reference_histogram(picture: np.ndarray, smoothed: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
+def reference_histogram(
+    picture: np.ndarray, levels: list[int], smoothed: list[np.ndarray], mask: np.ndarray
+) -> np.ndarray:
     """Counts of one region: texture [C, 8, 10], then colour [C, 25]."""
     texture, colour = [], []
     for c, channel in enumerate(smoothed):
@@ -91,19 +94,19 @@ def reference_histogram(picture: np.ndarray, smoothed: list[np.ndarray], mask: n
             for sign in (1, -1):
                 bins = np.clip(np.floor(np.maximum(sign * derivative, 0)), 0, 9).astype(int)
                 texture.append(np.bincount(bins[mask], minlength=10))
-        colour.append(np.bincount(picture[:, :, c][mask].astype(int) * 25 // 256, minlength=25))
+        colour.append(np.bincount(picture[:, :, c][mask].astype(int) * 25 // levels[c], minlength=25))
     return np.concatenate(texture + colour)
 
 
 def reference_hierarchy(
-    picture: np.ndarray, k: float, similarity: str, connectivity: int
+    picture: np.ndarray, levels: list[int], k: float, similarity: str, connectivity: int
 ) -> list[tuple[int, int, int, int]]:
     """Algorithm 1 of Uijlings et al.: all similarities are computed again from pixel masks at every step."""
     height, width, channels = picture.shape
     smoothed = [reference_smooth(picture[:, :, c]) for c in range(channels)]
     labels = reference_segment(smoothed, k, round(k), connectivity)
     masks = {r: labels == r for r in range(labels.max() + 1)}
-    rows = {r: reference_histogram(picture, smoothed, masks[r]) for r in masks}
+    rows = {r: reference_histogram(picture, levels, smoothed, masks[r]) for r in masks}
 
     def box(mask: np.ndarray) -> tuple[int, int, int, int]:
         ys, xs = np.nonzero(mask)
@@ -192,7 +195,9 @@ def test_superpixels_equal_the_reference(seed: int, connectivity: int) -> None:
 @pytest.mark.parametrize("seed", [10, 11])
 def test_hierarchies_equal_the_reference(seed: int, colour_space: str, similarity: str, connectivity: int) -> None:
     image = small_picture(seed)
-    expected = reference_hierarchy(convert(image, colour_space), 8.0, similarity, connectivity)
+    expected = reference_hierarchy(
+        convert(image, colour_space), LEVELS.get(colour_space, [256] * 3), 8.0, similarity, connectivity
+    )
     found = hierarchies(image, [Strategy(colour_space, 8.0, similarity)], connectivity, threads=1)
     assert len(expected) > 20
     np.testing.assert_array_equal(found[0], expected)
