@@ -14,7 +14,7 @@ from numba.core import event
 PACKAGE = __name__.rpartition(".")[0]
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]
+class _Announcement(event.Listener):
     """Says once per process that kernels are being compiled; loading them from the disk cache says nothing."""
 
     def __init__(self) -> None:

@@ -1,0 +1,56 @@
+"""Facts about the superpixels; their equality with the algorithm is in test_against_reference.py."""
+
+import numpy as np
+import pytest
+from inception_rcnn.proposals.segmentation import KEYS, key_weights, segment
+
+
+def photograph() -> np.ndarray:
+    return pytest.importorskip("skimage.data").chelsea()
+
+
+def test_sort_keys_stand_for_rising_weights_that_cover_every_difference() -> None:
+    weights = key_weights()
+    assert weights.shape == (KEYS,)
+    assert weights[0] == 0
+    assert (np.diff(weights) > 0).all()
+    assert weights[-1] > 255 * 3**0.5
+    assert np.diff(weights)[1:].max() / weights[-1] < 2**-12
+    assert (np.diff(np.log2(weights[1:])) < 2**-11).all()
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_superpixels_are_connected_numbered_in_raster_order_and_large_enough(connectivity: int) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    labels = segment(photograph(), k=50, min_size=50, connectivity=connectivity)
+    names, first = np.unique(labels, return_index=True)
+    assert names.tolist() == list(range(len(names)))
+    assert (np.diff(first) > 0).all()
+    assert np.bincount(labels.ravel()).min() >= 50
+    structure = np.ones((3, 3)) if connectivity == 8 else None
+    assert all(ndimage.label(labels == name, structure)[1] == 1 for name in names)
+
+
+def test_there_are_as_many_as_scikit_image_finds() -> None:
+    # skimage cuts weights nowhere and scales k by 1/255; its smoothing differs, so only the number is comparable
+    reference = pytest.importorskip("skimage.segmentation").felzenszwalb
+    image = photograph()
+    expected = reference(image, scale=200, sigma=0.8, min_size=50).max() + 1
+    assert segment(image, k=200, min_size=50, connectivity=8).max() + 1 == pytest.approx(expected, rel=0.25)
+
+
+def test_the_first_row_and_column_have_edges() -> None:
+    image = np.full((20, 20, 3), 100, np.uint8)
+    image[0, ::2] = image[::2, 0] = 90
+    assert segment(image, k=1000, min_size=1).max() == 0
+
+
+def test_larger_k_gives_fewer_superpixels() -> None:
+    image = photograph()
+    counts = [segment(image, k=k, min_size=20).max() for k in (25, 50, 100, 200)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 2 * counts[-1]
+
+
+def test_one_pixel_is_one_superpixel() -> None:
+    assert segment(np.zeros((1, 1, 3), np.uint8)).tolist() == [[0]]
