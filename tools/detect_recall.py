@@ -1,0 +1,255 @@
+"""`detect-recall`: how many annotated objects do region proposals cover, and how well?
+
+detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 --method doubled=superpixel-scale:2
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from ..data.annotation import AnnotationError
+from ..data.categories import CategoryError, read_categories
+from ..data.dataset import Dataset, Sample
+from ..data.ilsvrc import LayoutError, open_dataset
+from ..data.images import ImageError, read_image
+from ..proposals.files import ProposalFileError, read_proposals
+from ..proposals.proposals import Proposals
+from ..proposals.recall import RecallError, measure, recall_figures
+
+# What --method may set, and what it is otherwise.
+SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "seed": 0}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+console = Console(stderr=True)
+
+
+class Matching(str, Enum):
+    """The names of `recall.MATCHINGS`."""
+
+    one_to_one = "one-to-one"
+    best = "best"
+
+
+@app.command(
+    epilog="Example: [bold]detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 "
+    "--method doubled=superpixel-scale:2 --proposals theirs.npz --html recall.html[/bold]   "
+    "(exit code 0: all pictures read; 3: some could not be, their objects count as not found; 2: wrong usage)"
+)
+def detect_recall(
+    root: Annotated[Path, typer.Option(help="Root of an annotated data set in the ILSVRC DET layout.")],
+    split: Annotated[str, typer.Option(help="Image list to measure on, ImageSets/DET/SPLIT.txt.")] = "val",
+    proposals: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE", help="Boxes in a file of detect-propose, called NAME. May be given several times."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=[KEY:VALUE,...]",
+            help="Selective search with these settings, run now, called NAME. Keys and defaults: "
+            + ", ".join(f"{key}:{value:g}" if key != "mode" else f"{key}:{value}" for key, value in SETTINGS.items())
+            + ". May be given several times; with neither --method nor --proposals it runs once, with the defaults.",
+        ),
+    ] = None,
+    matching: Annotated[
+        Matching,
+        typer.Option(help="one-to-one: a proposal covers one object (Hosang et al.); best: any number (R-CNN)."),
+    ] = Matching.one_to_one,
+    classes: Annotated[
+        Path | None, typer.Option(help="Your own class list, a name a line; the 200 DET classes if left out.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure here.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the curves here, as PNG.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with tables and curves; it needs no other file.")
+    ] = None,
+) -> None:
+    """Measure how well region proposals cover annotated objects, and compare several sets of them.
+
+    Recall at IoU 0.5 to 0.9, average recall (AR) and average best overlap (MABO), by number of proposals and by size.
+    """
+    try:
+        dataset = open_dataset(root, split, read_categories(classes) if classes else None)
+    except (LayoutError, CategoryError) as error:
+        raise typer.BadParameter(str(error)) from error
+    named = [_named_file(text) for text in proposals or []]
+    searches = [_named_search(text) for text in method or ([] if named else ["selective search="])]
+    names = [name for name, _ in (*named, *searches)]
+    if again := {name for name in names if names.count(name) > 1}:
+        raise typer.BadParameter(f"two methods are called {again.pop()!r}; give each its own name, NAME=...")
+
+    unreadable: dict[Path, str] = {}
+    methods = []
+    try:
+        for name, file in named:
+            methods.append(_measure_file(name, file, dataset, matching.value))
+        for name, settings in searches:
+            methods.append(_measure_search(name, settings, dataset, matching.value, unreadable))
+    except (AnnotationError, ProposalFileError, RecallError) as error:
+        raise typer.BadParameter(str(error)) from error
+    report = {
+        "dataset": dataset.name,
+        "matching": matching.value,
+        "images": len(dataset),
+        "objects": sum(part["objects"] for part in methods[0]["sizes"].values()),
+        "methods": methods,
+    }
+    _print_tables(report)
+    for one in methods:
+        if one["images_missing"]:
+            console.print(
+                f"[yellow]warning:[/yellow] {escape(one['name'])}: nothing known of {one['images_missing']} of "
+                f"{len(dataset)} images; their objects count as not found"
+            )
+    _write(report, json_file, plots, html)
+    if unreadable:
+        for path, reason in unreadable.items():
+            console.print(f"[yellow]warning:[/yellow] {escape(str(path))}: {escape(reason)}")
+        raise typer.Exit(3)
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or Path(text).exists():  # a file may have "=" in its name
+        return Path(text).stem, Path(text)
+    return name, Path(file)
+
+
+def _named_search(text: str) -> tuple[str, dict[str, Any]]:
+    name, equals, given = text.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"expected NAME=KEY:VALUE,KEY:VALUE; got {text!r}", param_hint="--method")
+    settings = dict(SETTINGS)
+    for pair in given.split(",") if given else []:
+        key, _, value = (part.strip() for part in pair.partition(":"))
+        if key not in SETTINGS:
+            raise typer.BadParameter(
+                f"{text}: {key!r} is none of the settings {', '.join(SETTINGS)}; expected NAME=KEY:VALUE,KEY:VALUE",
+                param_hint="--method",
+            )
+        try:
+            settings[key] = type(SETTINGS[key])(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text}: {key} must be a number, got {value!r}", param_hint="--method") from error
+    return name, {key.replace("-", "_"): value for key, value in settings.items()}
+
+
+def _measure_file(name: str, path: Path, dataset: Dataset, matching: str) -> dict[str, Any]:
+    with read_proposals(path) as file:
+        coverage = measure(_tracked(dataset, name), lambda sample: file.find(sample.path))
+        if coverage.missing == len(dataset):
+            raise ProposalFileError(
+                f"{path}: holds proposals of none of the {len(dataset)} pictures; it names {file.names[:2]}, "
+                f"{dataset.name} has {dataset[0].path}: make it from the same pictures"
+            )
+        return {**recall_figures(name, coverage, dataset.categories, matching), "settings": file.settings}
+
+
+def _measure_search(
+    name: str, settings: dict[str, Any], dataset: Dataset, matching: str, unreadable: dict[Path, str]
+) -> dict[str, Any]:
+    from ..proposals.selective_search import selective_search
+
+    def search(sample: Sample) -> Proposals | None:
+        try:
+            return selective_search(read_image(sample.path), **settings)
+        except ImageError as error:
+            unreadable[error.path] = error.reason
+            return None
+
+    try:  # on nothing much: settings out of range are found before the work begins
+        selective_search(np.zeros((8, 8, 3), np.uint8), **settings)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {error}", param_hint="--method") from error
+    coverage = measure(_tracked(dataset, name), search)
+    figures = recall_figures(name, coverage, dataset.categories, matching)
+    return {**figures, "settings": {"method": "selective search", **settings}}
+
+
+def _tracked(dataset: Dataset, name: str) -> Iterable[Sample]:
+    return track(dataset, description=escape(name), console=console)
+
+
+def _print_tables(report: dict[str, Any]) -> None:
+    out = Console()
+    methods = report["methods"]
+    title = f"{report['objects']:,} objects in {report['images']:,} images of {report['dataset']}, {report['matching']}"
+    table = Table("percent", title=title)
+    for heading in ("boxes", *(f"R@{iou}" for iou in methods[0]["recall"]), "AR", "MABO"):
+        table.add_column(heading, justify="right")
+    for one in methods:
+        values = (*one["recall"].values(), one["AR"], one["MABO"])
+        table.add_row(escape(one["name"]), f"{one['boxes_per_image']:,.0f}", *map(_percent, values))
+    out.print(table)
+    _print_series(
+        out,
+        "Recall at IoU 0.5 of the first proposals",
+        methods,
+        lambda one: {f"{step['first'] or 'all'}": step["recall"]["0.5"] for step in one["by_count"]},
+    )
+    _print_series(
+        out,
+        "AR by size of the object (COCO's: 32², 96² pixels)",
+        methods,
+        lambda one: {f"{size} ({part['objects']:,})": part["AR"] for size, part in one["sizes"].items()},
+    )
+
+
+def _print_series(
+    out: Console, title: str, methods: list[dict[str, Any]], series: Callable[[dict[str, Any]], dict[str, float | None]]
+) -> None:
+    table = Table("percent", title=title)
+    for heading in series(methods[0]):
+        table.add_column(heading, justify="right")
+    for one in methods:
+        table.add_row(escape(one["name"]), *map(_percent, series(one).values()))
+    out.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _write(report: dict[str, Any], json_file: Path | None, plots: Path | None, html: Path | None) -> None:
+    from ..proposals.recall_plots import recall_page, recall_plots
+
+    try:
+        if json_file:
+            _write_text(json_file, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        if plots:
+            plots.mkdir(parents=True, exist_ok=True)
+            for name, figure in recall_plots(report["methods"]).items():
+                figure.savefig(plots / f"{name}.png")
+        if html:
+            _write_text(html, recall_page(report))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {error.filename}: {error.strerror}") from error
+    for written in filter(None, (json_file, plots, html)):
+        console.print(f"written: {escape(str(written))}")
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def main() -> None:
+    """The command `detect-recall`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
