@@ -27,6 +27,10 @@ def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     curves = _figure("IoU threshold", "recall", "Recall of all proposals")
     counts = _figure("proposals per image", "recall", "Recall of the first proposals; IoU 0.5, dashed 0.7")
     average = _figure("proposals per image", "AR", "Average recall of the first proposals")
+    most = max((method["boxes_per_image"] for method in methods), default=0)
+    for figure in (counts, average):
+        _axes(figure).set(xscale="log", xlim=(1, max(10, 1.2 * most)))
+        _axes(figure).xaxis.set_major_formatter("{x:,.0f}")
     for number, method in enumerate(methods):
         colour = f"C{number % 10}"
         steps = method["by_count"]
@@ -39,9 +43,6 @@ def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
             _axes(counts).plot(boxes, values, line, marker=".", color=colour, label=label if line == "-" else None)
         _axes(average).plot(boxes, [step["AR"] for step in steps], marker=".", color=colour, label=label)
     _axes(curves).set_xlim(0.5, 1)
-    for figure in (counts, average):
-        _axes(figure).set_xscale("log")
-        _axes(figure).xaxis.set_major_formatter("{x:,.0f}")
     figures = {"recall-iou": curves, "recall-count": counts, "average-recall-count": average}
     for figure in figures.values():
         _axes(figure).legend(fontsize=8)

@@ -1,0 +1,259 @@
+"""Files of proposals: what is written is read, pictures are found by their paths, and bad files are refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inception_rcnn.proposals.files import (
+    ProposalFileError,
+    ProposalWriter,
+    names_below_common_folder,
+    read_proposals,
+)
+from inception_rcnn.proposals.proposals import Proposals
+
+SETTINGS = {"method": "mine", "superpixel_scale": 2.0, "note": "Größe"}
+
+
+def random_proposals(count: int, seed: int = 0) -> Proposals:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 300, (count, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(0, 200, (count, 2))])
+    return Proposals(boxes.astype(np.float32), np.sort(rng.random(count).astype(np.float32))[::-1].copy())
+
+
+def write(file: Path, names: list[str], count: int = 3) -> None:
+    with ProposalWriter(file, SETTINGS) as writer:
+        for seed, name in enumerate(names):
+            writer.add(name, 500, 375, random_proposals(count, seed))
+
+
+def assert_same(read: Proposals | None, written: Proposals) -> None:
+    assert read is not None
+    assert (read.boxes.dtype, read.scores.dtype) == (np.float32, np.float32)
+    assert np.array_equal(read.boxes, written.boxes)
+    assert np.array_equal(read.scores, written.scores)
+
+
+def first_box(file: Path, path: str) -> float | None:
+    """Which of the pictures of `write` is found: the left side of its first box."""
+    with read_proposals(file) as proposals:
+        found = proposals.find(path)
+    return None if found is None else float(found.boxes[0, 0])
+
+
+def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
+    with ProposalWriter(tmp_path / "new" / "p.npz", SETTINGS) as writer:
+        for count, name in [(1000, "a.jpg"), (0, "leer/ü.png"), (1, "c.jpg")]:
+            writer.add(name, 500, 375, random_proposals(count))
+        writer.fail("d.jpg", "truncated")
+    with read_proposals(tmp_path / "new" / "p.npz") as file:
+        assert_same(file.find("a.jpg"), random_proposals(1000))
+        assert_same(file.find("leer/ü.png"), random_proposals(0))
+        assert_same(file.find("c.jpg"), random_proposals(1))
+        assert file.settings == SETTINGS
+        assert file.names == ["a.jpg", "leer/ü.png", "c.jpg"]
+        assert file.failures == {"d.jpg": "truncated"}
+        assert len(file) == 3
+        assert file.find("d.jpg") is None
+
+
+def test_numpy_reads_it_without_pickles(tmp_path: Path) -> None:
+    write(tmp_path / "p.npz", ["a.jpg"])
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
+        rows = archive["0"]
+        index = json.loads(archive["index.json"])
+    assert np.array_equal(rows[:, :4], random_proposals(3).boxes)
+    assert np.array_equal(rows[:, 4], random_proposals(3).scores)
+    assert index["images"] == [{"file_name": "a.jpg", "width": 500, "height": 375}]
+
+
+def test_the_same_boxes_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("p", "q"):
+        write(tmp_path / f"{name}.npz", ["a.jpg", "b.jpg"])
+    assert (tmp_path / "p.npz").read_bytes() == (tmp_path / "q.npz").read_bytes()
+
+
+def test_a_picture_is_found_by_any_path_that_ends_in_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    write(file, ["a.jpg", "sub/a.jpg", "sub/b.jpg", "ILSVRC2012_val_7", "n01/n01_1"])
+    first, second, third, fourth, fifth = (float(random_proposals(3, seed).boxes[0, 0]) for seed in range(5))
+    assert first_box(file, "a.jpg") == first
+    assert first_box(file, "/home/me/photos/a.jpg") == first
+    assert first_box(file, "photos/sub/a.jpg") == second
+    assert first_box(file, "photos/sub/b.jpg") == third
+    assert first_box(file, "/data/val/ILSVRC2012_val_7.JPEG") == fourth
+    assert first_box(file, "/data/train/n01/n01_1.png") == fifth
+
+
+@pytest.mark.parametrize("path", ["b.jpg", "other/b.jpg", "xsub/b.jpg", "a.png", "a.JPG", "sub", "A.jpg"])
+def test_another_picture_is_not_found(tmp_path: Path, path: str) -> None:
+    write(tmp_path / "p.npz", ["a.jpg", "sub/b.jpg"])
+    assert first_box(tmp_path / "p.npz", path) is None
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "p.npz", ["a.jpg"])
+    with read_proposals(tmp_path / "p.npz") as file:
+        assert file.find("a.jpg", (500, 375)) is not None
+        with pytest.raises(ProposalFileError, match=r"a.jpg: the proposals are of a picture of 500 x 375.*375 x 500"):
+            file.find("a.jpg", (375, 500))
+
+
+def test_names_say_nothing_of_the_machine(tmp_path: Path) -> None:
+    inside = [tmp_path / "photos" / "a.jpg", tmp_path / "photos" / "sub" / "a.jpg"]
+    assert names_below_common_folder(inside) == ["a.jpg", "sub/a.jpg"]
+    assert names_below_common_folder(inside[1:]) == ["a.jpg"]
+    assert names_below_common_folder([Path("a.jpg"), Path("../b.jpg")])[1] == "b.jpg"
+    assert names_below_common_folder([]) == []
+
+
+def test_an_exception_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    write(file, ["a.jpg"])
+    before = file.read_bytes()
+    # Found at the second picture, when the first is on disk already.
+    with pytest.raises(ProposalFileError, match="there already"):
+        write(file, ["b.jpg", "b.jpg"])
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    import tracemalloc
+
+    proposals = random_proposals(20_000)  # 400 KB each
+    with ProposalWriter(tmp_path / "p.npz", {}) as writer:
+        writer.add("first.jpg", 10, 10, proposals)
+        tracemalloc.start()
+        for number in range(10):
+            writer.add(f"{number}.jpg", 10, 10, proposals)
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept < 400_000
+
+
+@pytest.mark.parametrize(
+    ("box", "scores", "problem"),
+    [
+        ([0, 0, np.nan, 1], [1, 0], "box 1 is .*finite"),
+        ([5, 0, 4, 1], [1, 0], "x1 <= x2"),
+        ([0, 0, 1, 1], [1, np.inf], "finite"),
+        ([0, 0, 1, 1], [0, 1], "score of box 1 is above that before it"),
+    ],
+)
+def test_the_writer_refuses_what_no_reader_would_accept(
+    tmp_path: Path, box: list[float], scores: list[float], problem: str
+) -> None:
+    proposals = Proposals(np.array([[0, 0, 1, 1], box], np.float32), np.array(scores, np.float32))
+    with (
+        pytest.raises(ProposalFileError, match=rf"p.npz: a.jpg: .*{problem}"),
+        ProposalWriter(tmp_path / "p.npz", {}) as writer,
+    ):
+        writer.add("a.jpg", 10, 10, proposals)
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_a_picture_is_written_once(tmp_path: Path) -> None:
+    with pytest.raises(ProposalFileError, match=r"a.jpg: is there already"):
+        write(tmp_path / "p.npz", ["a.jpg", "a.jpg"])
+
+
+def npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=allow_pickle)
+    return stream.getvalue()
+
+
+def forge(file: Path, member: bytes | None, **changes: Any) -> None:
+    """A file by hand: one picture "a.jpg" with this content, and an index with these changes."""
+    index = {
+        "format": "inception-rcnn proposals",
+        "version": 1,
+        "settings": {},
+        "images": [{"file_name": "a.jpg", "width": 10, "height": 10}],
+        "failures": [],
+    }
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        if member is not None:
+            archive.writestr("0.npy", member)
+        archive.writestr("index.json", json.dumps({**index, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        (None, "0.npy is not in it"),
+        (b"", "array of .npy format"),
+        (npy(np.zeros((2, 5), np.float64)), r"expected float32 \[N, 5\].*float64"),
+        (npy(np.zeros((2, 4), np.float32)), r"got float32 \[2, 4\]"),
+        (npy(np.zeros(5, np.float32)), r"got float32 \[5\]"),
+        (npy(np.zeros((2, 5), np.float32))[:-1], r"got float32 \[2, 5\]"),
+        (npy(np.zeros((0, 5), np.float32)).replace(b"(0, 5)", b"(9, 5)"), r"got float32 \[9, 5\]"),
+        (npy(np.full((2, 5), np.nan, np.float32)), "box 0 is .*finite"),
+        (b"\0" * 30_000_000, "30,000,000 bytes"),
+    ],
+)
+def test_malformed_arrays_are_refused(tmp_path: Path, member: bytes | None, problem: str) -> None:
+    forge(tmp_path / "p.npz", member)
+    with read_proposals(tmp_path / "p.npz") as file, pytest.raises(ProposalFileError, match=problem):
+        file.find("a.jpg")
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (tmp_path.joinpath("sprung").touch, ())
+
+    forge(tmp_path / "p.npz", npy(np.array([[Trap()] * 5], dtype=object), allow_pickle=True))
+    with read_proposals(tmp_path / "p.npz") as file, pytest.raises(ProposalFileError, match="got object"):
+        file.find("a.jpg")
+    (tmp_path / "q.npz").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ProposalFileError, match=r"no \.npz file"):
+        read_proposals(tmp_path / "q.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"format": "something"}, "does not say 'format'"),
+        ({"version": 2}, "has version 2 of the format, expected 1"),
+        ({"images": [{"file_name": "a.jpg"}]}, "index.json: malformed .*width"),
+        ({"images": 3}, "malformed"),
+        ({"failures": [["a"]]}, "malformed"),
+        ({"images": [{"file_name": "a.jpg", "width": 1, "height": 1}] * 2}, "names a picture twice"),
+    ],
+)
+def test_malformed_indices_are_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    forge(tmp_path / "p.npz", None, **changes)
+    with pytest.raises(ProposalFileError, match=problem):
+        read_proposals(tmp_path / "p.npz")
+
+
+def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ProposalFileError, match=r"none.npz: cannot read the proposals: No such file"):
+        read_proposals(tmp_path / "none.npz")
+    with pytest.raises(ProposalFileError, match="cannot read the proposals"):
+        read_proposals(tmp_path)
+    np.savez(tmp_path / "other.npz", boxes=np.zeros((3, 4)))
+    with pytest.raises(ProposalFileError, match=r"other.npz: expected a file of detect-propose .*index.json"):
+        read_proposals(tmp_path / "other.npz")
+    write(tmp_path / "p.npz", ["a.jpg", "b.jpg"], count=100)
+    whole = (tmp_path / "p.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ProposalFileError, match=r"half.npz: .*a part of one"):
+        read_proposals(tmp_path / "half.npz")
+    (tmp_path / "bits.npz").write_bytes(whole[:200] + bytes(byte ^ 255 for byte in whole[200:220]) + whole[220:])
+    with (
+        read_proposals(tmp_path / "bits.npz") as file,
+        pytest.raises(ProposalFileError, match=r"bits.npz: 0.npy is damaged"),
+    ):
+        file.find("a.jpg")

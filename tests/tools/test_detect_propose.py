@@ -1,0 +1,99 @@
+"""The command detect-propose: what it writes is what the library finds; unreadable pictures are listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inception_rcnn.data.images import read_image
+from inception_rcnn.proposals.files import read_proposals
+from inception_rcnn.proposals.selective_search import selective_search
+from inception_rcnn.proposals.strategies import STRATEGY_SETS
+from inception_rcnn.tools.detect_propose import Mode, app
+from PIL import Image
+from typer.testing import CliRunner
+
+
+def picture(file: Path, seed: int, width: int = 120, height: int = 90) -> Path:
+    """Coloured rectangles."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    for _ in range(6):
+        x, y = rng.integers(0, (width - 20, height - 20))
+        pixels[y : y + rng.integers(15, 60), x : x + rng.integers(15, 60)] = rng.integers(0, 256, 3)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    picture(tmp_path / "photos" / "a.png", 0)
+    picture(tmp_path / "photos" / "sub" / "b.png", 1, 90, 120)
+    return tmp_path / "photos"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_it_writes_what_selective_search_finds(photos: Path, tmp_path: Path) -> None:
+    settings = ("--mode", "single", "--superpixel-scale", "1", "--min-side", "30", "--seed", "3")
+    code, output = run(photos, "--recursive", "--out", tmp_path / "out" / "p.npz", *settings)
+    assert code == 0, output
+    with read_proposals(tmp_path / "out" / "p.npz") as file:
+        assert file.names == ["a.png", "sub/b.png"]
+        expected = {"mode": "single", "superpixel_scale": 1, "min_side": 30, "seed": 3}
+        assert expected.items() <= file.settings.items()
+        for path in (photos / "a.png", photos / "sub" / "b.png"):
+            image = read_image(path)
+            found = file.find(path, (image.shape[1], image.shape[0]))
+            searched = selective_search(image, "single", superpixel_scale=1, min_side=30, seed=3)
+            assert found is not None
+            assert len(found) > 0
+            assert np.array_equal(found.boxes, searched.boxes)
+            assert np.array_equal(found.scores, searched.scores)
+
+
+def test_unreadable_pictures_are_listed_and_the_exit_code_is_3(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    code, output = run(photos, "--out", tmp_path / "p.npz", "--mode", "single")
+    assert code == 3
+    assert "broken.jpg: not a JPEG" in output
+    assert "1 of 2 pictures could not be read" in output
+    with read_proposals(tmp_path / "p.npz") as file:
+        assert file.names == ["a.png"]
+        assert list(file.failures) == ["broken.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["nowhere", "--out", "p.npz"], "nowhere: no such file or folder"),
+        ([".", "--out", "p.npz"], "use --recursive"),
+        (["photos", "--out", "p.npz", "--superpixel-scale", "0"], "above 0"),
+        (["photos", "--out", "p.npz", "--mode", "best"], "'best' is not one of"),
+        (["photos", "--out", "photos/a.png/p.npz", "--mode", "single"], "cannot write"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    code, output = run(*arguments)
+    assert code == 2
+    assert problem in output.replace(" │ │ ", " ")
+    assert not Path("p.npz").exists()
+
+
+def test_the_modes_are_those_of_the_library() -> None:
+    assert {mode.value for mode in Mode} == set(STRATEGY_SETS)
+
+
+def test_its_help_has_an_example() -> None:
+    code, output = run("--help")
+    assert code == 0
+    assert "Example: detect-propose photos/" in output
