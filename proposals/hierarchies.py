@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ from .segmentation import Edges, components, smooth_picture, sorted_edges
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+_Run = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -118,28 +117,40 @@ def hierarchies(
         For each strategy int32 ``[2R - 1, 4]``: R superpixels, then their unions in the order of their making, the
         whole picture last.
     """
-    height, width, _ = image.shape
     image = np.ascontiguousarray(image)
     spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
-    segmentations = list(dict.fromkeys((strategy.colour_space, strategy.k) for strategy in strategies))
     workers = min(threads or _cores(), len(strategies))
+    found: dict[Strategy, NDArray[np.int32]] = {}
+    with ExitStack() as stack:
+        run: _Run = _in_turn
+        if workers > 1:
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            run = _pool_run(pool)
+        # no more colour spaces at a time than threads: each holds some 40 bytes a pixel
+        for first in range(0, len(spaces), workers):
+            together = spaces[first : first + workers]
+            some = list(dict.fromkeys(one for one in strategies if one.colour_space in together))
+            found.update(zip(some, _group_all(image, some, connectivity, run), strict=True))
+    return [found[strategy] for strategy in strategies]
+
+
+def _group_all(
+    image: NDArray[np.uint8], strategies: Sequence[Strategy], connectivity: int, run: _Run
+) -> list[NDArray[np.int32]]:
+    height, width, _ = image.shape
+    spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
+    segmentations = list(dict.fromkeys((strategy.colour_space, strategy.k) for strategy in strategies))
     with ExitStack() as stack:
         space_rooms = {space: stack.enter_context(borrow()) for space in spaces}
         rooms = {one: stack.enter_context(borrow()) for one in segmentations}
-        run: Callable[..., list[Any]] = _in_turn
-        if workers > 1:
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
-
-            def run(work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
-                return list(pool.map(work, items))
 
         def of_space(space: str) -> _Pixels:
             return _pixels(image, space, connectivity, space_rooms[space])
 
-        shared = dict(zip(spaces, run(of_space, spaces), strict=True))
+        pixels = dict(zip(spaces, run(of_space, spaces), strict=True))
 
         def of_segmentation(one: tuple[str, float]) -> _Superpixels:
-            return _superpixels(shared[one[0]], height, width, one[1], connectivity, rooms[one])
+            return _superpixels(pixels[one[0]], height, width, one[1], connectivity, rooms[one])
 
         superpixels = dict(zip(segmentations, run(of_segmentation, segmentations), strict=True))
 
@@ -150,7 +161,11 @@ def hierarchies(
         return run(of_strategy, strategies)
 
 
-def _in_turn(work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+def _pool_run(pool: ThreadPoolExecutor) -> _Run:
+    return lambda work, items: list(pool.map(work, items))
+
+
+def _in_turn(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return [work(item) for item in items]
 
 

@@ -22,6 +22,13 @@ KEYS: Final = 1 << 16
 _SHIFT: Final = 12  # of a float32's 23 mantissa bits 11 stay
 _LOWEST: Final = (127 - 14) << 11  # squared differences below 2**-14 grey levels count as none
 _BLOCK: Final = 64
+_MERGED: Final = np.uint32(0xFFFFFFFF)
+# Up to this many pixels edges are taken in the paper's order. Larger pictures would be crossed from end to end, out of
+# the processor's cache, for every weight: theirs are taken by rising weight within tiles of this side, and the tiles
+# keep step in 32 levels, each sqrt(2) times the last: within 1 % of the number of superpixels.
+EXACT_PIXELS: Final = 1 << 20
+TILE: Final = 256
+LEVELS: Final = 32
 
 
 def key_weights() -> NDArray[np.float32]:
@@ -33,18 +40,16 @@ def key_weights() -> NDArray[np.float32]:
 
 
 @kernel
-def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any, count: Any) -> None:
-    """Sort keys of all edges, and how often each occurs.
+def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any) -> None:
+    """Sort keys of all edges.
 
     Args:
         smoothed: float32 ``[C, H, W]``.
         diagonal: True for 8-connected pixels.
         squared, bits: workspace, one buffer ``[W]`` as float32 and as int32.
         keys: uint16 ``[directions, H * W]``, written: right, down, down-right, down-left.
-        count: int32 ``[KEYS]``, written.
     """
     channels, height, width = smoothed.shape
-    count[:] = 0
     for y in range(height):
         for direction in range(4 if diagonal else 2):
             below = 0 if direction == 0 else 1
@@ -68,49 +73,67 @@ def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any,
             line = keys[direction, base : base + width]
             for x in range(start, stop):
                 line[x] = np.uint16(max((bits[x] >> _SHIFT) - _LOWEST, 0))
-            for x in range(start, stop):
-                count[np.uint32(line[x])] += 1
 
 
 @kernel
 def _file(keys: Any, direction: Any, pixel: Any, count: Any, order: Any, ordered_keys: Any) -> None:
     """Put one edge into its place."""
     key = keys[direction, pixel]
-    place = np.uint32(count[np.uint32(key)])
-    count[np.uint32(key)] = place + np.uint32(1)
+    place = np.uint64(count[np.uint32(key)])
+    count[np.uint32(key)] += 1
     order[place] = pixel * keys.shape[0] + direction
     ordered_keys[place] = key
 
 
 @kernel
-def sort_edges(keys: Any, height: int, width: int, count: Any, order: Any, ordered_keys: Any) -> Any:
-    """Counting sort: edge numbers by rising key, ties by pixel, then direction. Returns their number.
+def sort_edges(
+    keys: Any, height: Any, width: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, starts: Any
+) -> Any:
+    """Counting sort of every tile's edges by rising key, ties by pixel, then direction. Returns their number.
 
     Args:
-        keys, count: from `edge_keys`; `count` is overwritten.
-        order: uint32 ``[directions * H * W]``, written: pixel * directions + direction.
+        keys: uint16 ``[directions, H * W]`` of `edge_keys`.
+        tile: pixels a side.
+        count: int64 ``[KEYS]``, workspace.
+        order: uint32 ``[directions * H * W]``, written, tile after tile: pixel * directions + direction.
         ordered_keys: uint16, the same size, written: their keys.
+        starts: int64 ``[tiles, LEVELS + 1]``, written: where the edges of each level begin.
     """
     total = 0
-    for key in range(count.size):
-        here = count[key]
-        count[key] = total
-        total += here
+    number = 0
     directions = keys.shape[0]
-    for y in range(height):
-        last = y + 1 == height
-        for x in range(width):
-            pixel = y * width + x
-            if x + 1 < width:
-                _file(keys, 0, pixel, count, order, ordered_keys)
-            if last:
-                continue
-            _file(keys, 1, pixel, count, order, ordered_keys)
-            if directions == 4:
-                if x + 1 < width:
-                    _file(keys, 2, pixel, count, order, ordered_keys)
-                if x > 0:
-                    _file(keys, 3, pixel, count, order, ordered_keys)
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            bottom, right = min(top + tile, height), min(left + tile, width)
+            count[:] = 0
+            for y in range(top, bottom):
+                for direction in range(directions if y + 1 < height else 1):
+                    first = max(left, 1) if direction == 3 else left
+                    last = min(right, width - 1) if direction == 0 or direction == 2 else right
+                    line = keys[direction, y * width : (y + 1) * width]
+                    for x in range(first, last):
+                        count[np.uint32(line[x])] += 1
+            for level in range(LEVELS):
+                starts[number, level] = total
+                for key in range(level * KEYS // LEVELS, (level + 1) * KEYS // LEVELS):
+                    here = count[key]
+                    count[key] = total
+                    total += here
+            starts[number, LEVELS] = total
+            number += 1
+            for y in range(top, bottom):
+                below = y + 1 < height
+                for x in range(left, right):
+                    pixel = y * width + x
+                    if x + 1 < width:
+                        _file(keys, 0, pixel, count, order, ordered_keys)
+                    if below:
+                        _file(keys, 1, pixel, count, order, ordered_keys)
+                        if directions == 4:
+                            if x + 1 < width:
+                                _file(keys, 2, pixel, count, order, ordered_keys)
+                            if x > 0:
+                                _file(keys, 3, pixel, count, order, ordered_keys)
     return total
 
 
@@ -129,6 +152,7 @@ def _ends(edge: Any, directions: Any, width: Any) -> Any:
 def merge_by_threshold(
     order: Any,
     ordered_keys: Any,
+    starts: Any,
     weights: Any,
     directions: Any,
     width: Any,
@@ -145,94 +169,116 @@ def merge_by_threshold(
     roots three hops up, and only the survivors are handled exactly.
 
     Args:
-        order, ordered_keys: uint32 and uint16 ``[E]`` of `sort_edges`.
+        order, ordered_keys, starts: of `sort_edges`.
         weights: float32 ``[KEYS]`` of `key_weights`.
         directions: edges a pixel: 2 or 4.
         forest: int32 ``[H * W]``, written: the parent of a pixel, or, at a root, the bits of its threshold (internal
             difference + k / size) with the sign set. One word holds both so that the forest fits the cache.
         limit: float32, the same memory as `forest`: a root's negative threshold.
         size: int32 ``[H * W]``, written at roots.
-        undecided: uint32 ``[E + 1]``, written: the edges that were not inside a component, in their order.
+        undecided: uint32 ``[E + 1]``, written: the edges between two components, in their order.
     """
     k = np.float32(k)
     for pixel in range(forest.size):
         limit[pixel] = -k
         size[pixel] = 1
+    tiled = starts.shape[0] > 1
     left = np.uint32(0)
     ends_a = np.empty(_BLOCK, np.uint32)
     ends_b = np.empty(_BLOCK, np.uint32)
     kept_keys = np.empty(_BLOCK, np.uint32)
-    edges = order.size
-    for start in range(0, edges, _BLOCK):
-        lowest = -weights[np.uint32(ordered_keys[start])]
-        alive = np.uint32(0)
-        for i in range(start, min(start + _BLOCK, edges)):
-            edge = order[i]
-            a, b = _ends(edge, directions, width)
-            for _ in range(3):
-                above = forest[a]
-                a = a if above < 0 else np.uint32(above)
-            for _ in range(3):
-                above = forest[b]
-                b = b if above < 0 else np.uint32(above)
-            ends_a[alive] = a
-            ends_b[alive] = b
-            kept_keys[alive] = ordered_keys[i]
-            undecided[left] = edge
-            different = a != b
-            # Where three hops were too few the word is a parent, as a float a tiny positive number, so that the
-            # edge stays in doubt only if the test says so of positive numbers: see `grows`.
-            grows_a = (forest[a] >= 0) | (limit[a] <= lowest)
-            grows_b = (forest[b] >= 0) | (limit[b] <= lowest)
-            left += np.uint32(different)
-            alive += np.uint32(different & grows_a & grows_b)
-        for i in range(alive):
-            a, b = ends_a[i], ends_b[i]
-            while forest[a] >= 0:
-                a = np.uint32(forest[a])
-            while forest[b] >= 0:
-                b = np.uint32(forest[b])
-            if a == b:
-                continue
-            weight = weights[kept_keys[i]]
-            if limit[a] <= -weight and limit[b] <= -weight:
-                size_a, size_b = size[a], size[b]
-                top = a if size_a >= size_b else b
-                low = b if size_a >= size_b else a
-                joined = size_a + size_b
-                size[top] = joined
-                forest[low] = top
-                limit[top] = -(weight + k / np.float32(joined))
+    places = np.empty(_BLOCK, np.uint32)
+    for level in range(LEVELS):
+        for tile in range(starts.shape[0]):
+            end = starts[tile, level + 1]
+            for start in range(starts[tile, level], end, _BLOCK):
+                lowest = -weights[np.uint32(ordered_keys[start])]
+                alive = np.uint32(0)
+                block = left
+                for i in range(start, min(start + _BLOCK, end)):
+                    edge = order[i]
+                    a, b = _ends(edge, directions, width)
+                    for _ in range(3):
+                        above = forest[a]
+                        a = a if above < 0 else np.uint32(above)
+                    for _ in range(3):
+                        above = forest[b]
+                        b = b if above < 0 else np.uint32(above)
+                    ends_a[alive] = a
+                    ends_b[alive] = b
+                    kept_keys[alive] = ordered_keys[i]
+                    places[alive] = left
+                    undecided[left] = edge
+                    different = a != b
+                    # where three hops were too few the word is a parent: the edge stays in doubt
+                    grows_a = (forest[a] >= 0) | (limit[a] <= lowest)
+                    grows_b = (forest[b] >= 0) | (limit[b] <= lowest)
+                    left += np.uint32(different)
+                    alive += np.uint32(different & grows_a & grows_b)
+                for i in range(alive):
+                    a, b = ends_a[i], ends_b[i]
+                    while forest[a] >= 0:
+                        a = np.uint32(forest[a])
+                    while forest[b] >= 0:
+                        b = np.uint32(forest[b])
+                    if a == b:
+                        continue
+                    weight = weights[kept_keys[i]]
+                    if limit[a] <= -weight and limit[b] <= -weight:
+                        size_a, size_b = size[a], size[b]
+                        top = a if size_a >= size_b else b
+                        low = b if size_a >= size_b else a
+                        joined = size_a + size_b
+                        size[top] = joined
+                        if tiled:
+                            # another tile may have been ahead: the internal difference is the largest so far
+                            internal_a = -limit[a] - k / np.float32(size_a)
+                            internal_b = -limit[b] - k / np.float32(size_b)
+                            weight = max(weight, max(internal_a, internal_b))
+                        forest[low] = top
+                        limit[top] = -(weight + k / np.float32(joined))
+                        undecided[places[i]] = _MERGED
+                kept = block
+                for i in range(block, left):
+                    edge = undecided[i]
+                    undecided[kept] = edge
+                    kept += np.uint32(edge != _MERGED)
+                left = kept
     return left
 
 
 @kernel
-def number_components(forest: Any, size: Any, names: Any, labels: Any, sizes: Any) -> Any:
-    """Number the components 0, 1, ... in the order in which a raster scan meets them. Returns how many.
+def number_components(forest: Any, size: Any, width: Any, tile: Any, names: Any, labels: Any, sizes: Any) -> Any:
+    """Number the components 0, 1, ..., tile after tile. Returns how many.
 
     Args:
         forest, size: int32 ``[H * W]`` of `merge_by_threshold`; paths are shortened.
+        tile: pixels a side.
         names: int32 ``[H * W]``, workspace.
         labels: uint32 ``[H * W]``, written.
         sizes: int32 ``[H * W]``, written: the components' numbers of pixels.
     """
+    height = forest.size // width
     names[:] = -1
     found = 0
-    for pixel in range(forest.size):
-        root = np.uint32(pixel)
-        above = forest[root]
-        while above >= 0:
-            root = np.uint32(above)
-            above = forest[root]
-        if root != pixel:
-            forest[pixel] = root
-        name = names[root]
-        if name < 0:
-            name = found
-            names[root] = name
-            sizes[name] = size[root]
-            found += 1
-        labels[pixel] = name
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            for y in range(top, min(top + tile, height)):
+                for pixel in range(y * width + left, y * width + min(left + tile, width)):
+                    root = np.uint32(pixel)
+                    above = forest[root]
+                    while above >= 0:
+                        root = np.uint32(above)
+                        above = forest[root]
+                    if root != pixel:
+                        forest[pixel] = root
+                    name = names[root]
+                    if name < 0:
+                        name = found
+                        names[root] = name
+                        sizes[name] = size[root]
+                        found += 1
+                    labels[pixel] = name
     return found
 
 
@@ -273,20 +319,24 @@ def merge_small(
         a, b = _ends(undecided[i], directions, width)
         a, b = _find(parent, labels[a]), _find(parent, labels[b])
         if a != b and (sizes[a] < min_size or sizes[b] < min_size):
-            # the smaller number stays the root: it is where a raster scan meets the union
-            top, low = min(a, b), max(a, b)
+            top = a if sizes[a] >= sizes[b] else b
+            low = b if sizes[a] >= sizes[b] else a
             parent[low] = top
             sizes[top] += sizes[low]
+    names[:] = -1
     found = 0
-    for component in range(parent.size):
-        root = _find(parent, np.uint32(component))
-        if root == component:
-            names[component] = found
-            found += 1
-        else:
-            names[component] = names[root]
     for pixel in range(labels.size):
-        labels[pixel] = names[labels[pixel]]
+        component = labels[pixel]
+        name = names[component]
+        if name < 0:
+            root = _find(parent, component)
+            name = names[root]
+            if name < 0:
+                name = found
+                names[root] = name
+                found += 1
+            names[component] = name
+        labels[pixel] = name
     return found
 
 
@@ -297,26 +347,35 @@ class Edges:
     Attributes:
         order: uint32 ``[E]``: pixel * directions + direction.
         keys: uint16 ``[E]``: their weights as sort keys.
+        starts: int64 ``[tiles, LEVELS + 1]``: where each tile's edges of each level begin.
         directions: edges a pixel: 2 (4-connected) or 4 (8-connected).
+        tile: pixels a side of the tiles; one tile covers a picture of up to `EXACT_PIXELS`.
     """
 
     order: NDArray[np.uint32]
     keys: NDArray[np.uint16]
+    starts: NDArray[np.int64]
     directions: int
+    tile: int
 
 
-def sorted_edges(smoothed: NDArray[np.float32], connectivity: int, workspace: Workspace) -> Edges:
+def sorted_edges(
+    smoothed: NDArray[np.float32], connectivity: int, workspace: Workspace, tile: int | None = None
+) -> Edges:
     """The edges of a smoothed picture float32 ``[C, H, W]``; they live in `workspace`."""
     _, height, width = smoothed.shape
+    if tile is None:
+        tile = max(height, width) if height * width <= EXACT_PIXELS else TILE
     directions = 2 if connectivity == 4 else 4
     squared = workspace.take("squared", width, np.float32)
     keys = workspace.take("keys", (directions, height * width), np.uint16)
-    count = workspace.take("count", KEYS, np.int32)
+    count = workspace.take("count", KEYS, np.int64)
+    starts = workspace.take("starts", (-(-height // tile) * -(-width // tile), LEVELS + 1), np.int64)
     order = workspace.take("order", directions * height * width, np.uint32)
     ordered_keys = workspace.take("ordered_keys", directions * height * width, np.uint16)
-    edge_keys(smoothed, directions == 4, squared, squared.view(np.int32), keys, count)
-    edges = sort_edges(keys, height, width, count, order, ordered_keys)
-    return Edges(order[:edges], ordered_keys[:edges], directions)
+    edge_keys(smoothed, directions == 4, squared, squared.view(np.int32), keys)
+    edges = sort_edges(keys, height, width, tile, count, order, ordered_keys, starts)
+    return Edges(order[:edges], ordered_keys[:edges], starts, directions, tile)
 
 
 def components(
@@ -332,9 +391,10 @@ def components(
     sizes = workspace.take("sizes", pixels, np.int32)
     directions, stride = np.uint32(edges.directions), np.uint32(width)
     left = merge_by_threshold(
-        edges.order, edges.keys, _WEIGHTS, directions, stride, k, forest, forest.view(np.float32), size, undecided
-    )
-    found = number_components(forest, size, names, labels, sizes)
+        edges.order, edges.keys, edges.starts, _WEIGHTS, directions, stride, k,
+        forest, forest.view(np.float32), size, undecided,
+    )  # fmt: skip
+    found = number_components(forest, size, width, edges.tile, names, labels, sizes)
     parent = size.view(np.uint32)[:found]
     return labels, merge_small(
         undecided[:left], directions, stride, min_size, labels, sizes[:found], parent, names[:found]

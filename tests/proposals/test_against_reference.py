@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from inception_rcnn.proposals.colour import convert
 from inception_rcnn.proposals.hierarchies import hierarchies
-from inception_rcnn.proposals.segmentation import segment
+from inception_rcnn.proposals.segmentation import components, segment, smooth_picture, sorted_edges
 from inception_rcnn.proposals.strategies import Strategy
+from inception_rcnn.proposals.workspace import Workspace
 
 F = np.float32
 LEVELS = {"hsv": [180, 256, 256], "hue": [180]}
@@ -33,8 +34,13 @@ def reference_smooth(channel: np.ndarray) -> np.ndarray:
     return smoothed
 
 
-def reference_segment(smoothed: list[np.ndarray], k: float, min_size: int, connectivity: int) -> np.ndarray:
-    """Felzenszwalb and Huttenlocher's algorithm 1, then the merging of small components."""
+def reference_segment(
+    smoothed: list[np.ndarray], k: float, min_size: int, connectivity: int, tile: int | None = None
+) -> np.ndarray:
+    """Felzenszwalb and Huttenlocher's algorithm 1, then the merging of small components.
+
+    With tiles the edges are taken octave by octave of the squared weight, within one tile after tile.
+    """
     height, width = smoothed[0].shape
     steps = [(0, 1), (1, 0), (1, 1), (1, -1)][: connectivity // 2]
     edges = []
@@ -51,7 +57,15 @@ def reference_segment(smoothed: list[np.ndarray], k: float, min_size: int, conne
                     squared = np.array(bits, np.int32).view(F) if squared >= F(2**-14) * F(1 + 2**-11) else F(0)
                     a = y * width + x
                     edges.append((F(np.sqrt(squared)), a, direction, a + dy * width + dx))
-    edges.sort(key=lambda edge: edge[:3])
+    if tile is None:
+        edges.sort(key=lambda edge: edge[:3])
+    else:
+
+        def turn(edge: tuple) -> tuple:
+            octave = int(np.floor(np.log2(float(edge[0]) ** 2 + 1e-12) + 1e-6)) if edge[0] else -14
+            return max(octave, -14), edge[1] // width // tile, edge[1] % width // tile, *edge[:3]
+
+        edges.sort(key=turn)
     parent = list(range(height * width))
     members = [1] * len(parent)
     internal = [F(0)] * len(parent)
@@ -69,7 +83,7 @@ def reference_segment(smoothed: list[np.ndarray], k: float, min_size: int, conne
     for weight, a, _, b in edges:
         a, b = find(a), find(b)
         if a != b and all(weight <= internal[c] + F(k) / F(members[c]) for c in (a, b)):
-            internal[join(a, b)] = weight
+            internal[join(a, b)] = max(weight, internal[a], internal[b])
     for _, a, _, b in edges:
         a, b = find(a), find(b)
         if a != b and min(members[a], members[b]) < min_size:
@@ -178,6 +192,21 @@ def test_superpixels_equal_the_reference(seed: int, connectivity: int) -> None:
     for k, min_size in ((3.0, 1), (20.0, 5), (100.0, 100)):
         expected = reference_segment(smoothed, k, min_size, connectivity)
         np.testing.assert_array_equal(segment(picture, k, min_size, connectivity), expected)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_superpixels_in_tiles_equal_the_reference_in_tiles(seed: int, connectivity: int) -> None:
+    picture = small_picture(seed)
+    height, width, _ = picture.shape
+    smoothed = [reference_smooth(picture[:, :, c]) for c in range(3)]
+    for k, min_size in ((3.0, 1), (20.0, 5)):
+        workspace = Workspace()
+        edges = sorted_edges(smooth_picture(picture, workspace), connectivity, workspace, tile=10)
+        labels, count = components(edges, height, width, k, min_size, workspace)
+        expected = reference_segment(smoothed, k, min_size, connectivity, tile=10)
+        np.testing.assert_array_equal(labels.reshape(height, width), expected)
+        assert count == expected.max() + 1
 
 
 @pytest.mark.parametrize(

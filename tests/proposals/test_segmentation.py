@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from inception_rcnn.proposals import segmentation
 from inception_rcnn.proposals.segmentation import KEYS, key_weights, segment
 
 
@@ -54,3 +55,13 @@ def test_larger_k_gives_fewer_superpixels() -> None:
 
 def test_one_pixel_is_one_superpixel() -> None:
     assert segment(np.zeros((1, 1, 3), np.uint8)).tolist() == [[0]]
+
+
+def test_a_picture_in_tiles_has_about_as_many_superpixels_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photograph()
+    whole = segment(image, k=100, min_size=50).max()
+    monkeypatch.setattr(segmentation, "EXACT_PIXELS", 0)
+    monkeypatch.setattr(segmentation, "TILE", 100)
+    tiled = segment(image, k=100, min_size=50).max()
+    assert tiled != whole
+    assert tiled == pytest.approx(whole, rel=0.05)
