@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,40 @@ def test_curves_and_page_are_written_and_need_no_other_file(root: Path, boxes: P
     assert "&lt;b&gt;$1$ &amp; _co&lt;/b&gt;" in page
     assert "<td>66.7</td>" in page
     assert len(page) < 500_000
+
+
+def test_the_page_opens_in_a_browser_at_phone_width(root: Path, boxes: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs a browser: none of chromium, chromium-browser, google-chrome is installed")
+    page = tmp_path / "page.html"
+    run("--root", root, "--proposals", f"a rather long name of a method={boxes}", "--html", page)
+    # Windows of a browser have a least width, frames have none. What it made of the page goes into the title.
+    probe = (
+        "const inside = document.querySelector('iframe').contentDocument; document.title = JSON.stringify({"
+        "shown: [...inside.images].filter(one => one.naturalWidth > 0 && one.clientWidth > 300).length, "
+        "overflow: inside.documentElement.scrollWidth - inside.documentElement.clientWidth})"
+    )
+    content = escape(page.read_text(encoding="utf-8"))
+    phone = tmp_path / "phone.html"
+    phone.write_text(
+        f'<meta charset="utf-8"><title></title><iframe width="390" height="844" style="border: 0" srcdoc="{content}">'
+        f"</iframe><script>onload = () => {{ {probe} }}</script>",
+        encoding="utf-8",
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    opened = subprocess.run(
+        [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", phone.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    title = re.search(r"<title>(.*?)</title>", opened.stdout)
+    assert title is not None
+    seen = json.loads(title[1])
+    assert seen == {"shown": 3, "overflow": 0}
+    assert "CONSOLE" not in opened.stderr
 
 
 @pytest.mark.parametrize(
