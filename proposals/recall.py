@@ -28,7 +28,7 @@ from .proposals import Proposals
 
 MATCHINGS: Final = ("one-to-one", "best")
 COUNTS: Final = (1, 3, 10, 30, 100, 300, 1000, 3000)
-# Thresholds are decimals, k / 100: in steps of 0.05 the sum of 0.5 and 2 * 0.05 would be above 0.6.
+# Thresholds are decimals, k / 100: np.arange(0.5, 1, 0.05) has 0.6000000000000001, which an IoU of 0.6 would miss.
 THRESHOLDS: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 CURVE: Final = tuple(k / 100 for k in range(50, 101))
 COCO_THRESHOLDS: Final = tuple(k / 100 for k in range(50, 100, 5))
