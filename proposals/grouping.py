@@ -24,7 +24,7 @@ def _intersection(a: Any, b: Any, scale_a: np.float32, scale_b: np.float32) -> n
 
 @kernel
 def similarity(
-    a: int, b: int, rows: Any, slot: Any, size: Any, box: Any, channels: int, pixels: int, measures: int
+    a: Any, b: Any, rows: Any, slot: Any, size: Any, box: Any, channels: Any, pixels: Any, measures: Any
 ) -> float:
     """How alike two regions are: the sum of the chosen measures, each in [0, 1] (section 3.2, eqs. 1-5).
 

@@ -6,17 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pseudo_random_values(lengths: list[int], seed: int) -> NDArray[np.float64]:
-    """The paper's order: position in the hierarchy (1 = the whole image) times a random number in [0, 1).
+def hierarchy_positions(lengths: list[int]) -> NDArray[np.int64]:
+    """Positions of all regions in their hierarchies, given in the order of their making: the whole picture has 1."""
+    return np.concatenate([np.arange(length, 0, -1) for length in lengths])
 
-    Args:
-        lengths: how many regions each hierarchy has, in the order of their making.
-        seed: of the random numbers.
 
-    Returns:
-        float64 ``[sum(lengths)]``; smaller is better.
-    """
-    positions = np.concatenate([np.arange(length, 0, -1) for length in lengths])
+def pseudo_random_values(positions: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """The paper's order: position in the hierarchy times a random number in [0, 1). Smaller is better."""
     return np.random.default_rng(seed).random(len(positions)) * positions
 
 

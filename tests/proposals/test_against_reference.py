@@ -6,6 +6,7 @@ in float32 where the package does, since a near tie decided otherwise changes ev
 
 import numpy as np
 import pytest
+
 from inception_rcnn.proposals.colour import convert
 from inception_rcnn.proposals.hierarchies import hierarchies
 from inception_rcnn.proposals.segmentation import components, segment, smooth_picture, sorted_edges

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from inception_rcnn.proposals.colour import COLOUR_SPACES, convert, levels
 from inception_rcnn.proposals.regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
 from inception_rcnn.proposals.segmentation import smooth_picture

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from inception_rcnn.proposals import segmentation
 from inception_rcnn.proposals.segmentation import KEYS, key_weights, segment
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from inception_rcnn import selective_search
 from inception_rcnn.data.boxes import iou
 from inception_rcnn.proposals.selective_search import MAX_PIXELS, working_size
@@ -71,6 +72,23 @@ def test_the_seed_changes_the_order_and_nothing_else(cat: np.ndarray) -> None:
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
     assert set(map(tuple, first.tolist())) == set(map(tuple, other.tolist()))
+
+
+def test_objectness_orders_the_same_boxes_without_random_numbers(cat: np.ndarray) -> None:
+    random, first, other = (
+        selective_search(cat, ranking=ranking, seed=seed)
+        for ranking, seed in (("pseudo-random", 0), ("objectness", 0), ("objectness", 1))
+    )
+    assert first.boxes.tobytes() == other.boxes.tobytes()
+    assert set(map(tuple, first.boxes.tolist())) == set(map(tuple, random.boxes.tolist()))
+    assert (np.diff(first.scores) <= 0).all()
+
+
+def test_objectness_spreads_the_first_boxes_over_the_picture(cat: np.ndarray) -> None:
+    boxes = selective_search(cat, ranking="objectness").boxes[:50]
+    overlap = iou(boxes, boxes) - np.eye(50)
+    assert (overlap.max(axis=0) > 0.9).sum() < 15
+    assert len(selective_search(np.zeros((4, 500, 3), np.uint8), ranking="objectness")) == 0
 
 
 def test_the_picture_is_left_as_it_was(cat: np.ndarray) -> None:
@@ -170,6 +188,7 @@ def test_other_pictures_are_refused_with_what_to_pass(image: object, error: type
         ({"threads": 0}, "threads"),
         ({"connectivity": 6}, "4 or 8"),
         ({"width": 0}, "width"),
+        ({"ranking": "best"}, "pseudo-random"),
     ],
 )
 def test_arguments_out_of_range_are_named(argument: dict, says: str) -> None:
