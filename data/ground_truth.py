@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .annotation_cache import read_annotations
 from .categories import Category, category_ids, det_categories
-from .ilsvrc import read_image_list
+from .ilsvrc import open_dataset, picture_path, read_image_list, split_folder
 
 
 class GroundTruthError(ValueError):
@@ -160,6 +160,24 @@ def read_ground_truth(
         image_ids=names,
         paths=paths,
         name=name or Path(image_list).stem,
+    )
+
+
+def read_ilsvrc_ground_truth(
+    root: str | Path, split: str, categories: Sequence[Category] | None = None, cache: Path | None = None
+) -> GroundTruth:
+    """The objects of a split in the ILSVRC layout; arguments as ``open_dataset``, errors as ``read_ground_truth``."""
+    root = Path(root)
+    dataset = open_dataset(root, split, categories)  # says what is missing
+    image_list = root / "ImageSets" / "DET" / f"{split}.txt"
+    pictures = split_folder(root, "Data", split)
+    return read_ground_truth(
+        split_folder(root, "Annotations", split),
+        image_list,
+        dataset.categories,
+        paths={index: picture_path(pictures, image_id) for image_id, index in read_image_list(image_list)},
+        cache=cache,
+        name=dataset.name,
     )
 
 

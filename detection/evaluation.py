@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -206,11 +206,23 @@ def check_detections(ground_truth: GroundTruth, detections: Submission, lenient:
     return detections, notices
 
 
+def notice_absent_classes(ground_truth: GroundTruth, detections: Submission, notices: list[str]) -> None:
+    """Adds a sentence on the detections of classes that do not occur in the ground truth."""
+    absent = int((~np.isin(detections.labels, ground_truth.labels)).sum())
+    if absent:
+        notices.append(
+            f"{absent} detections are of classes that do not occur in {ground_truth.name}; they are left out"
+        )
+
+
 def take(detections: Submission, rows: Flags | Ints) -> Submission:
-    """Some of the detections, as another submission."""
-    return Submission(
-        detections.image_indices[rows], detections.labels[rows], detections.scores[rows], detections.inclusive[rows]
-    )
+    """Some of the detections, as another submission of the same kind."""
+    arrays: dict[str, Any] = {
+        one.name: value[rows]
+        for one in fields(detections)
+        if isinstance(value := getattr(detections, one.name), np.ndarray)
+    }
+    return replace(detections, **arrays)
 
 
 def rank(detections: Submission) -> Ints:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ground_truth
 from inception_rcnn.data.submission import Submission, read_submission
 from inception_rcnn.detection.evaluation import EvaluationError, evaluate

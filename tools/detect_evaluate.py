@@ -1,0 +1,207 @@
+"""`detect-evaluate`: how good detections are, by the rules of ILSVRC, PASCAL VOC or COCO, and what to improve.
+
+detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+console = Console()
+messages = Console(stderr=True)
+
+
+class Protocol(str, Enum):
+    """The rules of a benchmark."""
+
+    ilsvrc = "ilsvrc"
+    voc07 = "voc07"
+    voc12 = "voc12"
+    coco = "coco"
+
+
+class Mean(str, Enum):
+    """The names of `evaluation.MEANS`, known before the slow imports."""
+
+    present = "present"
+    official = "official"
+
+
+@app.command(
+    epilog="Example: [bold]detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html[/bold]   "
+    "(exit code 0: evaluated; 1: a file cannot be used, the message says which and why; 2: wrong usage)"
+)
+def detect_evaluate(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="ILSVRC submission file, detections.json of `detect`, or a list of COCO results (.json)."),
+    ],
+    root: Annotated[Path | None, typer.Option(help="Data set in the ILSVRC or the VOC layout.")] = None,
+    split: Annotated[str, typer.Option(help="List of pictures in --root.")] = "val",
+    annotations: Annotated[
+        Path | None, typer.Option(help="In place of --root: folder of XML files, or a COCO annotation file (.json).")
+    ] = None,
+    image_list: Annotated[
+        Path | None, typer.Option("--list", help="With a folder of XML files: lines 'image_id index'.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="With --annotations: folder of the pictures, for --html.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Your own class list; else that of the layout.")] = None,
+    protocol: Annotated[Protocol, typer.Option(help="Whose rules.")] = Protocol.ilsvrc,
+    blacklist: Annotated[
+        Path | None, typer.Option(help="Pairs that count neither way: lines 'image_index wnid' (ilsvrc).")
+    ] = None,
+    mean: Annotated[
+        Mean, typer.Option(help="mAP over the classes that have ground truth, or as the official ILSVRC kit.")
+    ] = Mean.present,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Count and skip malformed lines and pictures that are not listed.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write PNG plots to this folder.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and the worst mistakes.")] = None,
+) -> None:
+    """Measure detections: mAP, precision and recall per class, and what to improve.
+
+    The ground truth is --root with --split, or --annotations with --list.
+    """
+    if (root is None) == (annotations is None):
+        raise typer.BadParameter("name the ground truth by --root or by --annotations", param_hint="--root")
+    if blacklist is not None and protocol is not Protocol.ilsvrc:
+        raise typer.BadParameter("only the ilsvrc protocol has a blacklist", param_hint="--blacklist")
+    if root is not None and (image_list is not None or images is not None):
+        raise typer.BadParameter("--list and --images go with --annotations", param_hint="--root")
+    try:
+        with messages.status("evaluating ..."):
+            truth = _ground_truth(root, split, annotations, image_list, images, classes)
+            evaluation, analysis = _evaluate(predictions, truth, protocol, blacklist, lenient)
+        for notice in evaluation.notices:
+            messages.print(f"[yellow]note:[/yellow] {escape(notice)}", soft_wrap=True)
+        _print_classes(evaluation, mean.value)
+        _print_errors(analysis)
+        with messages.status("writing ..."):
+            _write(evaluation, analysis, mean.value, json, plots, html)
+    except (ValueError, OSError) as error:
+        messages.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _ground_truth(
+    root: Path | None,
+    split: str,
+    annotations: Path | None,
+    image_list: Path | None,
+    images: Path | None,
+    classes: Path | None,
+) -> Any:
+    from ..data.annotation_cache import default_cache
+    from ..data.categories import read_categories
+    from ..data.coco import read_instances
+    from ..data.ground_truth import read_ground_truth, read_ilsvrc_ground_truth
+    from ..data.ilsvrc import picture_path, read_image_list
+    from ..data.voc import is_voc, read_voc_ground_truth
+
+    categories = None if classes is None else read_categories(classes)
+    if root is not None:
+        read = read_voc_ground_truth if is_voc(root) else read_ilsvrc_ground_truth
+        return read(root, split, categories, default_cache())
+    assert annotations is not None
+    if annotations.is_file():
+        if image_list is not None or classes is not None:
+            raise typer.BadParameter("a COCO annotation file has its own list and classes", param_hint="--annotations")
+        return read_instances(annotations, images)
+    if image_list is None:
+        raise typer.BadParameter("a folder of XML files needs a list of pictures", param_hint="--list")
+    paths = {}
+    if images is not None:
+        paths = {index: picture_path(images, image_id) for image_id, index in read_image_list(image_list)}
+    return read_ground_truth(annotations, image_list, categories, paths, default_cache())
+
+
+def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path | None, lenient: bool) -> Any:
+    from dataclasses import replace
+
+    from ..data.ground_truth import read_blacklist
+    from ..data.predictions import read_predictions
+    from ..detection.coco_evaluation import evaluate_coco
+    from ..detection.error_analysis import analyse
+    from ..detection.evaluation import evaluate
+    from ..detection.voc_evaluation import evaluate_voc
+
+    detections, notices = read_predictions(predictions, truth, lenient)
+    if protocol is Protocol.ilsvrc:
+        pairs = read_blacklist(blacklist, truth.categories) if blacklist is not None else []
+        evaluation = evaluate(truth, detections, pairs, lenient)
+    elif protocol is Protocol.coco:
+        evaluation = evaluate_coco(truth, detections, lenient)
+    else:
+        evaluation = evaluate_voc(truth, detections, 2007 if protocol is Protocol.voc07 else 2012, lenient)
+    evaluation = replace(evaluation, notices=(*notices, *evaluation.notices))
+    return evaluation, analyse(evaluation)
+
+
+def _print_classes(evaluation: Any, mean: Any) -> None:
+    from ..detection.evaluation import MEANS
+    from ..detection.report import PROTOCOLS
+
+    truth = evaluation.ground_truth
+    title = f"{escape(truth.name)}: {len(truth.image_indices):,} pictures, {int(evaluation.counted.sum()):,} objects"
+    table = Table("class", title=title, caption=f"{PROTOCOLS[evaluation.protocol]}; {MEANS[mean]}")
+    further = [name for name in evaluation.measures if name in ("AP50", "AP75")]
+    for column in ("AP", *further, "objects", "detections", "found", "best F1", "at score"):
+        table.add_column(column, justify="right")
+    present = [one for one in evaluation.classes if one.positives or mean == "official"]
+    for one in sorted(present, key=lambda one: (-one.ap if one.ap == one.ap else 1, one.category.name)):
+        found = int(one.curve.hits[-1]) if len(one.curve.hits) else 0
+        point = (f"{one.best_f1.f1:.3f}", f"{one.best_f1.score:.3f}") if one.best_f1 else ("-", "-")
+        aps = [f"{value:.4f}" for value in (one.ap, *(one.measures[name] for name in further))]
+        counts = (str(one.positives), str(one.detections), str(found))
+        table.add_row(escape(one.category.name), *aps, *counts, *point)
+    console.print(table)
+    for name, value in evaluation.measures.items():
+        console.print(f"{name:>10} {value:.4f}")
+    console.print(f"[bold]mAP {evaluation.mean_ap(mean):.17g}[/bold] ({MEANS[mean]})", highlight=False, soft_wrap=True)
+
+
+def _print_errors(analysis: Any) -> None:
+    from ..detection.error_analysis import ERRORS
+
+    table = Table("mistake", title=f"What to improve: putting all of a kind right (mAP now {analysis.mean_ap:.4f})")
+    table.add_column("how many", justify="right")
+    table.add_column("rise of mAP", justify="right")
+    table.add_column("meaning")
+    for kind, meaning in ERRORS.items():
+        table.add_row(kind, f"{analysis.counts[kind]:,}", f"{analysis.gains[kind]:+.4f}", meaning)
+    console.print(table)
+
+
+def _write(evaluation: Any, analysis: Any, mean: Any, json: Path | None, plots: Path | None, html: Path | None) -> None:
+    from ..detection.plots import write_plots
+    from ..detection.report import write_html, write_json
+
+    for file in (json, html):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    if json is not None:
+        write_json(json, evaluation, analysis, mean)
+    if plots is not None:
+        write_plots(plots, evaluation, analysis, mean)
+    if html is not None:
+        write_html(html, evaluation, analysis, mean)
+    for path in (json, plots, html):
+        if path is not None:
+            messages.print(f"written: {escape(str(path))}", soft_wrap=True)
+
+
+def main() -> None:
+    """The command `detect-evaluate`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
