@@ -6,6 +6,7 @@ found again by the hash of their bytes. A file that was edited is another key; n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -138,4 +139,5 @@ def _store(file: Path, parsed: ParsedAnnotations) -> None:
         np.savez(partial, **{name: getattr(parsed, name) for name in _ARRAYS})
         partial.replace(file)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -87,8 +87,8 @@ def eleven_points(curve: Curve) -> float:
     for least in np.arange(11) * 0.1:
         reached = curve.precision[curve.recall >= least]
         best = np.fmax.reduce(reached) if len(reached) else 0.0
-        total += float(np.nan_to_num(best)) / 11
-    return total
+        total += float(best)
+    return total / 11
 
 
 def best_f1(curve: Curve) -> OperatingPoint | None:

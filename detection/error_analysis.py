@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .average_precision import area_under_envelope, eleven_points, precision_recall
-from .evaluation import Evaluation, keys_of, rank
+from .evaluation import Evaluation, keys_of
 from .matching import overlapping
 
 Ints = npt.NDArray[np.int64]
@@ -132,7 +132,7 @@ def _without(evaluation: Evaluation, mistakes: Flags, objects: Ints, found: Flag
     present = ~evaluation.ignored & ~mistakes
     rows = np.flatnonzero(mistakes & (objects >= 0))
     rows = rows[~found[objects[rows]]]
-    rows = rows[np.argsort(rank(evaluation.detections)[rows])]
+    rows = rows[np.argsort(evaluation.ranks[rows])]
     _, first = np.unique(objects[rows], return_index=True)
     rows = rows[first]
     labels[rows] = evaluation.ground_truth.labels[objects[rows]]
@@ -147,14 +147,16 @@ def _mean_ap(evaluation: Evaluation, labels: Ints, hit: Flags, present: Flags, c
     """
     average_precision = eleven_points if evaluation.protocol == "voc07" else area_under_envelope
     rows = np.flatnonzero(present)
-    rows = rows[np.lexsort((rank(evaluation.detections)[rows], labels[rows]))]
+    rows = rows[np.argsort(labels[rows] * np.int64(len(labels)) + evaluation.ranks[rows])]
+    by_label, hit, scores = labels[rows], hit[rows], evaluation.detections.scores[rows]
+    to_find = np.bincount(evaluation.ground_truth.labels[counted])
     aps = []
     for result in evaluation.classes:
         label = result.category.id
-        of_class = rows[slice(*np.searchsorted(labels[rows], [label, label + 1]))]
-        positives = int((counted & (evaluation.ground_truth.labels == label)).sum())
-        if result.positives == 0 or (positives == 0 and len(of_class) == 0):
+        of_class = slice(*np.searchsorted(by_label, [label, label + 1]))
+        positives = int(to_find[label]) if label < len(to_find) else 0
+        if result.positives == 0 or (positives == 0 and of_class.start == of_class.stop):
             continue
-        curve = precision_recall(evaluation.detections.scores[of_class], hit[of_class], ~hit[of_class], positives)
+        curve = precision_recall(scores[of_class], hit[of_class], ~hit[of_class], positives)
         aps.append(average_precision(curve) if positives else 0.0)
     return sum(aps) / len(aps) if aps else 0.0

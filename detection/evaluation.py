@@ -111,6 +111,11 @@ class Evaluation:
         """AP by class id."""
         return {one.category.id: one.ap for one in self.classes}
 
+    @cached_property
+    def ranks(self) -> Ints:
+        """int64 [D], 0 is the best detection, see ``rank``."""
+        return rank(self.detections)
+
     @property
     def false_positives(self) -> Flags:
         """bool [D]"""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .error_analysis import ErrorAnalysis
-from .evaluation import Evaluation, rank
+from .evaluation import Evaluation
 from .matching import overlapping
 
 Box = tuple[float, float, float, float]
@@ -43,7 +43,7 @@ def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 
     """By class id, for classes with ground truth: up to ``most`` false positives by falling score, then up to ``most``
     missed objects by falling size."""
     labels = evaluation.detections.labels
-    by_rank = np.argsort(rank(evaluation.detections))
+    by_rank = np.argsort(evaluation.ranks)
     by_rank = by_rank[evaluation.false_positives[by_rank]]
     misses = np.flatnonzero(analysis.missed)
     misses = misses[np.argsort(-evaluation.ground_truth.areas[misses], kind="stable")]

@@ -1,0 +1,141 @@
+"""COCO files: detections out and in again, annotations in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from inception_rcnn.data.categories import det_categories
+from inception_rcnn.data.coco import (
+    CocoError,
+    DetectionsWriter,
+    inclusive_from_xywh,
+    open_dataset,
+    read_detections,
+    read_instances,
+)
+
+
+@pytest.fixture
+def detections(tmp_path: Path) -> Path:
+    """Two pictures, three detections, one failure."""
+    with DetectionsWriter(tmp_path / "detections.json", det_categories()) as writer:
+        writer.add("photos/a.jpg", 50, 40, np.array([[1, 2, 11, 22], [0, 0, 50, 40]]), np.array([0.9, 0.1]), [58, 1])
+        writer.add("photos/ä.jpg", 50, 40, np.empty((0, 4)), np.empty(0), np.empty(0, int))
+        writer.fail("photos/c.jpg", "truncated")
+    return tmp_path / "detections.json"
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Path:
+    file = tmp_path / "instances.json"
+    content = {
+        "images": [{"id": 30, "file_name": "sub/a.jpg"}, {"id": 0, "file_name": "b.jpg"}],
+        "categories": [{"id": 90, "name": "tooth brush"}, {"id": 3, "name": "car"}],
+        "annotations": [
+            {"id": 5, "image_id": 30, "category_id": 3, "bbox": [10.5, 20, 30, 40.25], "area": 700, "iscrowd": 0},
+            {"id": 6, "image_id": 30, "category_id": 90, "bbox": [0, 0, 5, 5], "iscrowd": 1},
+        ],
+    }
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_what_was_written_is_read(detections: Path) -> None:
+    got = read_detections(detections)
+    assert got.file_names == {1: "photos/a.jpg", 2: "photos/ä.jpg"}
+    assert got.categories == det_categories()
+    assert got.image_ids.tolist() == [1, 1]
+    assert got.category_ids.tolist() == [58, 1]
+    assert got.scores.tolist() == [0.9, 0.1]
+    assert got.xywh.tolist() == [[1, 2, 10, 20], [0, 0, 50, 40]]
+    assert (got.failures, got.skipped) == (1, 0)
+
+
+def test_pycocotools_opens_what_was_written(detections: Path) -> None:
+    coco = COCO(str(detections))
+    assert [one["bbox"] for one in coco.loadAnns(coco.getAnnIds(imgIds=1))] == [[1, 2, 10, 20], [0, 0, 50, 40]]
+
+
+def test_a_list_of_results_names_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('[{"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    got = read_detections(tmp_path / "r.json")
+    assert (got.file_names, got.categories, got.image_ids.tolist()) == (None, None, [7])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3], "score": 0.5},
+        {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]},
+        {"image_id": 1.5, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5},
+        {"image_id": 1, "category_id": "dog", "bbox": [1, 2, 3, 4], "score": 0.5},
+        {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": float("nan")},
+        [],
+    ],
+)
+def test_malformed_detections_are_named_or_skipped(tmp_path: Path, broken: object) -> None:
+    good = {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
+    (tmp_path / "r.json").write_text(json.dumps([good, broken, good]))
+    with pytest.raises(CocoError, match="detection 2 of 3: expected image_id"):
+        read_detections(tmp_path / "r.json")
+    got = read_detections(tmp_path / "r.json", lenient=True)
+    assert (len(got.scores), got.skipped) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not JSON"),
+        ("{}", "expected a list 'annotations'"),
+        ('{"annotations": [], "images": [{"id": "a", "file_name": "b"}]}', "image 1: expected a whole id"),
+        ('{"annotations": [], "images": [{"id": 1, "file_name": ""}]}', "image 1: expected"),
+        ('{"annotations": [], "images": [{"id": 1, "file_name": "b"}, {"id": 1, "file_name": "c"}]}', "'b' too"),
+        ('{"annotations": [], "images": [], "categories": [{"id": 0, "name": "x"}]}', "0 is the background"),
+        ('{"annotations": [], "images": [], "categories": [{"id": 1}]}', "category 1: expected"),
+    ],
+)
+def test_files_of_another_form_are_named(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "d.json").write_text(content)
+    with pytest.raises(CocoError, match=problem):
+        read_detections(tmp_path / "d.json")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CocoError, match=r"none\.json: cannot read"):
+        read_instances(tmp_path / "none.json")
+
+
+def test_instances_are_ground_truth(instances: Path) -> None:
+    truth = read_instances(instances, "pictures")
+    assert truth.image_ids == ("sub/a", "b")
+    assert truth.image_indices.tolist() == [30, 0]
+    assert truth.images.tolist() == [30, 30]
+    assert truth.labels.tolist() == [3, 90]
+    assert truth.inclusive.tolist() == [[11.5, 21, 40.5, 60.25], [1, 1, 5, 5]]
+    assert truth.areas.tolist() == [700, 25]
+    assert truth.crowd.tolist() == [False, True]
+    assert truth.paths[30] == Path("pictures/sub/a.jpg")
+
+
+def test_instances_are_a_dataset(instances: Path) -> None:
+    dataset = open_dataset(instances, "pictures")
+    assert [one.image_id for one in dataset] == ["sub/a", "b"]
+    assert dataset[0].boxes.tolist() == [[10.5, 20, 40.5, 60.25], [0, 0, 5, 5]]
+    assert dataset[0].difficult.tolist() == [False, True]
+    assert dataset[1].boxes.shape == (0, 4)
+
+
+def test_a_malformed_annotation_is_named(instances: Path) -> None:
+    instances.write_text(instances.read_text().replace("[0, 0, 5, 5]", "[0, 0, 5]"))
+    with pytest.raises(CocoError, match="annotation 2 of 2: expected"):
+        read_instances(instances)
+
+
+def test_inclusive_boxes_have_the_width_of_coco_boxes() -> None:
+    xmin, ymin, xmax, ymax = inclusive_from_xywh(np.array([[10.0, 20, 30, 40]]))[0]
+    assert (xmin, ymin, xmax - xmin + 1, ymax - ymin + 1) == (11, 21, 30, 40)

@@ -1,0 +1,143 @@
+"""Ground truth from arrays and from files, blacklists, and the cache of annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data import annotation_cache
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, AnnotationError, write_annotation
+from inception_rcnn.data.annotation_cache import read_annotations
+from inception_rcnn.data.ground_truth import (
+    GroundTruth,
+    GroundTruthError,
+    read_blacklist,
+    read_ground_truth,
+    read_ilsvrc_ground_truth,
+)
+from inception_rcnn.data.ilsvrc import LayoutError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three annotations, one without objects, and their list in another order."""
+    dog = AnnotatedObject("n02084071", (11, 21, 60, 80))
+    cat = AnnotatedObject("n02121808", (1.5, 2, 30, 40), difficult=True)
+    for name, objects in {"a": (dog, cat), "b": (), "c": (dog,)}.items():
+        write_annotation(tmp_path / f"{name}.xml", Annotation(name, 100, 100, objects))
+    (tmp_path / "list.txt").write_text("c 7\nb 2\na 5\n")
+    return tmp_path
+
+
+def test_objects_come_in_the_order_of_the_list_with_its_numbers(folder: Path) -> None:
+    truth = read_ground_truth(folder, folder / "list.txt")
+    assert truth.image_ids == ("c", "b", "a")
+    assert truth.image_indices.tolist() == [7, 2, 5]
+    assert truth.images.tolist() == [7, 5, 5]
+    assert [truth.categories[label - 1].name for label in truth.labels] == ["dog", "dog", "domestic cat"]
+    assert truth.inclusive.tolist() == [[11, 21, 60, 80], [11, 21, 60, 80], [1.5, 2, 30, 40]]
+    assert truth.difficult.tolist() == [False, False, True]
+    assert truth.areas.tolist() == [3000, 3000, 29.5 * 39]
+
+
+def test_a_missing_file_an_unknown_class_and_a_repeated_picture_are_errors(folder: Path) -> None:
+    (folder / "longer.txt").write_text("a\nd\n")
+    with pytest.raises(AnnotationError, match=r"d\.xml: cannot read"):
+        read_ground_truth(folder, folder / "longer.txt")
+    write_annotation(folder / "b.xml", Annotation("b", 9, 9, (AnnotatedObject("n02084072", (1, 1, 2, 2)),)))
+    with pytest.raises(
+        AnnotationError, match=r"b\.xml.*'n02084072' is not in the class list; the nearest are n0208407"
+    ):
+        read_ground_truth(folder, folder / "list.txt")
+    (folder / "twice.txt").write_text("a 1\na 2\n")
+    with pytest.raises(GroundTruthError, match="names 'a' twice"):
+        read_ground_truth(folder, folder / "twice.txt")
+
+
+def test_the_cache_gives_the_same_and_parses_only_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, cache = [folder / "a.xml", folder / "b.xml", folder / "c.xml"], folder / "cache"
+    first = read_annotations(paths, cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(annotation_cache, "read_annotation", None)
+        again = read_annotations(paths, cache)
+    for name in ("files", "names", "name_numbers", "inclusive", "difficult"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+    assert [file.suffix for file in cache.iterdir()] == [".npz"]
+
+
+def test_the_cache_is_keyed_by_content_and_order(folder: Path) -> None:
+    paths, cache = [folder / "a.xml", folder / "c.xml"], folder / "cache"
+    read_annotations(paths, cache)
+    text = (folder / "a.xml").read_text()
+    (folder / "a.xml").write_text(text.replace("<xmin>11<", "<xmin>12<"))
+    assert read_annotations(paths, cache).inclusive[0, 0] == 12
+    assert read_annotations(paths[::-1], cache).inclusive[0, 0] == 11
+
+
+def test_a_damaged_cache_and_a_folder_that_cannot_be_made_do_no_harm(folder: Path) -> None:
+    paths, cache = [folder / "a.xml"], folder / "cache"
+    expected = read_annotations(paths).inclusive
+    read_annotations(paths, cache)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(read_annotations(paths, cache).inclusive, expected)
+    assert np.array_equal(read_annotations(paths, folder / "a.xml" / "cache").inclusive, expected)
+
+
+def test_a_split_of_the_ilsvrc_layout(folder: Path) -> None:
+    root = folder / "ILSVRC"
+    for kind in ("Annotations", "Data"):
+        (root / kind / "DET" / "val").mkdir(parents=True)
+    (root / "ImageSets" / "DET").mkdir(parents=True)
+    (root / "ImageSets" / "DET" / "val.txt").write_text("a 1\nb 2\n")
+    with pytest.raises(AnnotationError):
+        read_ilsvrc_ground_truth(root, "val")
+    for name in "ab":
+        (root / "Annotations" / "DET" / "val" / f"{name}.xml").write_bytes((folder / f"{name}.xml").read_bytes())
+    truth = read_ilsvrc_ground_truth(root, "val")
+    assert (truth.name, len(truth)) == ("ILSVRC val", 2)
+    assert truth.paths[1] == root / "Data" / "DET" / "val" / "a.JPEG"
+    with pytest.raises(LayoutError, match="missing image list"):
+        read_ilsvrc_ground_truth(root, "test")
+
+
+def test_blacklists_are_pairs_of_number_and_class(tmp_path: Path) -> None:
+    file = tmp_path / "blacklist.txt"
+    file.write_text("46 n00007846\n\n 85 n07753275 \n")
+    assert read_blacklist(file) == [(46, 124), (85, 126)]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("n00007846 46", "line 2: expected 'image_index wnid'"),
+        ("46", "line 2: expected"),
+        ("46 n0", "line 2: the class 'n0'"),
+    ],
+)
+def test_malformed_blacklists_name_the_line(tmp_path: Path, line: str, problem: str) -> None:
+    (tmp_path / "blacklist.txt").write_text(f"1 n00007846\n{line}\n")
+    with pytest.raises(GroundTruthError, match=problem):
+        read_blacklist(tmp_path / "blacklist.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (([1, 1], [], [], []), "picture 1 is listed twice"),
+        (([1], [2], [1], [[1, 1, 2, 2]]), "object 0 is in picture 2, which is not listed"),
+        (([1], [1], [201], [[1, 1, 2, 2]]), "object 0 is of class 201"),
+        (([1], [1], [1, 2], [[1, 1, 2, 2]]), "1 images, 2 labels and 1 boxes"),
+        (([1], [1], [1], [[1, 1, 2, float("nan")]]), "the box of object 0"),
+        (([1], [1], [1], [1, 1, 2, 2]), r"expected boxes \[G, 4\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_errors(arguments: tuple, problem: str) -> None:
+    with pytest.raises(GroundTruthError, match=problem):
+        GroundTruth.from_arrays(*arguments)
+
+
+def test_no_objects_are_ground_truth_too() -> None:
+    assert GroundTruth.from_arrays([1, 2], [], [], []).inclusive.shape == (0, 4)

@@ -1,0 +1,82 @@
+"""Detections from files of either kind, in the numbers of the ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data.categories import Category, det_categories
+from inception_rcnn.data.coco import DetectionsWriter
+from inception_rcnn.data.ground_truth import GroundTruth
+from inception_rcnn.data.predictions import PredictionsError, read_predictions
+from inception_rcnn.data.submission import SubmissionError
+
+
+def truth(image_ids: list[str], **more) -> GroundTruth:
+    numbers = range(11, 11 + len(image_ids))
+    return GroundTruth.from_arrays(numbers, [11], [1], [[1, 1, 5, 5]], image_ids=image_ids, name="val", **more)
+
+
+def write(folder: Path, names: list[str], categories: tuple[Category, ...] = det_categories()) -> Path:
+    """One detection of the last class in each picture."""
+    file = folder / "detections.json"
+    with DetectionsWriter(file, categories) as writer:
+        for number, name in enumerate(names):
+            box = np.array([[number, 0, number + 10, 20]])
+            writer.add(name, 50, 40, box, np.array([0.5]), np.array([categories[-1].id]))
+    return file
+
+
+def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
+    file = write(tmp_path, ["/photos/b.jpg", "C:\\photos\\a.JPEG"])
+    got, notices = read_predictions(file, truth(["a", "b"]))
+    assert got.image_indices.tolist() == [12, 11]
+    assert got.labels.tolist() == [200, 200]
+    assert got.inclusive.tolist() == [[1, 1, 10, 20], [2, 1, 11, 20]]
+    assert notices == []
+
+
+def test_names_with_folders_are_compared_with_their_folders(tmp_path: Path) -> None:
+    file = write(tmp_path, ["/data/n1/x.jpg", "/data/n2/x.jpg", "/data/n2/y.jpg"])
+    got, _ = read_predictions(file, truth(["n1/x", "n2/x", "y"]))
+    assert got.image_indices.tolist() == [11, 12, 13]
+
+
+def test_two_pictures_of_one_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError, match=r"'one/a.jpg' and 'two/a.jpg' both are picture 11"):
+        read_predictions(write(tmp_path, ["one/a.jpg", "two/a.jpg"]), truth(["a"]))
+
+
+def test_pictures_outside_the_list_are_an_error_or_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, ["a.jpg", "z.jpg"])
+    with pytest.raises(PredictionsError, match=r"1 of 2 pictures are not in val, the first is 'z.jpg'.*--lenient"):
+        read_predictions(file, truth(["a"]))
+    got, notices = read_predictions(file, truth(["a"]), lenient=True)
+    assert got.image_indices.tolist() == [11]
+    assert notices == ["1 of 2 pictures are not in val; they are left out"]
+
+
+def test_pictures_without_predictions_are_noticed(tmp_path: Path) -> None:
+    _, notices = read_predictions(write(tmp_path, ["a.jpg"]), truth(["a", "b", "c"]))
+    assert notices == ["2 of 3 pictures of the list are not in the predictions; they are evaluated"]
+
+
+def test_classes_are_found_by_wnid_then_by_name(tmp_path: Path) -> None:
+    categories = (Category(1, "n02084071", "hound"), Category(2, "x", "zebra"), Category(3, "y", "unicorn"))
+    for count, label in ((1, 58), (2, 200)):
+        got, _ = read_predictions(write(tmp_path, ["a.jpg"], categories[:count]), truth(["a"]))
+        assert got.labels.tolist() == [label]
+    got, notices = read_predictions(write(tmp_path, ["a.jpg"], categories), truth(["a"]))
+    assert len(got) == 0
+    assert notices == ["1 detections are of classes that val does not have: unicorn"]
+
+
+def test_other_names_are_submission_files(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.txt"
+    file.write_text("11 1 0.5 1 2 3 4\n11 1 0.5 1 2 3\n")
+    with pytest.raises(SubmissionError, match="line 2: expected seven"):
+        read_predictions(file, truth(["a"]))
+    got, _ = read_predictions(file, truth(["a"]), lenient=True)
+    assert (len(got), got.skipped) == (1, 1)

@@ -1,0 +1,64 @@
+"""The VOC layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.ilsvrc import AnnotationError, LayoutError
+from inception_rcnn.data.voc import is_voc, open_dataset, read_voc_ground_truth, voc_categories
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "VOC2012"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    objects = (AnnotatedObject("dog", (1, 1, 50, 40)), AnnotatedObject("person", (10, 10, 60, 45), difficult=True))
+    write_annotation(root / "Annotations" / "2008_000001.xml", Annotation("2008_000001.jpg", 60, 45, objects))
+    write_annotation(root / "Annotations" / "2008_000002.xml", Annotation("2008_000002.jpg", 60, 45))
+    (root / "JPEGImages" / "2008_000001.jpg").touch()
+    (root / "ImageSets" / "Main" / "val.txt").write_text("2008_000002\n2008_000001\n")
+    return root
+
+
+def test_the_twenty_classes() -> None:
+    assert len(voc_categories()) == 20
+    assert voc_categories()[14] == Category(15, "person", "person")
+
+
+def test_samples_come_in_the_order_of_the_list(root: Path) -> None:
+    empty, sample = open_dataset(root, "val")
+    assert (empty.image_id, empty.index, len(empty.boxes)) == ("2008_000002", 1, 0)
+    assert (sample.image_id, sample.index, sample.path) == ("2008_000001", 2, root / "JPEGImages" / "2008_000001.jpg")
+    assert sample.boxes.tolist() == [[0, 0, 50, 40], [9, 9, 60, 45]]
+    assert sample.labels.tolist() == [12, 15]
+    assert sample.difficult.tolist() == [False, True]
+
+
+def test_ground_truth_keeps_difficult_and_knows_the_pictures(root: Path) -> None:
+    truth = read_voc_ground_truth(root, "val")
+    assert truth.name == "VOC2012 val"
+    assert truth.image_indices.tolist() == [1, 2]
+    assert truth.images.tolist() == [2, 2]
+    assert truth.difficult.tolist() == [False, True]
+    assert truth.paths[2] == root / "JPEGImages" / "2008_000001.jpg"
+
+
+def test_own_classes_and_unknown_ones(root: Path) -> None:
+    own = (Category(1, "person", "person"), Category(2, "dog", "dog"))
+    assert open_dataset(root, "val", own)[1].labels.tolist() == [2, 1]
+    with pytest.raises(AnnotationError, match=r"2008_000001\.xml.*'dog' is not in the class list"):
+        read_voc_ground_truth(root, "val", own[:1])
+
+
+def test_the_layout_is_recognised_and_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
+    assert is_voc(root)
+    assert not is_voc(tmp_path)
+    with pytest.raises(LayoutError, match=r"missing image list: .*test\.txt"):
+        open_dataset(root, "test")
+    with pytest.raises(LayoutError, match=r"missing folder: .*Annotations"):
+        read_voc_ground_truth(tmp_path, "val")
