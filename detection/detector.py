@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,16 @@ from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import prefetch
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
-from .engine import Engine
+from .engine import CROP_SIZE, Engine
 from .model_files import Model, load_model
 from .warp import warp_regions
 
 # Regions of one class that overlap a better one by more than this are taken for the same object (R-CNN's choice).
 NMS_THRESHOLD = 0.3
-# Batches of warped regions that may wait for the network: 2.4 MB each.
-_BATCHES_AHEAD = 8
+# Regions warped in one go, and how many such lots may wait for the network: 19 MB each. Warping keeps reduced copies of
+# a huge picture for as long as one call, so lots are larger than the network's batches on a CPU.
+_LOT = 128
+_LOTS_AHEAD = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +69,45 @@ class FileResult:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
-    """Up to one batch of an image's regions; `last` closes the image. `item` is whatever the image came as."""
+class _Lot:
+    """Some of a picture's regions, warped: boxes [n, 4], crops uint8 [n, 224, 224, 3]; `last` closes the picture."""
 
     item: FileResult
     boxes: np.ndarray
     crops: np.ndarray
     last: bool
+
+
+def select_detections(
+    boxes: np.ndarray,
+    probabilities: np.ndarray,
+    ids: np.ndarray,
+    *,
+    score_threshold: float,
+    max_detections: int,
+    nms_threshold: float = NMS_THRESHOLD,
+) -> Detections:
+    """Scores of regions to detections, by greedy non-maximum suppression in each class (R-CNN, section 2.2).
+
+    A region is rejected if it overlaps a selected one of the same class that scores higher with an IoU above
+    `nms_threshold`. A region can be detected as several classes.
+
+    Args:
+        boxes: float32 [N, 4].
+        probabilities: float32 [N, 1 + classes], column 0 the background.
+        ids: int64 [classes], the label of each class.
+        score_threshold: least score of a detection.
+        max_detections: best detections kept, over all classes.
+
+    Returns:
+        Detections, best first; of equal scores the one earlier in `boxes` first.
+    """
+    regions, classes = np.nonzero(probabilities[:, 1:] >= score_threshold)
+    scores = probabilities[regions, classes + 1]
+    keep = batched_nms(
+        torch.from_numpy(boxes[regions]), torch.from_numpy(scores), torch.from_numpy(classes), nms_threshold
+    ).numpy()[:max_detections]
+    return Detections(boxes[regions[keep]], scores[keep], ids[classes[keep]])
 
 
 class Detector:
@@ -177,38 +211,33 @@ class Detector:
     def _run(self, items: Iterable[FileResult]) -> Iterator[FileResult]:
         boxes: list[np.ndarray] = []
         probabilities: list[np.ndarray] = []
-        for batch in prefetch(self._batches(items), _BATCHES_AHEAD):
-            if batch.item.image is None:
-                yield batch.item
+        for lot in prefetch(self._lots(items), _LOTS_AHEAD):
+            if lot.item.image is None:
+                yield lot.item
                 continue
-            boxes.append(batch.boxes)
-            probabilities.append(np.mean([engine(batch.crops) for engine in self.engines], axis=0))
-            if batch.last:
-                detections = self._suppress(np.concatenate(boxes), np.concatenate(probabilities))
-                yield FileResult(batch.item.path, batch.item.image, detections, None)
+            boxes.append(lot.boxes)
+            probabilities.append(np.mean([engine(lot.crops) for engine in self.engines], axis=0))
+            if lot.last:
+                detections = select_detections(
+                    np.concatenate(boxes),
+                    np.concatenate(probabilities),
+                    self._ids,
+                    score_threshold=self.score_threshold,
+                    max_detections=self.max_detections,
+                )
+                yield replace(lot.item, detections=detections)
                 boxes, probabilities = [], []
 
-    def _batches(self, items: Iterable[FileResult]) -> Iterator[_Batch]:
-        size = self.engines[0].batch_size
+    def _lots(self, items: Iterable[FileResult]) -> Iterator[_Lot]:
+        nothing = np.zeros((0, 4), np.float32), np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         for item in items:
             if item.image is None:
-                yield _Batch(item, np.zeros((0, 4), np.float32), np.zeros((0, 224, 224, 3), np.uint8), True)
+                yield _Lot(item, *nothing, last=True)
                 continue
             proposals = self.propose(item.image).boxes
-            for start in range(0, max(len(proposals), 1), size):
-                some = proposals[start : start + size]
-                crops = warp_regions(item.image, some, padding=self.regions.padding, mode=self.regions.warp_mode)
-                yield _Batch(item, some, crops, start + size >= len(proposals))
-
-    def _suppress(self, boxes: np.ndarray, probabilities: np.ndarray) -> Detections:
-        """Per-class non-maximum suppression: boxes [N, 4], probabilities [N, 1 + classes] -> detections."""
-        regions, classes = np.nonzero(probabilities[:, 1:] >= self.score_threshold)
-        candidates = boxes[regions]
-        scores = probabilities[regions, classes + 1]
-        keep = batched_nms(
-            torch.from_numpy(candidates),
-            torch.from_numpy(scores),
-            torch.from_numpy(classes),
-            NMS_THRESHOLD,
-        ).numpy()[: self.max_detections]
-        return Detections(candidates[keep], scores[keep], self._ids[classes[keep]])
+            if not len(proposals):
+                yield _Lot(item, *nothing, last=True)
+            for start in range(0, len(proposals), _LOT):
+                boxes = proposals[start : start + _LOT]
+                crops = warp_regions(item.image, boxes, padding=self.regions.padding, mode=self.regions.warp_mode)
+                yield _Lot(item, boxes, crops, last=start + _LOT >= len(proposals))

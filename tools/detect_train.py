@@ -56,8 +56,9 @@ def detect_train(
     from ..detection.caffemodel import CaffeModelError
     from ..detection.engine import EngineError
     from ..detection.model_files import ModelError
-    from ..detection.training.finetune import FineTuneSettings, TrainingError
+    from ..detection.training.finetune import FineTuneSettings
     from ..detection.training.train import train_detector
+    from ..detection.training.windows import TrainingError
 
     settings = FineTuneSettings(
         iterations=iterations,
@@ -93,7 +94,6 @@ def detect_train(
         LayoutError,
         ModelError,
         TrainingError,
-        ValueError,
     ) as error:
         raise typer.BadParameter(str(error)) from error
     console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")

@@ -20,22 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
 from ..backbones import Backbone
-from ..engine import resolve_device
+from ..engine import CROP_SIZE, resolve_device
 from ..model_files import RegionSettings
 from .lower_features import lower_features, training_crops
-from .windows import BatchSampler, Windows, draw_pool
+from .windows import BatchSampler, TrainingError, Windows, draw_pool
 
 CHECKPOINT_EVERY = 200
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +86,14 @@ def fine_tune(
         report_step: called with the number of steps done and the last loss.
 
     Raises:
-        TrainingError: the checkpoint belongs to other data, weights or settings, or the loss is not a number.
-        ValueError: no windows to train on, or no block is called `freeze_below`.
+        TrainingError: no windows to train on, no block is called `freeze_below`, the checkpoint belongs to other data,
+            weights or settings, or the loss is not a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = resolve_device(device)
     names = [name for name, _ in network.trunk.named_children()]
     if settings.freeze_below is not None and settings.freeze_below not in names:
-        raise ValueError(f"no block is called {settings.freeze_below!r}; the network has {', '.join(names)}")
+        raise TrainingError(f"no block is called {settings.freeze_below!r}; the network has {', '.join(names)}")
     frozen = 0 if settings.freeze_below is None else names.index(settings.freeze_below)
     if frozen:
         windows = draw_pool(windows, settings.pool, settings.seed)
@@ -122,20 +118,12 @@ def fine_tune(
     network.classifier.to(device)
     body, head = list(trained.parameters()), list(network.classifier.parameters())
     optimiser = torch.optim.SGD(
-        [
-            {"params": body, "lr": settings.learning_rate},
-            {"params": head, "lr": settings.learning_rate * settings.classifier_factor},
-        ],
+        [{"params": body, "factor": 1.0}, {"params": head, "factor": settings.classifier_factor}],
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / settings.iterations, 1)))
-    )
-    parameters = dict(nn.ModuleDict({"trunk": trained, "classifier": network.classifier}).named_parameters())
-    start = checkpoint.load(parameters, optimiser)
-    for _ in range(start):
-        schedule.step()
+    learned = nn.ModuleDict({"trunk": trained, "classifier": network.classifier})
+    start = checkpoint.load(learned, optimiser)
 
     def inputs(step: int) -> tuple[np.ndarray, np.ndarray]:
         rows = sampler(step)
@@ -165,12 +153,13 @@ def fine_tune(
                     f"the loss is {loss.item()} at step {step + 1}: "
                     f"lower --learning-rate (now {settings.learning_rate})"
                 )
+            for group in optimiser.param_groups:
+                group["lr"] = group["factor"] * _learning_rate(settings, step)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            schedule.step()
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == settings.iterations:
-                checkpoint.save(parameters, optimiser, step + 1)
+                checkpoint.save(learned, optimiser, step + 1)
             report_step(step + 1, loss.item())
     network.to("cpu").eval()
     for file in (features_file, features_file.with_suffix(".progress.json")):
@@ -188,6 +177,10 @@ def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings) 
     return digest.hexdigest()[:16]
 
 
+def _learning_rate(settings: FineTuneSettings, step: int) -> float:
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
+
+
 def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, 5, step]).generate_state(1)[0])
 
@@ -203,7 +196,7 @@ def _crops(
     dataset: Dataset, windows: Windows, regions: RegionSettings, seeds: list[list[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops uint8 [N, 224, 224, 3] and labels [N] of a mini-batch; each picture is decoded once."""
-    crops = np.empty((len(windows), 224, 224, 3), np.uint8)
+    crops = np.empty((len(windows), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for picture in np.unique(windows.images):
         rows = np.flatnonzero(windows.images == picture)
         image = read_image(dataset[int(picture)].path)
@@ -242,21 +235,23 @@ class _Checkpoint:
             )
         return step
 
-    def load(self, parameters: dict[str, nn.Parameter], optimiser: torch.optim.SGD) -> int:
+    def load(self, learned: nn.Module, optimiser: torch.optim.SGD) -> int:
         """Restore weights and momenta, if there is a checkpoint, and return the number of steps done."""
         step = self.step()
         if step:
-            with safe_open(self._file, framework="pt") as file, torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(file.get_tensor(f"weight.{name}"))
-                    momentum = file.get_tensor(f"momentum.{name}").to(parameter.device)
-                    optimiser.state[parameter]["momentum_buffer"] = momentum
+            tensors = load_file(self._file)
+            learned.load_state_dict({name: tensors[f"weight.{name}"] for name in learned.state_dict()})
+            for name, parameter in learned.named_parameters():
+                momentum = tensors[f"momentum.{name}"].to(parameter.device)
+                optimiser.state[parameter]["momentum_buffer"] = momentum
         return step
 
-    def save(self, parameters: dict[str, nn.Parameter], optimiser: torch.optim.SGD, step: int) -> None:
+    def save(self, learned: nn.Module, optimiser: torch.optim.SGD, step: int) -> None:
+        """Replace the checkpoint."""
         tensors: dict[str, Tensor] = {}
-        for name, parameter in parameters.items():
-            tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
+        for name, value in learned.state_dict().items():
+            tensors[f"weight.{name}"] = value.cpu().contiguous()
+        for name, parameter in learned.named_parameters():
             tensors[f"momentum.{name}"] = optimiser.state[parameter]["momentum_buffer"].cpu().contiguous()
         temporary = self._file.with_suffix(".partial")
         save_file(tensors, temporary, {"step": str(step), "run": json.dumps(self._identity)})

@@ -13,7 +13,7 @@ from ...data.dataset import Dataset
 from ...data.images import read_image
 from ...data.prefetch import prefetch
 from ..backbones import Backbone
-from ..engine import CompiledForward
+from ..engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
 from ..warp import warp_regions
 from .windows import Windows
@@ -49,7 +49,7 @@ def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings
     """
     generators = [np.random.default_rng(seed) for seed in seeds]
     mirrored = np.array([generator.random() < 0.5 for generator in generators])
-    crops = np.empty((len(boxes), 224, 224, 3), np.uint8)
+    crops = np.empty((len(boxes), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     mirror_image = np.ascontiguousarray(image[:, ::-1])
     for flag, picture in ((False, image), (True, mirror_image)):
         rows = np.flatnonzero(mirrored == flag)
@@ -82,7 +82,7 @@ def lower_features(
     progress_file = file.with_suffix(".progress.json")
     done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
     forward = CompiledForward(LowerBlocks(backbone, blocks), device=device)
-    shape = forward(np.zeros((1, 224, 224, 3), np.uint8)).shape[1:]
+    shape = forward(np.zeros((1, CROP_SIZE, CROP_SIZE, 3), np.uint8)).shape[1:]
     features = np.lib.format.open_memmap(
         file, mode="r+" if done else "w+", dtype=np.float16, shape=(len(windows), *shape)
     )

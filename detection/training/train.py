@@ -12,8 +12,8 @@ from ...proposals.cache import ProposalCache
 from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
 from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
-from .finetune import FineTuneSettings, TrainingError, fine_tune
-from .windows import Windows, collect_windows
+from .finetune import FineTuneSettings, fine_tune
+from .windows import TrainingError, Windows, collect_windows
 
 # Stage, units done, units in all, a word on the state ("" or "loss 0.412").
 Report = Callable[[str, int, int, str], None]

@@ -21,6 +21,10 @@ BACKGROUNDS_PER_IMAGE = 64
 IGNORED = -1
 
 
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows over the pictures of a data set.
@@ -128,7 +132,7 @@ class BatchSampler:
         seed: of the shuffles.
 
     Raises:
-        ValueError: there are no positive windows, or no backgrounds.
+        TrainingError: there are no positive windows, or no backgrounds.
     """
 
     def __init__(self, labels: np.ndarray, seed: int, positives: int = 32, backgrounds: int = 96):
@@ -137,7 +141,7 @@ class BatchSampler:
         self._seed = seed
         for deck, kind in zip(self._decks, ("positive", "background"), strict=True):
             if not len(deck):
-                raise ValueError(f"there are no {kind} windows to train on")
+                raise TrainingError(f"there are no {kind} windows to train on")
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}
 
     def __call__(self, step: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from inception_rcnn.data.annotation import (
     AnnotatedObject,
     Annotation,

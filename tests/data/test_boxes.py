@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from inception_rcnn.data.boxes import (
     area,
     clip,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from inception_rcnn.data.categories import Category, CategoryError, category_ids, det_categories, read_categories
 
 

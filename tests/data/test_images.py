@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from inception_rcnn.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from PIL import Image, ImageOps
+
+from inception_rcnn.data.images import IMAGE_SUFFIXES, ImageError, read_image
 
 Pixels = npt.NDArray[np.uint8]
 

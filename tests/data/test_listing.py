@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from inception_rcnn.data.listing import ListingError, find_images
 
 

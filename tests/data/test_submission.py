@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from inception_rcnn.data.ilsvrc import Submission, SubmissionError, read_submission, write_submission
 
 

@@ -2,6 +2,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from inception_rcnn.detection.caffemodel import CaffeModelError, read_caffemodel
 
 

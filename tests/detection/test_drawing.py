@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from inception_rcnn.detection import drawing
 from inception_rcnn.detection.drawing import class_colour, draw_detections
 

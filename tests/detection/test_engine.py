@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from inception_rcnn import GoogLeNet
 from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, with_classes
 from inception_rcnn.detection.engine import Engine, EngineError, resolve_device

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from inception_rcnn import GoogLeNet
 from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, with_classes
 from inception_rcnn.detection.googlenet import PAPER_TABLE_1, LocalResponseNorm, Logits, table1
-from torch import nn
 
 # Rows whose printed parameters or multiply-adds contradict the widths printed beside them; see PAPER_TABLE_1.
 MISPRINTED_PARAMETERS = {

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, with_classes
@@ -16,7 +18,6 @@ from inception_rcnn.detection.model_files import (
     load_model,
     save_model,
 )
-from safetensors.torch import load_file, save_file
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "zèbre", "zèbre"))
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inception_rcnn.detection.warp import MEAN_RGB, WarpMode, warp_regions
 from numpy.typing import NDArray
 from PIL import Image
+
+from inception_rcnn.detection.warp import MEAN_RGB, WarpMode, warp_regions
 
 MODES: tuple[WarpMode, ...] = ("warp", "square_with_context", "square_without_context")
 RED = (255, 0, 0)

@@ -1,0 +1,179 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inception_rcnn import Detector, GoogLeNet
+from inception_rcnn.data.boxes import iou
+from inception_rcnn.data.categories import Category
+from inception_rcnn.detection.detector import NMS_THRESHOLD, Detections, select_detections
+from inception_rcnn.detection.model_files import Model
+from inception_rcnn.proposals.proposals import Proposals
+
+CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02510455", "cat"))
+
+
+def picture(seed: int, width: int = 120, height: int = 90) -> np.ndarray:
+    """A few coloured rectangles on noise: something for selective search to find."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(90, 110, (height, width, 3), np.uint8)
+    for _ in range(4):
+        x, y = rng.integers(0, width - 30), rng.integers(0, height - 30)
+        image[y : y + rng.integers(15, 30), x : x + rng.integers(15, 30)] = rng.integers(0, 256, 3)
+    return image
+
+
+def model(members: int = 1) -> Model:
+    torch.manual_seed(0)
+    networks = []
+    for _ in range(members):
+        network = GoogLeNet(3, auxiliary=False).eval()
+        with torch.no_grad():  # random features are large; scores would all be 0 or 1
+            network.classifier.weight.mul_(0.01)
+        networks.append(network)
+    return Model(networks, CATEGORIES)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(model(), device="cpu", score_threshold=0.2)
+
+
+def same(a: Detections, b: Detections) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("boxes", "scores", "labels"))
+
+
+def test_detections_are_boxes_in_the_picture_best_first(detector):
+    found = detector(picture(0))
+    assert len(found)
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert found.boxes.shape == (len(found), 4)
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.boxes.min() >= 0
+    assert (found.boxes[:, 2:] <= [120, 90]).all()
+    assert (found.boxes[:, :2] < found.boxes[:, 2:]).all()
+    assert set(found.labels) <= {58, 7}
+    assert found.scores.min() >= 0.2
+
+
+def test_files_give_what_the_pictures_alone_give_in_the_order_of_the_files(detector, tmp_path):
+    paths = []
+    for seed, size in enumerate([(120, 90), (60, 200), (1, 1), (120, 90)]):
+        paths.append(tmp_path / f"{9 - seed}.png")
+        Image.fromarray(picture(seed, *size) if size[0] > 30 else np.zeros((1, 1, 3), np.uint8)).save(paths[-1])
+    results = list(detector.detect_files(paths))
+    assert [result.path for result in results] == paths
+    for result in results:
+        assert same(result.detections, detector(result.image))
+
+
+def test_a_file_that_cannot_be_read_is_a_result_between_the_others(detector, tmp_path):
+    good, bad = tmp_path / "a.png", tmp_path / "b.jpg"
+    Image.fromarray(picture(1)).save(good)
+    bad.write_text("not a picture")
+    first, second, third = detector.detect_files([good, bad, good])
+    assert second.detections is None
+    assert second.error.path == bad
+    assert second.error.reason
+    assert same(first.detections, third.detections)
+
+
+def test_an_error_while_reading_ahead_reaches_the_caller(detector):
+    def paths():
+        yield from ()
+        raise OSError("the list broke off")
+
+    with pytest.raises(OSError, match="broke off"):
+        list(detector.detect_files(paths()))
+
+
+def test_stopping_early_stops_the_reading(detector, tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(picture(1)).save(file)
+    asked = []
+
+    def paths():
+        for number in range(1000):
+            asked.append(number)
+            yield file
+
+    results = detector.detect_files(paths())
+    next(results)
+    results.close()
+    count = len(asked)
+    assert count < 1000
+    assert len(asked) == count
+
+
+def test_a_picture_without_proposals_has_no_detections(detector, monkeypatch):
+    nothing = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    monkeypatch.setattr(detector, "propose", lambda image: nothing)
+    found = detector(picture(0))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+def test_an_ensemble_averages_the_probabilities_of_its_members():
+    both = model(2)
+    image = picture(3)
+    ensemble = Detector(both, device="cpu", score_threshold=0)
+    boxes = ensemble.propose(image).boxes
+    members = [Detector(Model([member], CATEGORIES), device="cpu", score_threshold=0) for member in both.members]
+    from inception_rcnn.detection.warp import warp_regions
+
+    crops = warp_regions(image, boxes)
+    mean = np.mean([member.engines[0](crops) for member in members], axis=0)
+    expected = select_detections(boxes, mean, np.array([58, 7]), score_threshold=0, max_detections=100)
+    found = ensemble(image)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_above_keeps_the_score_itself():
+    scores = np.array([0.75, 0.5, 0.25], np.float32)
+    found = Detections(np.zeros((3, 4), np.float32), scores, np.array([1, 2, 3]))
+    assert found.above(0.5).labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("option", [{"score_threshold": -0.1}, {"score_threshold": 1.5}, {"max_detections": 0}])
+def test_impossible_settings_are_refused(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        Detector(model(), device="cpu", **option)
+
+
+def slow_suppression(boxes, probabilities, ids, score_threshold, max_detections):
+    """R-CNN's rule, one class and one region at a time."""
+    kept = []
+    for column, label in enumerate(ids, 1):
+        candidates = [n for n in range(len(boxes)) if probabilities[n, column] >= score_threshold]
+        candidates.sort(key=lambda n: (-probabilities[n, column], n))
+        selected: list[int] = []
+        for n in candidates:
+            if all(iou(boxes[n : n + 1], boxes[m : m + 1])[0, 0] <= NMS_THRESHOLD for m in selected):
+                selected.append(n)
+        kept += [(float(probabilities[n, column]), tuple(boxes[n]), int(label)) for n in selected]
+    return sorted(kept, key=lambda row: -row[0])[:max_detections]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("score_threshold", "max_detections"), [(0.0, 1000), (0.3, 1000), (0.1, 7), (1.0, 10)])
+def test_suppression_follows_the_rule_of_r_cnn(seed, score_threshold, max_detections):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 100, (60, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(10, 60, (60, 2))], axis=1).astype(np.float32)
+    probabilities = rng.dirichlet(np.ones(4), 60).astype(np.float32)
+    ids = np.array([5, 3, 9])
+    found = select_detections(boxes, probabilities, ids, score_threshold=score_threshold, max_detections=max_detections)
+    expected = slow_suppression(boxes, probabilities, ids, score_threshold, max_detections)
+    got = list(zip(found.scores.tolist(), map(tuple, found.boxes), found.labels.tolist(), strict=True))
+    assert got == expected
+
+
+def test_the_package_hands_out_its_names_without_importing_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, inception_rcnn; print('torch' in sys.modules, 'numba' in sys.modules); inception_rcnn.Detector"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
+    assert done.stdout.split() == ["False", "False"]

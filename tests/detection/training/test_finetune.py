@@ -1,0 +1,178 @@
+"""The training loop on a data set small enough for a test: four drawn pictures, two classes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from inception_rcnn import Detector
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn.detection.googlenet import GoogLeNet
+from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.detection.training import finetune
+from inception_rcnn.detection.training.finetune import FineTuneSettings
+from inception_rcnn.detection.training.train import initial_network, train_detector
+from inception_rcnn.detection.training.windows import TrainingError
+
+DOG, CAT = "n02084071", "n02121808"
+SETTINGS = FineTuneSettings(
+    iterations=4, positives=2, backgrounds=4, freeze_below="inception_5b", pool=36, learning_rate=1e-4
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ilsvrc")
+    for kind in ("Data/DET/train", "Annotations/DET/train", "ImageSets/DET"):
+        (root / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = rng.integers(80, 120, (80, 100, 3), np.uint8)
+        image[20:60, 30 + number : 80] = (200, 30, 30) if number % 2 else (30, 30, 200)
+        Image.fromarray(image).save(root / f"Data/DET/train/{number}.JPEG", quality=95)
+        one = AnnotatedObject(DOG if number % 2 else CAT, (31 + number, 21, 80, 60))
+        write_annotation(root / f"Annotations/DET/train/{number}.xml", Annotation(str(number), 100, 80, (one,)))
+    (root / "ImageSets/DET/train.txt").write_text("".join(f"{n} {n + 1}\n" for n in range(4)))
+    return open_dataset(root, "train")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> str:
+    """A model folder to start from."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("start")
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted")
+    losses: list[str] = []
+    model = train_detector(
+        dataset, out, init=start, settings=SETTINGS, device="cpu", report=lambda *state: losses.append(state[3])
+    )
+    return out, model, [note for note in losses if note]
+
+
+def weights(folder):
+    return load_file(folder / "member_1.safetensors")
+
+
+def same_weights(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_writes_a_model_that_detects(uninterrupted, dataset):
+    out, model, losses = uninterrupted
+    assert [category.name for category in model.categories] == ["dog", "domestic cat"]
+    assert len(losses) == 4
+    assert model.card["objects"] == {"dog": 2, "domestic cat": 2}
+    detector = Detector.load(out, device="cpu", score_threshold=0)
+    found = detector(np.asarray(Image.open(dataset[0].path)))
+    assert set(found.labels) <= {category.id for category in model.categories}
+
+
+def test_only_blocks_from_the_named_one_on_are_trained(uninterrupted, start):
+    before, after = load_file(f"{start}/member_1.safetensors"), weights(uninterrupted[0])
+    changed = {
+        name.split(".")[1] for name in before if name.startswith("trunk") and not torch.equal(before[name], after[name])
+    }
+    assert changed == {"inception_5b"}
+
+
+def test_large_features_are_cleaned_up_and_the_checkpoint_kept(uninterrupted):
+    left = {file.name.split("-")[0] for file in (uninterrupted[0] / "training").iterdir()}
+    assert "checkpoint.safetensors" in left
+    assert not [name for name in left if name.startswith("lower_features")]
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_does_not(dataset, start, uninterrupted, tmp_path):
+    train_detector(dataset, tmp_path / "same", init=start, settings=SETTINGS, device="cpu")
+    assert same_weights(weights(tmp_path / "same"), weights(uninterrupted[0]))
+    other = FineTuneSettings(**{**SETTINGS.__dict__, "seed": 1})
+    train_detector(dataset, tmp_path / "other", init=start, settings=other, device="cpu")
+    assert not same_weights(weights(tmp_path / "other"), weights(uninterrupted[0]))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", ["frozen blocks", "training"])
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    dataset, start, uninterrupted, tmp_path, monkeypatch, stage
+):
+    monkeypatch.setattr(finetune, "CHECKPOINT_EVERY", 2)
+
+    def stop(at, done, total, note):
+        if at == stage and done >= (3 if stage == "training" else 1):
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_detector(dataset, tmp_path, init=start, settings=SETTINGS, device="cpu", report=stop)
+    assert not (tmp_path / "model.json").exists()
+    steps = []
+    train_detector(
+        dataset,
+        tmp_path,
+        init=start,
+        settings=SETTINGS,
+        device="cpu",
+        report=lambda at, done, total, note: steps.append(done) if at == "training" else None,
+    )
+    assert steps == ([3, 4] if stage == "training" else [1, 2, 3, 4])
+    assert same_weights(weights(tmp_path), weights(uninterrupted[0]))
+
+
+def test_a_checkpoint_of_other_settings_is_refused_naming_them(dataset, start, uninterrupted):
+    other = FineTuneSettings(**{**SETTINGS.__dict__, "learning_rate": 0.5})
+    with pytest.raises(TrainingError, match=r"learning_rate was 0.0001, is 0\.5"):
+        train_detector(dataset, uninterrupted[0], init=start, settings=other, device="cpu")
+
+
+def test_a_finished_training_is_not_repeated(dataset, start, uninterrupted):
+    before = weights(uninterrupted[0])
+    steps = []
+    train_detector(
+        dataset,
+        uninterrupted[0],
+        init=start,
+        settings=SETTINGS,
+        device="cpu",
+        report=lambda at, done, total, note: steps.append(at),
+    )
+    assert set(steps) == {"proposals"}
+    assert same_weights(weights(uninterrupted[0]), before)
+
+
+def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
+    settings = FineTuneSettings(iterations=1, positives=1, backgrounds=2, freeze_below=None, learning_rate=1e-4)
+    train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
+    before, after = load_file(f"{start}/member_1.safetensors"), weights(tmp_path)
+    assert not torch.equal(before["trunk.conv1.convolution.weight"], after["trunk.conv1.convolution.weight"])
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy(dataset, start, tmp_path):
+    settings = FineTuneSettings(**{**SETTINGS.__dict__, "learning_rate": 1e30})
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
+
+
+def test_an_unknown_block_is_refused_with_the_known_ones(dataset, start, tmp_path):
+    settings = FineTuneSettings(freeze_below="inception_6a")
+    with pytest.raises(TrainingError, match=r"inception_6a.*inception_5b"):
+        train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
+
+
+def test_a_data_set_without_objects_is_refused(dataset, start, tmp_path):
+    empty = dataset[:0]
+    with pytest.raises(TrainingError, match="no picture of 0 has an object"):
+        train_detector(empty, tmp_path, init=start, settings=SETTINGS, device="cpu")
+
+
+def test_training_from_scratch_starts_with_batch_norm():
+    assert initial_network("scratch").batch_norm
