@@ -12,7 +12,7 @@ _ONE: Final = 2.0**26  # a histogram that sums to 1; whole numbers add up alike 
 
 
 @kernel
-def _intersection(a: Any, b: Any, scale_a: np.float32, scale_b: np.float32) -> np.int32:
+def _intersection(a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
     """Sum of the smaller of two scaled histograms, each bin cut to a whole number."""
     total = np.int32(0)
     for i in range(a.size):
@@ -55,13 +55,13 @@ def similarity(
 
 
 @kernel
-def _before(sim_a: float, pair_a: int, sim_b: float, pair_b: int) -> bool:
+def _before(sim_a: Any, pair_a: Any, sim_b: Any, pair_b: Any) -> bool:
     """Heap order: more similar first, ties to the pair whose newer, then older region has the smaller number."""
     return sim_a > sim_b or (sim_a == sim_b and pair_a < pair_b)
 
 
 @kernel
-def _sink(sims: Any, pairs: Any, count: int, place: int) -> None:
+def _sink(sims: Any, pairs: Any, count: Any, place: Any) -> None:
     sim, pair = sims[place], pairs[place]
     while True:
         child = 2 * place + 1
@@ -77,7 +77,7 @@ def _sink(sims: Any, pairs: Any, count: int, place: int) -> None:
 
 
 @kernel
-def _raise(sims: Any, pairs: Any, place: int, sim: float, pair: int) -> None:
+def _raise(sims: Any, pairs: Any, place: Any, sim: Any, pair: Any) -> None:
     while place > 0:
         above = (place - 1) >> 1
         if not _before(sim, pair, sims[above], pairs[above]):
@@ -88,7 +88,7 @@ def _raise(sims: Any, pairs: Any, place: int, sim: float, pair: int) -> None:
 
 
 @kernel
-def _root(owner: Any, region: int) -> int:
+def _root(owner: Any, region: Any) -> Any:
     """The living region that has swallowed this one."""
     while owner[region] != region:
         owner[region] = owner[owner[region]]

@@ -17,7 +17,7 @@ from .grouping import group
 from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
 from .segmentation import Edges, components, smooth_picture, sorted_edges
 from .strategies import SIMILARITIES, Strategy
-from .workspace import Workspace, borrow
+from .workspace import Workspace, borrow, drop_large
 
 _Run = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
@@ -131,6 +131,7 @@ def hierarchies(
             together = spaces[first : first + workers]
             some = list(dict.fromkeys(one for one in strategies if one.colour_space in together))
             found.update(zip(some, _group_all(image, some, connectivity, run), strict=True))
+    drop_large()
     return [found[strategy] for strategy in strategies]
 
 

@@ -88,15 +88,18 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_fac
             line = lines[5 * c + 4]
             for x in range(width):
                 line[x] = (np.int32(image[y, x * channels + c]) * bin_factors[c]) >> np.int32(16)
-        for word in range(codes.shape[0]):
-            packed = codes[word, y]
-            for x in range(width):
-                packed[x] = 0
-            for byte in range(min(8, 5 * channels - 8 * word)):
-                line = lines[8 * word + byte]
-                shift = np.uint64(8 * byte)
-                for x in range(width):
-                    packed[x] |= np.uint64(line[x]) << shift
+        # in pieces that stay in the first-level cache over the eight rounds
+        for start in range(0, width, 512):
+            stop = min(start + 512, width)
+            for word in range(codes.shape[0]):
+                packed = codes[word, y, start:stop]
+                for x in range(packed.size):
+                    packed[x] = 0
+                for byte in range(min(8, 5 * channels - 8 * word)):
+                    line = lines[8 * word + byte, start:stop]
+                    shift = np.uint64(8 * byte)
+                    for x in range(packed.size):
+                        packed[x] |= np.uint64(line[x]) << shift
 
 
 @kernel

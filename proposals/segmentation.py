@@ -140,12 +140,28 @@ def sort_edges(
 @kernel
 def _ends(edge: Any, directions: Any, width: Any) -> Any:
     """The two pixels of an edge."""
+    width = np.uint32(width)
     if directions == 2:
         a = edge >> np.uint32(1)
         return a, np.uint32(a + (width if edge & np.uint32(1) else np.uint32(1)))
     a = edge >> np.uint32(2)
     down = edge & np.uint32(3)
     return a, np.uint32(a + (np.uint32(1) if down == 0 else width) + np.uint32(down == 2) - np.uint32(down == 3))
+
+
+@kernel
+def _fetch(values: Any, width: Any, tile: Any, number: Any) -> Any:
+    """Read one value of every cache line of a tile, in order: as a stream it arrives much faster than at random.
+
+    Returns a sum that depends on the values, so that the reading is not optimised away.
+    """
+    across = (width + tile - 1) // tile
+    top, left = number // across * tile, number % across * tile
+    total = np.int64(0)
+    for y in range(top, min(top + tile, values.size // width)):
+        for pixel in range(y * width + left, y * width + min(left + tile, width), 16):
+            total += values[pixel]
+    return total
 
 
 @kernel
@@ -156,13 +172,14 @@ def merge_by_threshold(
     weights: Any,
     directions: Any,
     width: Any,
+    tile_side: Any,
     k: Any,
     forest: Any,
     limit: Any,
     size: Any,
     undecided: Any,
 ) -> Any:
-    """Join pixels into components by the paper's predicate. Returns how many edges are `undecided`.
+    """Join pixels into components by the paper's predicate. Returns how many edges are `undecided`, and nothing of use.
 
     Most edges are dead when their turn comes: inside one component, or at a component that can no longer grow
     because edges have become heavier than its threshold. A block of edges is therefore tested without branches, by
@@ -172,6 +189,7 @@ def merge_by_threshold(
         order, ordered_keys, starts: of `sort_edges`.
         weights: float32 ``[KEYS]`` of `key_weights`.
         directions: edges a pixel: 2 or 4.
+        tile_side: pixels a side of a tile.
         forest: int32 ``[H * W]``, written: the parent of a pixel, or, at a root, the bits of its threshold (internal
             difference + k / size) with the sign set. One word holds both so that the forest fits the cache.
         limit: float32, the same memory as `forest`: a root's negative threshold.
@@ -183,6 +201,7 @@ def merge_by_threshold(
         limit[pixel] = -k
         size[pixel] = 1
     tiled = starts.shape[0] > 1
+    unused = np.int64(0)
     left = np.uint32(0)
     ends_a = np.empty(_BLOCK, np.uint32)
     ends_b = np.empty(_BLOCK, np.uint32)
@@ -191,6 +210,8 @@ def merge_by_threshold(
     for level in range(LEVELS):
         for tile in range(starts.shape[0]):
             end = starts[tile, level + 1]
+            if tiled and end - starts[tile, level] > tile_side * tile_side // 16:
+                unused += _fetch(forest, width, tile_side, tile) + _fetch(size, width, tile_side, tile)
             for start in range(starts[tile, level], end, _BLOCK):
                 lowest = -weights[np.uint32(ordered_keys[start])]
                 alive = np.uint32(0)
@@ -244,25 +265,28 @@ def merge_by_threshold(
                     undecided[kept] = edge
                     kept += np.uint32(edge != _MERGED)
                 left = kept
-    return left
+    return left, unused
 
 
 @kernel
-def number_components(forest: Any, size: Any, width: Any, tile: Any, names: Any, labels: Any, sizes: Any) -> Any:
-    """Number the components 0, 1, ..., tile after tile. Returns how many.
+def number_components(forest: Any, size: Any, width: Any, tile: Any, labels: Any, sizes: Any) -> Any:
+    """Number the components 0, 1, ..., tile after tile. Returns how many, and nothing of use.
 
     Args:
-        forest, size: int32 ``[H * W]`` of `merge_by_threshold`; paths are shortened.
+        forest, size: int32 ``[H * W]`` of `merge_by_threshold`, used up.
         tile: pixels a side.
-        names: int32 ``[H * W]``, workspace.
         labels: uint32 ``[H * W]``, written.
         sizes: int32 ``[H * W]``, written: the components' numbers of pixels.
     """
     height = forest.size // width
-    names[:] = -1
     found = 0
+    number = 0
+    unused = np.int64(0)
     for top in range(0, height, tile):
         for left in range(0, width, tile):
+            if tile < height or tile < width:
+                unused += _fetch(forest, width, tile, number) + _fetch(size, width, tile, number)
+                number += 1
             for y in range(top, min(top + tile, height)):
                 for pixel in range(y * width + left, y * width + min(left + tile, width)):
                     root = np.uint32(pixel)
@@ -272,14 +296,15 @@ def number_components(forest: Any, size: Any, width: Any, tile: Any, names: Any,
                         above = forest[root]
                     if root != pixel:
                         forest[pixel] = root
-                    name = names[root]
+                    # a root's size gives way to its number, as a negative
+                    name = ~size[root]
                     if name < 0:
+                        sizes[found] = size[root]
                         name = found
-                        names[root] = name
-                        sizes[name] = size[root]
+                        size[root] = ~name
                         found += 1
                     labels[pixel] = name
-    return found
+    return found, unused
 
 
 @kernel
@@ -389,15 +414,15 @@ def components(
     labels = workspace.take("labels", pixels, np.uint32)
     names = workspace.take("names", pixels, np.int32)
     sizes = workspace.take("sizes", pixels, np.int32)
-    directions, stride = np.uint32(edges.directions), np.uint32(width)
-    left = merge_by_threshold(
-        edges.order, edges.keys, edges.starts, _WEIGHTS, directions, stride, k,
+    directions = np.uint32(edges.directions)
+    left, _ = merge_by_threshold(
+        edges.order, edges.keys, edges.starts, _WEIGHTS, directions, width, edges.tile, k,
         forest, forest.view(np.float32), size, undecided,
     )  # fmt: skip
-    found = number_components(forest, size, width, edges.tile, names, labels, sizes)
+    found, _ = number_components(forest, size, width, edges.tile, labels, sizes)
     parent = size.view(np.uint32)[:found]
     return labels, merge_small(
-        undecided[:left], directions, stride, min_size, labels, sizes[:found], parent, names[:found]
+        undecided[:left], directions, width, min_size, labels, sizes[:found], parent, names[:found]
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-KEPT_BYTES: Final = 64 * 2**20  # a workspace that one huge picture has blown up is dropped, not kept
+KEPT_BYTES: Final = 64 * 2**20  # of a workspace; one that a huge picture has blown up is not kept for the next
 
 
 class Workspace:
@@ -48,5 +48,15 @@ def borrow() -> Iterator[Workspace]:
     try:
         yield workspace
     finally:
+        _free.append(workspace)
+
+
+def drop_large() -> None:
+    """Forget the free workspaces that have grown over `KEPT_BYTES`: called when a picture is done."""
+    for _ in range(len(_free)):
+        try:
+            workspace = _free.popleft()
+        except IndexError:  # another thread has taken it
+            return
         if workspace.nbytes <= KEPT_BYTES:
             _free.append(workspace)
