@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torchvision.ops import batched_nms
 from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import prefetch
+from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
 from .engine import CROP_SIZE, Engine
@@ -59,13 +61,17 @@ class FileResult:
         path: the file.
         image: uint8 RGB [H, W, 3], or None where it could not be read.
         detections: what was found, or None.
-        error: why the file could not be read, or None.
+        error: why there are no detections, or None.
     """
 
     path: Path
     image: np.ndarray | None
     detections: Detections | None
     error: ImageError | None
+
+
+# A picture, and the boxes to look at where they are given.
+_Work: TypeAlias = tuple[FileResult, np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +190,16 @@ class Detector:
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Find objects: image uint8 RGB [H, W, 3] -> detections, best first."""
-        (result,) = self._run([FileResult(Path(), image, None, None)])
+        (result,) = self._run([(FileResult(Path(), image, None, None), None)])
         assert result.detections is not None
         return result.detections
 
-    def detect_files(self, paths: Iterable[str | Path], max_pixels: int = MAX_PIXELS) -> Iterator[FileResult]:
+    def detect_files(
+        self,
+        paths: Iterable[str | Path],
+        max_pixels: int = MAX_PIXELS,
+        proposals: ProposalFile | None = None,
+    ) -> Iterator[FileResult]:
         """Find objects in files, one result for each, in the order given.
 
         Reading, proposals and warping run ahead in a thread while the networks work; memory does not grow with the
@@ -197,18 +208,29 @@ class Detector:
         Args:
             paths: picture files.
             max_pixels: larger pictures are refused, see `read_image`.
+            proposals: boxes to use in place of `propose`; a picture that the file lacks, or has in another size,
+                becomes a result with an `error`.
         """
 
-        def read() -> Iterator[FileResult]:
+        def read() -> Iterator[_Work]:
             for path in map(Path, paths):
                 try:
-                    yield FileResult(path, read_image(path, max_pixels), None, None)
+                    image = read_image(path, max_pixels)
+                    boxes = None
+                    if proposals is not None:
+                        found = proposals.find(path, (image.shape[1], image.shape[0]))
+                        if found is None:
+                            raise ImageError(path, "the proposals file has nothing for this picture")
+                        boxes = found.boxes
+                    yield FileResult(path, image, None, None), boxes
                 except ImageError as error:
-                    yield FileResult(path, None, None, error)
+                    yield FileResult(path, None, None, error), None
+                except ProposalFileError as error:
+                    yield FileResult(path, None, None, ImageError(path, str(error))), None
 
         return self._run(read())
 
-    def _run(self, items: Iterable[FileResult]) -> Iterator[FileResult]:
+    def _run(self, items: Iterable[_Work]) -> Iterator[FileResult]:
         boxes: list[np.ndarray] = []
         probabilities: list[np.ndarray] = []
         for lot in prefetch(self._lots(items), _LOTS_AHEAD):
@@ -228,13 +250,13 @@ class Detector:
                 yield replace(lot.item, detections=detections)
                 boxes, probabilities = [], []
 
-    def _lots(self, items: Iterable[FileResult]) -> Iterator[_Lot]:
+    def _lots(self, items: Iterable[_Work]) -> Iterator[_Lot]:
         nothing = np.zeros((0, 4), np.float32), np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        for item in items:
+        for item, given in items:
             if item.image is None:
                 yield _Lot(item, *nothing, last=True)
                 continue
-            proposals = self.propose(item.image).boxes
+            proposals = self.propose(item.image).boxes if given is None else given
             if not len(proposals):
                 yield _Lot(item, *nothing, last=True)
             for start in range(0, len(proposals), _LOT):

@@ -67,6 +67,9 @@ def detect(
         ),
     ] = None,
     max_detections: Annotated[int, typer.Option(min=1, help="Best detections kept of a picture.")] = 100,
+    proposals_file: Annotated[
+        Path | None, typer.Option(help="Use the boxes of this file, made by detect-propose, as regions.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the ranking of proposals.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
     pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
@@ -88,8 +91,10 @@ def detect(
         from ..detection.drawing import draw_detections
         from ..detection.engine import EngineError
         from ..detection.model_files import ModelError
+        from ..proposals.files import ProposalFileError, read_proposals
 
         try:
+            proposals = read_proposals(proposals_file) if proposals_file else None
             detector = Detector.load(
                 model,
                 device=device,
@@ -97,7 +102,7 @@ def detect(
                 max_detections=max_detections,
                 seed=seed,
             )
-        except (ModelError, EngineError) as error:
+        except (ModelError, EngineError, ProposalFileError) as error:
             raise typer.BadParameter(str(error)) from error
     shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
     names = {category.id: category.name for category in detector.categories}
@@ -117,7 +122,7 @@ def detect(
         Progress(*columns, console=console) as progress,
     ):
         task = progress.add_task("detecting", total=len(paths))
-        for result in detector.detect_files(paths, max_pixels):
+        for result in detector.detect_files(paths, max_pixels, proposals):
             progress.advance(task)
             if result.image is None or result.detections is None:
                 failed += 1

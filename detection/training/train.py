@@ -15,6 +15,12 @@ from ..model_files import Model, RegionSettings, load_caffemodel, load_model, sa
 from .finetune import FineTuneSettings, fine_tune
 from .windows import TrainingError, Windows, collect_windows
 
+# Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
+# finds objects everywhere. log(30 / 3) = 2.3 added to the background's logit would move its prior all the way (Saerens
+# et al., Neural Computation 2002); this much of it leaves clear single objects above a score of 0.5. On 33 pictures of
+# val, mean AP over six classes was 0.50 without, 0.54 with this, 0.55 with 2.4.
+BACKGROUND_SHIFT = 1.5
+
 # Stage, units done, units in all, a word on the state ("" or "loss 0.412").
 Report = Callable[[str, int, int, str], None]
 
@@ -102,6 +108,8 @@ def train_detector(
         report_features=lambda done, total: report("frozen blocks", done, total, ""),
         report_step=lambda step, loss: report("training", step, settings.iterations, f"loss {loss:.3f}"),
     )
+    with torch.no_grad():
+        network.classifier.bias[0] += BACKGROUND_SHIFT
     card = {
         "data": dataset.name,
         "pictures": len(dataset),

@@ -10,6 +10,7 @@ from inception_rcnn.data.boxes import iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.detector import NMS_THRESHOLD, Detections, select_detections
 from inception_rcnn.detection.model_files import Model
+from inception_rcnn.proposals.files import ProposalWriter, read_proposals
 from inception_rcnn.proposals.proposals import Proposals
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02510455", "cat"))
@@ -87,6 +88,22 @@ def test_an_error_while_reading_ahead_reaches_the_caller(detector):
 
     with pytest.raises(OSError, match="broke off"):
         list(detector.detect_files(paths()))
+
+
+def test_proposals_from_a_file_take_the_place_of_our_own(detector, tmp_path):
+    known, unknown, resized = (tmp_path / f"{name}.png" for name in ("known", "unknown", "resized"))
+    for path in (known, unknown, resized):
+        Image.fromarray(picture(1)).save(path)
+    some = detector.propose(picture(1)).top(5)
+    with ProposalWriter(tmp_path / "boxes.npz", {}) as writer:
+        writer.add("known.png", 120, 90, some)
+        writer.add("resized.png", 12, 9, some)
+    with read_proposals(tmp_path / "boxes.npz") as file:
+        first, second, third = detector.detect_files([known, unknown, resized], proposals=file)
+    assert set(map(tuple, first.detections.boxes)) <= set(map(tuple, some.boxes))
+    assert "nothing for this picture" in second.error.reason
+    assert third.detections is None
+    assert third.error.path == resized
 
 
 def test_stopping_early_stops_the_reading(detector, tmp_path):

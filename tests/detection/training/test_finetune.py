@@ -14,7 +14,7 @@ from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.training import finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
-from inception_rcnn.detection.training.train import initial_network, train_detector
+from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, initial_network, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
 
 DOG, CAT = "n02084071", "n02121808"
@@ -82,6 +82,13 @@ def test_only_blocks_from_the_named_one_on_are_trained(uninterrupted, start):
         name.split(".")[1] for name in before if name.startswith("trunk") and not torch.equal(before[name], after[name])
     }
     assert changed == {"inception_5b"}
+
+
+def test_the_background_is_as_likely_as_in_pictures_not_as_in_mini_batches(uninterrupted):
+    out, model, _ = uninterrupted
+    trained = load_file(out / "training" / "checkpoint.safetensors")["weight.classifier.bias"]
+    moved = (model.members[0].classifier.bias.detach() - trained).tolist()
+    assert moved == pytest.approx([BACKGROUND_SHIFT, 0, 0], abs=1e-6)
 
 
 def test_large_features_are_cleaned_up_and_the_checkpoint_kept(uninterrupted):
