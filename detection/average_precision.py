@@ -93,10 +93,10 @@ def eleven_points(curve: Curve) -> float:
 
 def best_f1(curve: Curve) -> OperatingPoint | None:
     """The score threshold with the best F1, or None if nothing is found. Equal scores are kept or dropped together."""
-    last = np.flatnonzero(np.diff(curve.scores, append=-np.inf) != 0)  # [T], the last detection of each score
-    hits, false = curve.hits[last], curve.false[last]
-    if curve.positives == 0 or not hits.any():
+    last = np.flatnonzero(np.append(curve.scores[1:] != curve.scores[:-1], True))  # [T], the last of each score
+    if curve.positives == 0 or not curve.hits.any():
         return None
+    hits, false = curve.hits[last], curve.false[last]
     f1 = 2 * hits / (hits + false + curve.positives)
     best = int(np.argmax(f1))
     at = last[best]

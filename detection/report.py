@@ -121,7 +121,7 @@ def _class_summary(result: ClassResult, mean: Mean) -> dict[str, Any]:
         "false_positives": result.detections - result.ignored - hits,
         "ignored": result.ignored,
         **{name: _defined(value) for name, value in result.measures.items()},
-        "best_f1": asdict(result.best_f1) if result.best_f1 else None,
+        "best_f1": {name: _defined(one) for name, one in asdict(result.best_f1).items()} if result.best_f1 else None,
         "curve": {"recall": recall.tolist(), "precision": precision.tolist()},
     }
 

@@ -13,6 +13,7 @@ import pytest
 
 from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ground_truth
 from inception_rcnn.data.submission import Submission, read_submission
+from inception_rcnn.detection.average_precision import OperatingPoint
 from inception_rcnn.detection.evaluation import EvaluationError, evaluate
 from inception_rcnn.detection.matching import object_thresholds
 
@@ -225,3 +226,25 @@ def test_best_f1_keeps_equal_scores_together() -> None:
     assert point is not None
     assert (point.score, point.precision, point.recall) == (0.5, 2 / 3, 1.0)
     assert point.f1 == pytest.approx(0.8)
+
+
+def test_infinite_scores_rank_first_and_last() -> None:
+    rows = [[1, 1, -math.inf, *BOX], [1, 1, 0.5, 1, 1, 5, 5], [1, 1, math.inf, 1, 1, 5, 5]]
+    got = evaluate(truth([[(1, BOX)]]), submission(rows))
+    assert got.ap[1] == pytest.approx(1 / 3)
+    assert got.classes[0].best_f1 is not None
+    assert got.classes[0].best_f1.score == -math.inf
+
+
+def test_the_example_of_the_documentation_gives_what_it_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("# from files")[0]
+    names: dict = {}
+    exec(code, names)
+    got = names["evaluation"]
+    assert (got.ap[1], got.ap[58], got.ap[124], len(got.ap)) == (0.0, 1.0, 0.0, 124)
+    assert got.mean_ap() == 0.5
+    assert got.matched.tolist() == [0, -1]
+    assert got.classes[57].best_f1 == OperatingPoint(score=0.9, precision=1.0, recall=1.0, f1=1.0)
+    counts = names["analyse"](got).counts
+    assert (counts["background"], counts["missed"], sum(counts.values())) == (1, 1, 2)

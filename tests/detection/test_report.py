@@ -85,7 +85,7 @@ def browser() -> str:
 def open_page(browser: str, file: Path, profile: Path) -> tuple[str, list[str]]:
     """The document after its scripts have run, and what the console says."""
     command = [browser, *FLAGS, f"--user-data-dir={profile}", file.as_uri()]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return run.stdout, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
 
 
