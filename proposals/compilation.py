@@ -1,6 +1,7 @@
 """How the numba kernels are compiled: once, cached on disk, announced in one line.
 
-Imported only when the first picture is searched: importing the package does not import numba.
+Imported only when the first picture is searched: importing the package does not import numba. A kernel calls kernels
+of its own file only: numba's disk cache watches that file, and would go on using an old one of another.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _Announcement(event.Listener):
         if not self.made and module.startswith(PACKAGE):
             self.made = True
             print(
-                "inception_rcnn: compiling selective search for this machine (once, some 20 seconds) ...",
+                "inception_rcnn: compiling selective search for this machine (once, some 10 seconds) ...",
                 file=sys.stderr,
                 flush=True,
             )

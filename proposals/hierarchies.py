@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from .colour import convert, levels
 from .grouping import group
+from .pixel_edges import Edges, sorted_edges
 from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
-from .segmentation import Edges, components, smooth_picture, sorted_edges
+from .segmentation import components, smooth_picture
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow, drop_large
 

@@ -9,7 +9,8 @@ import pytest
 
 from inception_rcnn.proposals.colour import convert
 from inception_rcnn.proposals.hierarchies import hierarchies
-from inception_rcnn.proposals.segmentation import components, segment, smooth_picture, sorted_edges
+from inception_rcnn.proposals.pixel_edges import sorted_edges
+from inception_rcnn.proposals.segmentation import components, segment, smooth_picture
 from inception_rcnn.proposals.strategies import Strategy
 from inception_rcnn.proposals.workspace import Workspace
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from inception_rcnn.proposals import segmentation
-from inception_rcnn.proposals.segmentation import KEYS, key_weights, segment
+from inception_rcnn.proposals import pixel_edges
+from inception_rcnn.proposals.pixel_edges import KEYS, key_weights
+from inception_rcnn.proposals.segmentation import segment
 
 
 def photograph() -> np.ndarray:
@@ -61,8 +62,8 @@ def test_one_pixel_is_one_superpixel() -> None:
 def test_a_picture_in_tiles_has_about_as_many_superpixels_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     image = photograph()
     whole = segment(image, k=100, min_size=50).max()
-    monkeypatch.setattr(segmentation, "EXACT_PIXELS", 0)
-    monkeypatch.setattr(segmentation, "TILE", 100)
+    monkeypatch.setattr(pixel_edges, "EXACT_PIXELS", 0)
+    monkeypatch.setattr(pixel_edges, "TILE", 100)
     tiled = segment(image, k=100, min_size=50).max()
     assert tiled != whole
     assert tiled == pytest.approx(whole, rel=0.05)
