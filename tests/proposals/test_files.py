@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from inception_rcnn.proposals.files import (
     ProposalFileError,
     ProposalWriter,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from inception_rcnn.data.boxes import iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Sample
@@ -27,7 +29,6 @@ from inception_rcnn.proposals.recall import (
     recall,
     recall_figures,
 )
-from numpy.typing import NDArray
 
 CATEGORIES = [Category(number, f"n{number:08d}", f"class {number}") for number in range(1, 6)]
 

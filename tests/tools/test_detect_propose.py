@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
 from inception_rcnn.data.images import read_image
 from inception_rcnn.proposals.files import read_proposals
 from inception_rcnn.proposals.selective_search import selective_search
 from inception_rcnn.proposals.strategies import STRATEGY_SETS
 from inception_rcnn.tools.detect_propose import Mode, app
-from PIL import Image
-from typer.testing import CliRunner
 
 
 def picture(file: Path, seed: int, width: int = 120, height: int = 90) -> Path:

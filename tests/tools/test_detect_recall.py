@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
 from inception_rcnn.data.categories import det_categories
 from inception_rcnn.data.ilsvrc import AnnotatedObject, Annotation, open_dataset, write_annotation
 from inception_rcnn.proposals.files import ProposalWriter
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.recall import measure, recall_figures
 from inception_rcnn.tools.detect_recall import app
-from PIL import Image
-from typer.testing import CliRunner
 
 DOG, CUP = (next(one for one in det_categories() if one.name == name) for name in ("dog", "cup or mug"))
 

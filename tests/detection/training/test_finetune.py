@@ -30,7 +30,8 @@ def dataset(tmp_path_factory):
         (root / kind).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(4):
-        image = rng.integers(80, 120, (80, 100, 3), np.uint8)
+        image = np.full((80, 100, 3), 100, np.uint8)
+        image[5:25, 5:25] = rng.integers(0, 256, 3)
         image[20:60, 30 + number : 80] = (200, 30, 30) if number % 2 else (30, 30, 200)
         Image.fromarray(image).save(root / f"Data/DET/train/{number}.JPEG", quality=95)
         one = AnnotatedObject(DOG if number % 2 else CAT, (31 + number, 21, 80, 60))
