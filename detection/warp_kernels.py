@@ -9,15 +9,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-# Fused multiply-add is the only liberty with floating point; the formula needs no other.
-_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+from ..data.compilation import fused_kernel
 
 _ROUND = np.float32(0.5)
 
 
-@_kernel
+@fused_kernel
 def halve_height(image: Any, fill: Any) -> Any:
     """Means of two rows: [H, W, 3] -> [ceil(H / 2), W, 3]; a last row without a partner is averaged with ``fill``.
 
@@ -38,7 +36,7 @@ def halve_height(image: Any, fill: Any) -> Any:
     return result.reshape(len(result), width, 3)
 
 
-@_kernel
+@fused_kernel
 def halve_width(image: Any, fill: Any) -> Any:
     """Means of two columns: [H, W, 3] -> [H, ceil(W / 2), 3]; a last column without a partner as in halve_height."""
     height, width = image.shape[:2]
@@ -56,7 +54,7 @@ def halve_width(image: Any, fill: Any) -> Any:
     return result
 
 
-@_kernel
+@fused_kernel
 def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, first: Any, beyond: Any) -> Any:
     """u_k of the formula of `warp` along one axis of ``limit`` source pixels, for all output pixels j.
 
@@ -85,7 +83,7 @@ def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, 
     return taps
 
 
-@_kernel
+@fused_kernel
 def _blend_rows(
     rows: Any, y: Any, begin: Any, end: Any, weights: Any, taps: Any, share: Any, filled: Any, result: Any
 ) -> None:
@@ -124,7 +122,7 @@ def _blend_rows(
             target[x] += u * np.float32(a[x])
 
 
-@_kernel
+@fused_kernel
 def _blend_columns(
     row: Any,
     left: Any,
@@ -168,7 +166,7 @@ def _blend_columns(
         line[d + two] = b
 
 
-@_kernel
+@fused_kernel
 def warp(image: Any, chosen: Any, origins: Any, steps: Any, shown: Any, fill: Any, out: Any) -> None:
     """The formula of `warp` for the regions whose numbers are ``chosen``.
 

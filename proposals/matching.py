@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from ..data.compilation import kernel
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _iou(a: Any, b: Any) -> float:
     """Of two boxes, in float64: 60 / 100 must be the double 0.6, or the threshold 0.6 would miss it."""
     width = min(a[2], b[2]) - max(a[0], b[0])
@@ -19,7 +20,7 @@ def _iou(a: Any, b: Any) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def cover(objects: Any, proposals: Any, counts: Any, closest: Any, matched: Any) -> None:
     """The overlap of each object with the first n proposals of one image, for several n in a single pass.
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .compilation import kernel
+from ..data.compilation import kernel
 from .workspace import Workspace
 
 KEYS: Final = 1 << 16

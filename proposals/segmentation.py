@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .compilation import kernel
+from ..data.compilation import kernel
 from .pixel_edges import Edges, key_weights, sorted_edges
 from .smoothing import SIGMA, gaussian_taps, smooth
 from .workspace import Workspace, borrow
