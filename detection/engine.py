@@ -52,6 +52,15 @@ def resolve_device(device: str) -> str:
     raise EngineError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
 
 
+def computes_bfloat16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware; elsewhere it is emulated, slower than float32."""
+    if device == "cpu":
+        import openvino
+
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return torch.cuda.is_bf16_supported()
+
+
 class CompiledForward:
     """A network compiled for one device and one batch size: uint8 crops in, float32 out, any number of rows.
 
@@ -182,8 +191,7 @@ def _compile_openvino(
 
     core = openvino.Core()
     if precision == "auto":
-        native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        precision = "bfloat16" if native else "float32"
+        precision = "bfloat16" if computes_bfloat16("cpu") else "float32"
     example = torch.zeros(batch_size, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch deprecates the tracing that OpenVINO's converter still does; nothing a user could act on.
@@ -208,7 +216,7 @@ def _compile_cuda(
     network: nn.Module, device: str, precision: Precision
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     if precision == "auto":
-        precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        precision = "bfloat16" if computes_bfloat16(device) else "float32"
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

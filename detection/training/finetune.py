@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ...data.dataset import Dataset
 from ...data.images import read_image
 from ..backbones import Backbone
-from ..engine import CROP_SIZE, resolve_device
+from ..engine import CROP_SIZE, computes_bfloat16, resolve_device
 from ..model_files import RegionSettings
 from .lower_features import lower_features, training_crops
 from .windows import BatchSampler, TrainingError, Windows, draw_pool
@@ -132,6 +132,7 @@ def fine_tune(
         return _crops(dataset, windows[rows], regions, [[settings.seed, 4, step, row] for row in range(len(rows))])
 
     network.train()
+    bfloat16 = computes_bfloat16(device)
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(inputs, start) if start < settings.iterations else None
         for step in range(start, settings.iterations):
@@ -145,7 +146,7 @@ def fine_tune(
                 x = x.float().contiguous(memory_format=torch.channels_last)
             else:
                 x = network.normalise(x.permute(0, 3, 1, 2).float())
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_bfloat16_is_faster(device)):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
                 logits = network.classify(trained(x))
             loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device))
             if not math.isfinite(loss.item()):
@@ -183,13 +184,6 @@ def _learning_rate(settings: FineTuneSettings, step: int) -> float:
 
 def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, 5, step]).generate_state(1)[0])
-
-
-def _bfloat16_is_faster(device: str) -> bool:
-    """Where the hardware multiplies bfloat16; on other CPUs it is emulated, slower than float32."""
-    if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.cuda.is_bf16_supported()
 
 
 def _crops(
