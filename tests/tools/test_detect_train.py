@@ -1,0 +1,88 @@
+"""The command `detect-train`, on a data set small enough for a test."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from inception_rcnn import GoogLeNet
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
+from inception_rcnn.data.categories import Category
+from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.tools.detect_train import app
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two pictures of a class of the user's own."""
+    root = tmp_path_factory.mktemp("data")
+    for kind in ("Data/DET/train", "Annotations/DET/train", "ImageSets/DET"):
+        (root / kind).mkdir(parents=True)
+    for number in range(2):
+        image = np.full((60, 80, 3), 100, np.uint8)
+        image[10:50, 20:60] = (200, 60 * number, 0)
+        Image.fromarray(image).save(root / f"Data/DET/train/{number}.JPEG")
+        one = AnnotatedObject("garden gnome", (21, 11, 60, 50))
+        write_annotation(root / f"Annotations/DET/train/{number}.xml", Annotation(str(number), 80, 60, (one,)))
+    (root / "ImageSets/DET/train.txt").write_text("0 1\n1 2\n")
+    (root / "classes.txt").write_text("garden gnome\nflamingo\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("start")
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),)), folder)
+    return folder
+
+
+def test_a_users_own_classes_become_a_model(root, start, tmp_path):
+    result = run(
+        root, "--out", tmp_path, "--classes", root / "classes.txt", "--init", start, "--device", "cpu",
+        "--freeze-below", "inception_5b", "--pool", 12, "--iterations", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path)
+    assert [category.name for category in model.categories] == ["garden gnome"]
+    assert model.card["objects"] == {"garden gnome": 2}
+    assert model.card["pictures"] == 2
+
+
+def test_unknown_classes_are_named_with_the_remedy(root, start, tmp_path):
+    result = run(root, "--out", tmp_path, "--init", start, "--device", "cpu")
+    assert result.exit_code == 2
+    assert "garden gnome" in result.output
+    assert "--classes" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--split": "test"}, "test"),
+        ({"--init": "nowhere"}, "no model at"),
+        ({"--device": "tpu"}, "unknown device"),
+        ({"--freeze-below": "inception_9"}, "inception_9"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_with_a_message(root, start, tmp_path, change, message):
+    options = {"--init": start, "--device": "cpu", "--classes": root / "classes.txt", "--out": tmp_path, **change}
+    result = run(root, *(word for option in options.items() for word in option))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_folder_that_is_no_data_set_is_said(tmp_path):
+    result = run(tmp_path, "--out", tmp_path / "model")
+    assert result.exit_code == 2
+    assert "ImageSets" in result.output
+
+
+def test_help_has_an_example():
+    assert "detect-train ILSVRC/" in run("--help").output
