@@ -1,8 +1,8 @@
 """The edges between neighbouring pixels, sorted by weight: what segmentation at every k starts from.
 
 A weight is the Euclidean distance of two smoothed pixels over the channels, cut to a float of 16 bits (5 exponent, 11
-mantissa bits of its square) so that edges can be counting-sorted. Uniform steps would swallow k / size and leave 40 %
-more superpixels; this cut changes their number by 0.1 %.
+mantissa bits of its square) so that edges can be counting-sorted. Uniform steps would
+swallow k / size and leave many more superpixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHIFT: Final = 12  # of a float32's 23 mantissa bits 11 stay
 _LOWEST: Final = (127 - 14) << 11  # squared differences below 2**-14 grey levels count as none
 # Up to this many pixels edges are taken in the paper's order. Larger pictures would be crossed from end to end, out of
 # the processor's cache, for every weight: theirs are taken by rising weight within tiles of this side, and the tiles
-# keep step in 32 levels, each sqrt(2) times the last: within 1 % of the number of superpixels.
+# keep step in 32 levels, each sqrt(2) times the last.
 EXACT_PIXELS: Final = 1 << 20
 TILE: Final = 256
 LEVELS: Final = 32
