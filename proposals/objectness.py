@@ -1,8 +1,8 @@
 """An order of boxes that puts likely objects first and their near-copies later; no random numbers.
 
 A box counts more the nearer the top of the hierarchies it was made, the more strategies made it, and the larger it is;
-it falls back for every better box that it nearly repeats. The constants below were fixed on part of train and a third of
-val; `docs/proposals.md` has the curves on another third.
+it falls back for every better box that it nearly repeats. The constants below were fixed on part of train and a third
+of val; `docs/proposals.md` has the curves on another third.
 """
 
 from __future__ import annotations
