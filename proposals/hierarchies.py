@@ -16,7 +16,7 @@ from .colour import convert, levels
 from .grouping import group
 from .pixel_edges import Edges, sorted_edges
 from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
-from .segmentation import components, smooth_picture
+from .segmentation import components, planes_of, smooth_planes
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow, drop_large
 
@@ -42,18 +42,21 @@ class _Superpixels:
     touching: NDArray[np.int32]
 
 
-def _pixels(image: NDArray[np.uint8], colour_space: str, connectivity: int, workspace: Workspace) -> _Pixels:
+def _pixels(
+    image: NDArray[np.uint8], colour_space: str, least_k: float, connectivity: int, workspace: Workspace
+) -> _Pixels:
     picture = convert(image, colour_space)
     height, width, channels = picture.shape
     codes = workspace.take("codes", (1 if channels == 1 else 2, height, width), np.uint64)
     with borrow() as scratch:
-        smoothed = smooth_picture(picture, scratch)
-        edges = sorted_edges(smoothed, connectivity, workspace)
+        planes = planes_of(picture, scratch)
+        smoothed = smooth_planes(planes, scratch)
+        edges = sorted_edges(smoothed, connectivity, least_k, workspace)
         gx = scratch.take("gx", width, np.float32)
         gy = scratch.take("gy", width, np.float32)
         lines = scratch.take("lines", (5 * channels, width), np.uint8)
         factors = colour_bin_factors(levels(colour_space))
-        pixel_codes(picture.reshape(height, width * channels), smoothed, gx, gy, lines, factors, codes)
+        pixel_codes(planes, smoothed, gx, gy, lines, factors, codes)
     return _Pixels(edges, codes, channels)
 
 
@@ -70,10 +73,12 @@ def _superpixels(
         describe(labels, height, width, pixels.codes, counts, rows, size, box)
         # A planar map has under 3 R neighbours; corners that touch add some, and noise can add more.
         room = 4 * regions + 16
+        border = scratch.take("border", width, np.uint8)
+        last = scratch.take("last", 4, np.int64)
         while True:
             table = scratch.take("table", 1 << (4 * room - 1).bit_length(), np.int64)
             touching = workspace.take("touching", (room, 2), np.int32)
-            found = neighbours(labels, height, width, connectivity == 8, table, touching)
+            found = neighbours(labels, height, width, connectivity == 8, border, last, table, touching)
             if found >= 0:
                 return _Superpixels(rows, size, box, touching[:found])
             room *= 2
@@ -147,7 +152,8 @@ def _group_all(
         rooms = {one: stack.enter_context(borrow()) for one in segmentations}
 
         def of_space(space: str) -> _Pixels:
-            return _pixels(image, space, connectivity, space_rooms[space])
+            least_k = min(strategy.k for strategy in strategies if strategy.colour_space == space)
+            return _pixels(image, space, least_k, connectivity, space_rooms[space])
 
         pixels = dict(zip(spaces, run(of_space, spaces), strict=True))
 

@@ -39,7 +39,7 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_fac
     other's negative, so four signed derivatives give all eight rectified ones.
 
     Args:
-        image: uint8 ``[H, W * C]``, channels interleaved.
+        image: uint8 ``[C, H, W]``.
         smoothed: float32 ``[C, H, W]``.
         gx, gy: float32 ``[W]``, workspace.
         lines: uint8 ``[5 * C, W]``, workspace.
@@ -86,8 +86,9 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_fac
                     steep = np.int32(abs(slope))
                     line[x] = (steep if steep < nine else nine) + (ten if slope < 0 else zero)
             line = lines[5 * c + 4]
+            plane = image[c, y]
             for x in range(width):
-                line[x] = (np.int32(image[y, x * channels + c]) * bin_factors[c]) >> np.int32(16)
+                line[x] = (np.int32(plane[x]) * bin_factors[c]) >> np.int32(16)
         # in pieces that stay in the first-level cache over the eight rounds
         for start in range(0, width, 512):
             stop = min(start + 512, width)
@@ -185,12 +186,23 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
 
 
 @kernel
-def neighbours(labels: Any, height: int, width: int, diagonal: bool, table: Any, pairs: Any) -> int:
+def _mark(here: Any, there: Any, border: Any) -> None:
+    """Note the pixels of a row whose neighbour in one direction has another label."""
+    for x in range(border.size):
+        border[x] |= np.uint8(here[x] != there[x])
+
+
+@kernel
+def neighbours(
+    labels: Any, height: int, width: int, diagonal: bool, border: Any, last: Any, table: Any, pairs: Any
+) -> int:
     """Pairs of superpixels that touch, each once, the smaller number first, in the order of a raster scan.
 
     Args:
         labels: uint32 ``[H * W]``.
         diagonal: True when pixels also touch across corners.
+        border: uint8 ``[W]``, workspace.
+        last: int64 ``[4]``, workspace.
         table: int64 ``[2^n]``, workspace: an open hash table.
         pairs: int32 ``[P, 2]``, written.
 
@@ -198,27 +210,35 @@ def neighbours(labels: Any, height: int, width: int, diagonal: bool, table: Any,
         How many pairs there are, or -1 when `table` or `pairs` was too small.
     """
     table[:] = -1
+    last[:] = -1
     mask = np.uint64(table.size - 1)
     found = 0
     limit = min(table.size // 2, pairs.shape[0])
-    for direction in range(4 if diagonal else 2):
-        below = 0 if direction == 0 else 1
-        step = (1, 0, 1, -1)[direction]
-        start = 1 if direction == 3 else 0
-        stop = width - 1 if step == 1 else width
-        for y in range(height - below):
-            here = y * width
-            there = here + below * width + step
-            last = np.int64(-1)
-            for x in range(start, stop):
-                a, b = labels[here + x], labels[there + x]
+    for y in range(height):
+        here = labels[y * width : (y + 1) * width]
+        below = labels[min(y + 1, height - 1) * width : (min(y + 1, height - 1) + 1) * width]
+        border[:] = 0
+        _mark(here[: width - 1], here[1:], border[: width - 1])
+        _mark(here, below, border)
+        if diagonal:
+            _mark(here[: width - 1], below[1:], border[: width - 1])
+            _mark(here[1:], below[: width - 1], border[1:])
+        for x in range(width):
+            if border[x] == 0:
+                continue
+            a = here[x]
+            for direction in range(4 if diagonal else 2):
+                other = x + (1, 0, 1, -1)[direction]
+                if other < 0 or other >= width:
+                    continue
+                b = here[other] if direction == 0 else below[other]
                 if a == b:
                     continue
                 low, high = min(a, b), max(a, b)
                 pair = (np.int64(high) << np.int64(32)) | np.int64(low)
-                if pair == last:
+                if pair == last[direction]:
                     continue
-                last = pair
+                last[direction] = pair
                 place = ((np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
                 while table[place] != -1 and table[place] != pair:
                     place = (place + np.uint64(1)) & mask

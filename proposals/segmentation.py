@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.compilation import kernel
-from .pixel_edges import Edges, key_weights, sorted_edges
+from .pixel_edges import WEIGHTS, Edges, sorted_edges
 from .smoothing import SIGMA, gaussian_taps, smooth
 from .workspace import Workspace, borrow
 
@@ -58,35 +59,42 @@ def merge_by_threshold(
     width: Any,
     tile_side: Any,
     k: Any,
-    forest: Any,
+    first: Any,
+    pair_weight: Any,
+    parent: Any,
+    state: Any,
     limit: Any,
-    size: Any,
     undecided: Any,
 ) -> Any:
     """Join pixels into components by the paper's predicate. Returns how many edges are `undecided`, and nothing of use.
 
-    Most edges are dead when their turn comes: inside one component, or at a component that can no longer grow
-    because edges have become heavier than its threshold. A block of edges is therefore tested without branches, by
-    roots three hops up, and only the survivors are handled exactly.
+    Many edges are dead when their turn comes: inside one component, or at a component that can no longer grow because
+    edges have become heavier than its threshold. A block of edges is therefore sifted without branches, by roots three
+    hops up, and only the survivors are handled exactly.
 
     Args:
         order, ordered_keys, starts: of `sort_edges`.
         weights: float32 ``[65536]`` of `key_weights`.
         directions: edges a pixel: 2 or 4.
         tile_side: pixels a side of a tile.
-        forest: int32 ``[H * W]``, written: the parent of a pixel, or, at a root, the bits of its threshold (internal
-            difference + k / size) with the sign set. One word holds both so that the forest fits the cache.
-        limit: float32, the same memory as `forest`: a root's negative threshold.
-        size: int32 ``[H * W]``, written at roots.
+        first, pair_weight: ``[H * W]`` of `join_nearest`.
+        parent: uint32 ``[H * W]``, written: a pixel's parent; a root is its own.
+        state: int32 ``[2 * H * W]``, written, side by side so that both come in one cache line: at a root the bits of
+            its threshold (internal difference + k / size), and its size.
+        limit: float32, the same memory as `state`.
         undecided: uint32 ``[E + 1]``, written: the edges between two components, in their order.
     """
     k = np.float32(k)
-    for pixel in range(forest.size):
-        limit[pixel] = -k
-        size[pixel] = 1
+    half = k / np.float32(2)
+    for pixel in range(parent.size):
+        parent[pixel] = first[pixel]
+        weight = pair_weight[pixel]
+        limit[2 * pixel] = k if weight < 0 else weight + half
+        state[2 * pixel + 1] = 1 if weight < 0 else 2
     tiled = starts.shape[0] > 1
     unused = np.int64(0)
     left = np.uint32(0)
+    one, two = np.uint32(1), np.uint32(2)
     ends_a = np.empty(_BLOCK, np.uint32)
     ends_b = np.empty(_BLOCK, np.uint32)
     kept_keys = np.empty(_BLOCK, np.uint32)
@@ -95,53 +103,58 @@ def merge_by_threshold(
         for tile in range(starts.shape[0]):
             end = starts[tile, level + 1]
             if tiled and end - starts[tile, level] > tile_side * tile_side // 16:
-                unused += _fetch(forest, width, tile_side, tile) + _fetch(size, width, tile_side, tile)
+                unused += _fetch(parent, width, tile_side, tile)
             for start in range(starts[tile, level], end, _BLOCK):
-                lowest = -weights[np.uint32(ordered_keys[start])]
-                alive = np.uint32(0)
+                lowest = weights[np.uint32(ordered_keys[start])]
                 block = left
+                crossing = np.uint32(0)
                 for i in range(start, min(start + _BLOCK, end)):
                     edge = order[i]
-                    a, b = _ends(edge, directions, width)
-                    for _ in range(3):
-                        above = forest[a]
-                        a = a if above < 0 else np.uint32(above)
-                    for _ in range(3):
-                        above = forest[b]
-                        b = b if above < 0 else np.uint32(above)
+                    pixel_a, pixel_b = _ends(edge, directions, width)
+                    a = parent[parent[parent[pixel_a]]]
+                    b = parent[parent[parent[pixel_b]]]
+                    parent[pixel_a] = a
+                    parent[pixel_b] = b
+                    ends_a[crossing] = a
+                    ends_b[crossing] = b
+                    kept_keys[crossing] = ordered_keys[i]
+                    undecided[left] = edge
+                    different = np.uint32(a != b)
+                    left += different
+                    crossing += different
+                alive = np.uint32(0)
+                for i in range(crossing):
+                    a, b = ends_a[i], ends_b[i]
+                    # where three hops were too few the edge stays in doubt
+                    grows_a = (parent[a] != a) | (limit[two * a] >= lowest)
+                    grows_b = (parent[b] != b) | (limit[two * b] >= lowest)
                     ends_a[alive] = a
                     ends_b[alive] = b
-                    kept_keys[alive] = ordered_keys[i]
-                    places[alive] = left
-                    undecided[left] = edge
-                    different = a != b
-                    # where three hops were too few the word is a parent: the edge stays in doubt
-                    grows_a = (forest[a] >= 0) | (limit[a] <= lowest)
-                    grows_b = (forest[b] >= 0) | (limit[b] <= lowest)
-                    left += np.uint32(different)
-                    alive += np.uint32(different & grows_a & grows_b)
+                    kept_keys[alive] = kept_keys[i]
+                    places[alive] = block + np.uint32(i)
+                    alive += np.uint32(grows_a & grows_b)
                 for i in range(alive):
                     a, b = ends_a[i], ends_b[i]
-                    while forest[a] >= 0:
-                        a = np.uint32(forest[a])
-                    while forest[b] >= 0:
-                        b = np.uint32(forest[b])
+                    while parent[a] != a:
+                        a = parent[a]
+                    while parent[b] != b:
+                        b = parent[b]
                     if a == b:
                         continue
                     weight = weights[kept_keys[i]]
-                    if limit[a] <= -weight and limit[b] <= -weight:
-                        size_a, size_b = size[a], size[b]
+                    if limit[two * a] >= weight and limit[two * b] >= weight:
+                        size_a, size_b = state[two * a + one], state[two * b + one]
                         top = a if size_a >= size_b else b
                         low = b if size_a >= size_b else a
                         joined = size_a + size_b
-                        size[top] = joined
                         if tiled:
                             # another tile may have been ahead: the internal difference is the largest so far
-                            internal_a = -limit[a] - k / np.float32(size_a)
-                            internal_b = -limit[b] - k / np.float32(size_b)
+                            internal_a = limit[two * a] - k / np.float32(size_a)
+                            internal_b = limit[two * b] - k / np.float32(size_b)
                             weight = max(weight, max(internal_a, internal_b))
-                        forest[low] = top
-                        limit[top] = -(weight + k / np.float32(joined))
+                        parent[low] = top
+                        limit[two * top] = weight + k / np.float32(joined)
+                        state[two * top + one] = joined
                         undecided[places[i]] = _MERGED
                 kept = block
                 for i in range(block, left):
@@ -153,39 +166,37 @@ def merge_by_threshold(
 
 
 @kernel
-def number_components(forest: Any, size: Any, width: Any, tile: Any, labels: Any, sizes: Any) -> Any:
+def number_components(parent: Any, state: Any, width: Any, tile: Any, labels: Any, sizes: Any) -> Any:
     """Number the components 0, 1, ..., tile after tile. Returns how many, and nothing of use.
 
     Args:
-        forest, size: int32 ``[H * W]`` of `merge_by_threshold`, used up.
+        parent, state: of `merge_by_threshold`, used up.
         tile: pixels a side.
         labels: uint32 ``[H * W]``, written.
         sizes: int32 ``[H * W]``, written: the components' numbers of pixels.
     """
-    height = forest.size // width
+    height = parent.size // width
     found = 0
     number = 0
     unused = np.int64(0)
     for top in range(0, height, tile):
         for left in range(0, width, tile):
             if tile < height or tile < width:
-                unused += _fetch(forest, width, tile, number) + _fetch(size, width, tile, number)
+                unused += _fetch(parent, width, tile, number)
                 number += 1
             for y in range(top, min(top + tile, height)):
                 for pixel in range(y * width + left, y * width + min(left + tile, width)):
-                    root = np.uint32(pixel)
-                    above = forest[root]
-                    while above >= 0:
-                        root = np.uint32(above)
-                        above = forest[root]
-                    if root != pixel:
-                        forest[pixel] = root
+                    root = parent[pixel]
+                    while parent[root] != root:
+                        root = parent[root]
+                    parent[pixel] = root
                     # a root's size gives way to its number, as a negative
-                    name = ~size[root]
+                    place = np.uint32(2) * root + np.uint32(1)
+                    name = ~state[place]
                     if name < 0:
-                        sizes[found] = size[root]
+                        sizes[found] = state[place]
                         name = found
-                        size[root] = ~name
+                        state[place] = ~name
                         found += 1
                     labels[pixel] = name
     return found, unused
@@ -254,33 +265,36 @@ def components(
 ) -> tuple[NDArray[np.uint32], int]:
     """Superpixel labels uint32 ``[H * W]``, which live in `workspace`, and their number."""
     pixels = height * width
-    forest = workspace.take("forest", pixels, np.int32)
-    size = workspace.take("size", pixels, np.int32)
+    parent = workspace.take("parent", pixels, np.uint32)
+    state = workspace.take("state", 2 * pixels, np.int32)
     undecided = workspace.take("undecided", edges.order.size + 1, np.uint32)
     labels = workspace.take("labels", pixels, np.uint32)
     names = workspace.take("names", pixels, np.int32)
     sizes = workspace.take("sizes", pixels, np.int32)
     directions = np.uint32(edges.directions)
     left, _ = merge_by_threshold(
-        edges.order, edges.keys, edges.starts, _WEIGHTS, directions, width, edges.tile, k,
-        forest, forest.view(np.float32), size, undecided,
+        edges.order, edges.keys, edges.starts, WEIGHTS, directions, width, edges.tile, k, edges.first.reshape(-1),
+        edges.pair_weight.reshape(-1), parent, state, state.view(np.float32), undecided,
     )  # fmt: skip
-    found, _ = number_components(forest, size, width, edges.tile, labels, sizes)
-    parent = size.view(np.uint32)[:found]
+    found, _ = number_components(parent, state, width, edges.tile, labels, sizes)
     return labels, merge_small(
-        undecided[:left], directions, width, min_size, labels, sizes[:found], parent, names[:found]
+        undecided[:left], directions, width, min_size, labels, sizes[:found], parent[:found], names[:found]
     )
 
 
-_WEIGHTS: Final = key_weights()
-
-
-def smooth_picture(image: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.float32]:
-    """A picture uint8 ``[H, W, C]`` smoothed with sigma 0.8: float32 ``[C, H, W]``, living in `workspace`."""
+def planes_of(image: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.uint8]:
+    """A picture uint8 ``[H, W, C]`` channel by channel: uint8 ``[C, H, W]``, living in `workspace`."""
     height, width, channels = image.shape
-    smoothed = workspace.take("smoothed", (channels, height, width), np.float32)
-    row = workspace.take("row", (width + 6) * channels, np.float32)
-    smooth(image.reshape(height, width * channels), gaussian_taps(SIGMA), row, smoothed)
+    planes = workspace.take("planes", (channels, height, width), np.uint8)
+    for channel in range(channels):
+        cv2.extractChannel(image, channel, planes[channel])
+    return planes
+
+
+def smooth_planes(planes: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.float32]:
+    """A picture uint8 ``[C, H, W]`` smoothed with sigma 0.8: float32 ``[C, H, W]``, living in `workspace`."""
+    smoothed = workspace.take("smoothed", planes.shape, np.float32)
+    smooth(planes, gaussian_taps(SIGMA), workspace.take("row", planes.shape[2] + 6, np.float32), smoothed)
     return smoothed
 
 
@@ -298,7 +312,7 @@ def segment(image: NDArray[np.uint8], k: float = 100, min_size: int = 100, conne
     """
     height, width, _ = image.shape
     with borrow() as workspace:
-        smoothed = smooth_picture(np.ascontiguousarray(image), workspace)
-        edges = sorted_edges(smoothed, connectivity, workspace)
+        smoothed = smooth_planes(planes_of(np.ascontiguousarray(image), workspace), workspace)
+        edges = sorted_edges(smoothed, connectivity, k, workspace)
         labels, _ = components(edges, height, width, k, min_size, workspace)
         return labels.reshape(height, width).astype(np.int32)

@@ -24,37 +24,34 @@ def smooth(image: Any, taps: Any, row: Any, out: Any) -> None:
     """Smooth every channel, the border pixel repeated outside.
 
     Args:
-        image: uint8 ``[H, W * C]``, channels interleaved.
+        image: uint8 ``[C, H, W]``.
         taps: float32 ``[4]`` of `gaussian_taps`.
-        row: float32 ``[(W + 6) * C]``, workspace.
+        row: float32 ``[W + 6]``, workspace.
         out: float32 ``[C, H, W]``, written.
     """
     channels, height, width = out.shape
-    flat = width * channels
-    pad = 3 * channels
     t0, t1, t2, t3 = taps[0], taps[1], taps[2], taps[3]
-    for y in range(height):
-        r0 = image[y]
-        a1, b1 = image[max(y - 1, 0)], image[min(y + 1, height - 1)]
-        a2, b2 = image[max(y - 2, 0)], image[min(y + 2, height - 1)]
-        a3, b3 = image[max(y - 3, 0)], image[min(y + 3, height - 1)]
-        for i in range(flat):
-            row[pad + i] = (
-                t0 * np.float32(r0[i])
-                + t1 * (np.float32(a1[i]) + np.float32(b1[i]))
-                + t2 * (np.float32(a2[i]) + np.float32(b2[i]))
-                + t3 * (np.float32(a3[i]) + np.float32(b3[i]))
-            )
-        for i in range(pad):
-            row[i] = row[pad + i % channels]
-            row[pad + flat + i] = row[flat + i % channels + pad - channels]
-        for c in range(channels):
+    for c in range(channels):
+        plane = image[c]
+        for y in range(height):
+            r0 = plane[y]
+            a1, b1 = plane[max(y - 1, 0)], plane[min(y + 1, height - 1)]
+            a2, b2 = plane[max(y - 2, 0)], plane[min(y + 2, height - 1)]
+            a3, b3 = plane[max(y - 3, 0)], plane[min(y + 3, height - 1)]
+            for x in range(width):
+                row[3 + x] = (
+                    t0 * np.float32(r0[x])
+                    + t1 * (np.float32(a1[x]) + np.float32(b1[x]))
+                    + t2 * (np.float32(a2[x]) + np.float32(b2[x]))
+                    + t3 * (np.float32(a3[x]) + np.float32(b3[x]))
+                )
+            row[:3] = row[3]
+            row[3 + width :] = row[2 + width]
             target = out[c, y]
             for x in range(width):
-                i = pad + x * channels + c
                 target[x] = (
-                    t0 * row[i]
-                    + t1 * (row[i - channels] + row[i + channels])
-                    + t2 * (row[i - 2 * channels] + row[i + 2 * channels])
-                    + t3 * (row[i - 3 * channels] + row[i + 3 * channels])
+                    t0 * row[x + 3]
+                    + t1 * (row[x + 2] + row[x + 4])
+                    + t2 * (row[x + 1] + row[x + 5])
+                    + t3 * (row[x] + row[x + 6])
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class Workspace:
     def take(self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised C-contiguous array; it is valid until `name` is taken again."""
         wanted = np.dtype(dtype)
-        size = int(np.prod(shape))
+        size = math.prod(shape) if isinstance(shape, tuple) else shape
         buffer = self._buffers.get(name)
         if buffer is None or buffer.dtype != wanted or buffer.size < size:
             # An eighth more than asked for: pictures of a folder differ a little, and growing costs fresh pages.

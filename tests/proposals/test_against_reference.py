@@ -10,7 +10,7 @@ import pytest
 from inception_rcnn.proposals.colour import convert
 from inception_rcnn.proposals.hierarchies import hierarchies
 from inception_rcnn.proposals.pixel_edges import sorted_edges
-from inception_rcnn.proposals.segmentation import components, segment, smooth_picture
+from inception_rcnn.proposals.segmentation import components, planes_of, segment, smooth_planes
 from inception_rcnn.proposals.strategies import Strategy
 from inception_rcnn.proposals.workspace import Workspace
 
@@ -204,7 +204,9 @@ def test_superpixels_in_tiles_equal_the_reference_in_tiles(seed: int, connectivi
     smoothed = [reference_smooth(picture[:, :, c]) for c in range(3)]
     for k, min_size in ((3.0, 1), (20.0, 5)):
         workspace = Workspace()
-        edges = sorted_edges(smooth_picture(picture, workspace), connectivity, workspace, tile=10)
+        edges = sorted_edges(
+            smooth_planes(planes_of(picture, workspace), workspace), connectivity, k, workspace, tile=10
+        )
         labels, count = components(edges, height, width, k, min_size, workspace)
         expected = reference_segment(smoothed, k, min_size, connectivity, tile=10)
         np.testing.assert_array_equal(labels.reshape(height, width), expected)

@@ -5,7 +5,7 @@ import pytest
 
 from inception_rcnn.proposals.colour import COLOUR_SPACES, convert, levels
 from inception_rcnn.proposals.regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
-from inception_rcnn.proposals.segmentation import smooth_picture
+from inception_rcnn.proposals.segmentation import planes_of, smooth_planes
 from inception_rcnn.proposals.workspace import Workspace
 
 
@@ -13,12 +13,13 @@ def described(picture: np.ndarray, labels: np.ndarray, colour_space: str) -> tup
     """Histogram rows, sizes and boxes of labelled regions."""
     height, width, channels = picture.shape
     workspace = Workspace()
-    smoothed = smooth_picture(picture, workspace)
+    planes = planes_of(picture, workspace)
+    smoothed = smooth_planes(planes, workspace)
     codes = np.empty((1 if channels == 1 else 2, height, width), np.uint64)
     lines = np.empty((5 * channels, width), np.uint8)
     gx, gy = np.empty(width, np.float32), np.empty(width, np.float32)
     factors = colour_bin_factors(levels(colour_space))
-    pixel_codes(picture.reshape(height, -1), smoothed, gx, gy, lines, factors, codes)
+    pixel_codes(planes, smoothed, gx, gy, lines, factors, codes)
     regions = int(labels.max()) + 1
     counts = np.empty((regions, row_length(channels)), np.int32)
     rows = np.empty((regions, row_length(channels)), np.float32)
@@ -29,8 +30,9 @@ def described(picture: np.ndarray, labels: np.ndarray, colour_space: str) -> tup
 
 def pairs_of(labels: np.ndarray, diagonal: bool) -> set[tuple[int, int]]:
     height, width = labels.shape
+    border, last = np.empty(width, np.uint8), np.empty(4, np.int64)
     table, pairs = np.empty(256, np.int64), np.empty((100, 2), np.int32)
-    found = neighbours(labels.astype(np.uint32).reshape(-1), height, width, diagonal, table, pairs)
+    found = neighbours(labels.astype(np.uint32).reshape(-1), height, width, diagonal, border, last, table, pairs)
     assert len(set(map(tuple, pairs[:found].tolist()))) == found
     return set(map(tuple, pairs[:found].tolist()))
 
@@ -82,7 +84,7 @@ def test_a_ramp_has_texture_only_across_it() -> None:
 def test_the_derivative_is_the_gaussian_one_of_sigma_1() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     picture = np.random.default_rng(5).integers(0, 256, (60, 60, 1), dtype=np.uint8)
-    smoothed = smooth_picture(picture, Workspace())[0].astype(float)
+    smoothed = smooth_planes(planes_of(picture, Workspace()), Workspace())[0].astype(float)
     scharr = ndimage.convolve1d(ndimage.convolve1d(smoothed, [0.5, 0, -0.5], axis=1), np.array([3, 10, 3]) / 16, axis=0)
     exact = ndimage.gaussian_filter(picture[:, :, 0].astype(float), 1, order=(0, 1), truncate=6)
     inner = (slice(8, -8), slice(8, -8))
@@ -109,8 +111,9 @@ def test_corners_touch_only_when_connectivity_is_8() -> None:
     assert pairs_of(labels, diagonal=True) == {(0, 1), (0, 2), (1, 3), (2, 3), (0, 3), (1, 2)}
 
 
-def test_too_small_a_table_is_reported() -> None:
+@pytest.mark.parametrize(("slots", "room", "found"), [(64, 200, -1), (1024, 50, -1), (1024, 112, 112)])
+def test_too_small_a_table_is_reported(slots: int, room: int, found: int) -> None:
     labels = np.arange(64, dtype=np.uint32)
-    assert neighbours(labels, 8, 8, False, np.empty(64, np.int64), np.empty((200, 2), np.int32)) == -1
-    assert neighbours(labels, 8, 8, False, np.empty(1024, np.int64), np.empty((50, 2), np.int32)) == -1
-    assert neighbours(labels, 8, 8, False, np.empty(1024, np.int64), np.empty((112, 2), np.int32)) == 112
+    border, last = np.empty(8, np.uint8), np.empty(4, np.int64)
+    table, pairs = np.empty(slots, np.int64), np.empty((room, 2), np.int32)
+    assert neighbours(labels, 8, 8, False, border, last, table, pairs) == found
