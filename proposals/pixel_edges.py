@@ -223,7 +223,7 @@ def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, 
 
 @dataclass(frozen=True)
 class Edges:
-    """The edges between a picture's pixels, sorted by weight; every k that they were made for can be segmented from them.
+    """The edges between a picture's pixels, sorted by weight: for every k from the least that they were made for.
 
     Attributes:
         order: uint32 ``[E]``: pixel * directions + direction.
