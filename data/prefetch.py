@@ -1,11 +1,14 @@
-"""Run an iterator ahead of its consumer, in a thread, by a bounded number of items."""
+"""Work that runs ahead of its consumer, in threads, by a bounded number of items."""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
@@ -46,3 +49,20 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
     finally:
         stop.set()
         thread.join()
+
+
+def map_ahead(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R, None, None]:
+    """`work(item)` for every item, in the order of the items, computed in `workers` threads.
+
+    At most `ahead` items (at least `workers`) are on their way at a time, so that memory does not grow with their
+    number. What `work` or the items raise is raised here, after the results before it. When the consumer stops early
+    no further items are taken; those on their way are finished first.
+    """
+    on_their_way: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="map_ahead") as pool:
+        for item in items:
+            on_their_way.append(pool.submit(work, item))
+            if len(on_their_way) >= max(ahead, workers):
+                yield on_their_way.popleft().result()
+        while on_their_way:
+            yield on_their_way.popleft().result()

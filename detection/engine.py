@@ -144,6 +144,7 @@ class Engine:
 
     Attributes:
         num_classes: columns of the probabilities.
+        device: "cpu", "cuda" or "cuda:N".
         description: device and precision in words.
     """
 
@@ -163,6 +164,7 @@ class Engine:
         self._bias = model.classifier.bias.detach().float().cpu().numpy()
         self.num_classes = len(self._bias)
         self.batch_size = self._forward.batch_size
+        self.device = self._forward.device
         self.description = self._forward.description
 
     def features(self, crops: np.ndarray) -> np.ndarray:

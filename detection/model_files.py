@@ -9,6 +9,7 @@ A model folder holds
 Neither format can carry code: loading a model from anybody is as safe as reading a picture.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -76,12 +77,15 @@ class Model:
         categories: the classes that the detector knows.
         regions: how regions are proposed and warped.
         card: what it was trained on and what it scored, for people.
+        cascade: regions that the first member gives less than this probability of being an object, of whatever class,
+            are background; the other members need not look at them. None: they look at all.
     """
 
     members: list[Backbone]
     categories: tuple[Category, ...]
     regions: RegionSettings = field(default_factory=RegionSettings)
     card: dict[str, Any] = field(default_factory=dict)
+    cascade: float | None = None
 
 
 def _architecture(network: nn.Module) -> dict[str, Any]:
@@ -111,6 +115,7 @@ def save_model(model: Model, folder: str | Path) -> None:
         "network": _architecture(model.members[0]),
         "members": len(model.members),
         "regions": asdict(model.regions),
+        "cascade": model.cascade,
         "categories": [asdict(category) for category in model.categories],
         "card": model.card,
     }
@@ -131,6 +136,20 @@ def find_model(name_or_folder: str | Path) -> Path:
         f"no model at {str(name_or_folder)!r}: expected a folder with a model.json (detect-train --out makes one) "
         f"or the name of a shipped model ({', '.join(shipped) or 'none is shipped'})"
     )
+
+
+def model_digest(name_or_folder: str | Path) -> str:
+    """SHA-256, in hexadecimal digits, of all that makes up a model: its description and its weights.
+
+    Raises:
+        ModelError: no such model.
+    """
+    folder = find_model(name_or_folder)
+    digest = hashlib.sha256()
+    for file in sorted([folder / "model.json", *folder.glob("*.safetensors")]):
+        digest.update(f"{file.name}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def load_model(name_or_folder: str | Path) -> Model:
@@ -157,7 +176,7 @@ def load_model(name_or_folder: str | Path) -> Model:
         raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
     if not members:
         raise ModelError(f"{file}: the model has no members")
-    return Model(members, categories, regions, document.get("card", {}))
+    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"))
 
 
 def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:

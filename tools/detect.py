@@ -3,9 +3,15 @@
 detect photos/ --out found/
 """
 
+import hashlib
+import sqlite3
 from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -19,12 +25,24 @@ from rich.text import Text
 from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images
 
+if TYPE_CHECKING:
+    from ..data.categories import Category
+    from ..detection.detector import FileResult
+    from ..detection.run_state import RunState
+
 # What is drawn and counted on the terminal unless --score-threshold says otherwise; the JSON file goes lower.
 SHOWN_SCORE = 0.5
 KEPT_SCORE = 0.01
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
+
+
+class Switch(str, Enum):
+    """on or off, as an option's value."""
+
+    on = "on"
+    off = "off"
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -73,10 +91,20 @@ def detect(
     seed: Annotated[int, typer.Option(min=0, help="Of the ranking of proposals.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
     pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Use the first N networks of the ensemble. [all]", show_default=False)
+    ] = None,
+    cascade: Annotated[
+        Switch, typer.Option(help="Spare the other members the regions that the first is sure are background.")
+    ] = Switch.on,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in OUT, started with the same options.")
+    ] = False,
 ) -> None:
     """Find objects in photographs: boxes with class names and scores.
 
-    Writes OUT/detections.json, a COCO dataset with scores, and OUT/pictures/ with the detections drawn in.
+    Writes OUT/detections.json, a COCO dataset with scores, and OUT/pictures/ with the detections drawn in. Results
+    are kept in OUT/run.sqlite as they come: a run that was stopped or killed goes on with --resume.
     """
     if demo == bool(inputs):
         raise typer.BadParameter("name pictures, folders or lists to detect in, or use --demo", param_hint="INPUT")
@@ -84,13 +112,14 @@ def detect(
         paths = demo_images() if demo else find_images([str(path) for path in inputs or []], recursive)
     except (ListingError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="INPUT") from error
+    kept_score = KEPT_SCORE if score_threshold is None else score_threshold
+    shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
 
     with console.status("loading the model ..."):
-        from ..data.coco import DetectionsWriter
         from ..detection.detector import Detector
-        from ..detection.drawing import draw_detections
         from ..detection.engine import EngineError
-        from ..detection.model_files import ModelError
+        from ..detection.model_files import ModelError, model_digest
+        from ..detection.run_state import RunState, RunStateError
         from ..proposals.files import ProposalFileError, read_proposals
 
         try:
@@ -98,18 +127,70 @@ def detect(
             detector = Detector.load(
                 model,
                 device=device,
-                score_threshold=KEPT_SCORE if score_threshold is None else score_threshold,
+                score_threshold=kept_score,
                 max_detections=max_detections,
                 seed=seed,
+                members=members,
+                cascade=cascade is Switch.on,
             )
-        except (ModelError, EngineError, ProposalFileError) as error:
+            settings = {
+                "the version of inception-rcnn": version("inception-rcnn"),
+                "the model's digest": model_digest(model)[:12],
+                "the networks": len(detector.engines),
+                "their engine": detector.engines[0].description,
+                "--cascade": cascade.value,
+                "--score-threshold": kept_score,
+                "the score that is drawn": shown_score if pictures else "none",
+                "--max-detections": max_detections,
+                "--max-pixels": max_pixels,
+                "--seed": seed,
+                "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
+            }
+            state = RunState(out / "run.sqlite", settings, paths, resume=resume)
+        except (ModelError, EngineError, ProposalFileError, RunStateError, ValueError) as error:
             raise typer.BadParameter(str(error)) from error
-    shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
     names = {category.id: category.name for category in detector.categories}
-    drawings = _distinct_names(paths)
-    found: Counter[str] = Counter()
-    failed = 0
-    console.print(f"{len(paths)} pictures, {len(detector.engines)} network(s) on {detector.engines[0].description}")
+    with state:
+        left = state.left()
+        console.print(
+            f"{len(paths)} pictures, {len(detector.engines)} network(s) on {detector.engines[0].description}"
+            + (f"; {len(paths) - len(left)} were done before" if resume else "")
+        )
+        results = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
+        try:
+            _detect(paths, left, results, state, names, shown_score, out / "pictures" if pictures else None)
+            found, failed = _write_detections(paths, state, detector.categories, shown_score, out / "detections.json")
+            state.finish()
+        except (OSError, sqlite3.Error, KeyboardInterrupt) as error:
+            console.print(
+                f"[red]stopped:[/red] {escape(str(error) or 'interrupted')}\n"
+                f"{len(paths) - len(state.left())} of {len(paths)} pictures are done and kept in "
+                f"{escape(str(state.file))}; the same command with --resume goes on"
+            )
+            raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
+    _print_summary(Counter({names[label]: count for label, count in found.items()}), shown_score, len(paths) - failed)
+    console.print(f"written: {escape(str(out / 'detections.json'))}")
+    if failed:
+        console.print(
+            f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in detections.json'
+        )
+        raise typer.Exit(3)
+
+
+def _detect(
+    paths: list[Path],
+    left: list[int],
+    results: "Generator[FileResult, None, None]",
+    state: "RunState",
+    names: dict[int, str],
+    shown_score: float,
+    drawings: Path | None,
+) -> None:
+    """Draw every result, then keep it: what is kept needs no drawing when the run is resumed."""
+    from ..detection.drawing import draw_detections
+    from ..detection.run_state import Result
+
+    drawing_names = _distinct_names(paths)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,36 +198,49 @@ def detect(
         _ImagesPerSecond(),
         TimeRemainingColumn(),
     )
-    with (
-        DetectionsWriter(out / "detections.json", detector.categories) as writer,
-        Progress(*columns, console=console) as progress,
-    ):
-        task = progress.add_task("detecting", total=len(paths))
-        for result in detector.detect_files(paths, max_pixels, proposals):
-            progress.advance(task)
+    with Progress(*columns, console=console) as progress, closing(results):
+        task = progress.add_task("detecting", total=len(left))
+        for picture, result in zip(left, results, strict=True):
             if result.image is None or result.detections is None:
-                failed += 1
                 reason = result.error.reason if result.error else "not read"
-                writer.fail(str(result.path), reason)
                 progress.console.print(
                     f"[yellow]warning:[/yellow] {escape(str(result.path))}: {escape(reason)}; left out"
                 )
+                state.add(Result(picture, 0, 0, None, reason))
+            else:
+                if drawings:
+                    shown = result.detections.above(shown_score)
+                    texts = [names[int(label)] for label in shown.labels]
+                    drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
+                    _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
+                height, width = result.image.shape[:2]
+                state.add(Result(picture, width, height, result.detections, None))
+            progress.advance(task)
+
+
+def _write_detections(
+    paths: list[Path], state: "RunState", categories: "Sequence[Category]", shown_score: float, file: Path
+) -> tuple[Counter[int], int]:
+    """Write the kept results; returns how many objects of each label score `shown_score`, and how many failures."""
+    from ..data.coco import DetectionsWriter
+
+    found: Counter[int] = Counter()
+    failed = 0
+    with DetectionsWriter(file, categories) as writer:
+        for result in state.results():
+            name = str(paths[result.picture])
+            if result.detections is None:
+                failed += 1
+                writer.fail(name, result.failure or "not read")
                 continue
-            height, width = result.image.shape[:2]
-            kept = result.detections
-            writer.add(str(result.path), width, height, kept.boxes, kept.scores, kept.labels)
-            shown = kept.above(shown_score)
-            found.update(names[int(label)] for label in shown.labels)
-            if pictures:
-                texts = [names[int(label)] for label in shown.labels]
-                drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
-                _write_jpeg(out / "pictures" / f"{drawings[result.path]}.jpg", drawn)
-    _print_summary(found, shown_score, len(paths) - failed, out)
-    if failed:
-        console.print(
-            f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in detections.json'
-        )
-        raise typer.Exit(3)
+            boxes, scores, labels = result.detections.boxes, result.detections.scores, result.detections.labels
+            writer.add(name, result.width, result.height, boxes, scores, labels)
+            found.update(result.detections.above(shown_score).labels.tolist())
+    return found, failed
+
+
+def _file_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def _distinct_names(paths: list[Path]) -> dict[Path, str]:
@@ -170,7 +264,7 @@ def _write_jpeg(file: Path, pixels: np.ndarray) -> None:
     partial.replace(file)
 
 
-def _print_summary(found: Counter[str], score: float, read: int, out: Path) -> None:
+def _print_summary(found: Counter[str], score: float, read: int) -> None:
     table = Table("class", "objects", title=f"{sum(found.values())} objects with score >= {score} in {read} pictures")
     for name, count in found.most_common():
         table.add_row(name, str(count))
@@ -178,7 +272,6 @@ def _print_summary(found: Counter[str], score: float, read: int, out: Path) -> N
         console.print(table)
     else:
         console.print(f"no objects with score >= {score} in {read} pictures")
-    console.print(f"written: {escape(str(out / 'detections.json'))}")
 
 
 def main() -> None:

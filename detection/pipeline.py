@@ -1,0 +1,80 @@
+"""Regions of a stream of pictures, packed into full lots for the networks and handed back picture by picture.
+
+Features of a region are the same bits whatever lot and place it comes in (see `engine`), so nothing that follows
+depends on how regions were packed: not on the size of lots, on timing, or on which pictures came before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from .engine import CROP_SIZE, Engine
+
+T = TypeVar("T")
+
+# Pictures that a lot may wait for: without proposals, or with few that the cascade passes on, they fill no lot.
+_MOST_PARTS = 16
+
+# Warps boxes [n, 4] of a picture's pixels into `out`, uint8 [n, 224, 224, 3].
+Warp = Callable[[T, np.ndarray, np.ndarray], object]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part(Generic[T]):
+    """The next `count` regions of a lot are this picture's; `last` closes it."""
+
+    picture: T
+    count: int
+    last: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lot(Generic[T]):
+    """Warped regions of one or several pictures: crops uint8 [n, 224, 224, 3]."""
+
+    crops: np.ndarray
+    parts: Sequence[_Part[T]]
+
+
+def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T]) -> Iterator[Lot[T]]:
+    """Lots of `size` regions, in order; only where pictures end, or bring hardly any regions, there are fewer.
+
+    Args:
+        pictures: each with the boxes [N, 4] of its regions; N may be 0.
+        size: regions of a lot.
+        warp: makes the crops.
+    """
+    crops, filled = np.empty((size, CROP_SIZE, CROP_SIZE, 3), np.uint8), 0
+    parts: list[_Part[T]] = []
+    for picture, boxes in pictures:
+        start = 0
+        while True:
+            count = min(size - filled, len(boxes) - start)
+            if count:
+                warp(picture, boxes[start : start + count], crops[filled : filled + count])
+            start, filled = start + count, filled + count
+            parts.append(_Part(picture, count, last=start == len(boxes)))
+            if filled == size or len(parts) == _MOST_PARTS:
+                yield Lot(crops[:filled], parts)
+                crops, filled, parts = np.empty_like(crops), 0, []
+            if start == len(boxes):
+                break
+    if parts:
+        yield Lot(crops[:filled], parts)
+
+
+def pooled_features(engines: Sequence[Engine], lots: Iterable[Lot[T]]) -> Iterator[tuple[T, list[np.ndarray]]]:
+    """Each picture, in order, with the pooled features of all its regions: float32 [N, 1024] from every engine."""
+    pieces: list[list[np.ndarray]] = [[] for _ in engines]
+    for lot in lots:
+        features = [engine.features(lot.crops) for engine in engines]
+        start = 0
+        for part in lot.parts:
+            for piece, values in zip(pieces, features, strict=True):
+                piece.append(values[start : start + part.count])
+            start += part.count
+            if part.last:
+                yield part.picture, [np.concatenate(piece) for piece in pieces]
+                pieces = [[] for _ in engines]
