@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from inception_rcnn.data.prefetch import prefetch
+from inception_rcnn.data.prefetch import map_ahead, prefetch
 
 
 def test_items_come_in_order():
@@ -45,3 +45,42 @@ def test_a_consumer_that_stops_leaves_no_thread_behind():
     next(ahead)
     ahead.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_mapped_items_come_in_order_whichever_is_done_first(workers):
+    import time
+
+    def work(number):
+        time.sleep(0.02 * (number % 3 == 0))
+        return -number
+
+    assert list(map_ahead(work, range(30), workers, 6)) == [-number for number in range(30)]
+    assert list(map_ahead(work, [], workers, 6)) == []
+
+
+def test_no_more_items_are_mapped_ahead_than_asked():
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    mapped = map_ahead(lambda number: number, items(), 2, 5)
+    assert next(mapped) == 0
+    assert taken == [0, 1, 2, 3, 4]
+    mapped.close()
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def test_what_the_work_raises_comes_after_the_results_before_it():
+    def work(number):
+        if number == 2:
+            raise KeyError("gone")
+        return number
+
+    mapped = map_ahead(work, range(10), 3, 5)
+    assert [next(mapped), next(mapped)] == [0, 1]
+    with pytest.raises(KeyError, match="gone"):
+        next(mapped)

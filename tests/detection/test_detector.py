@@ -148,6 +148,74 @@ def test_an_ensemble_averages_the_probabilities_of_its_members():
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
 
 
+def ensemble_probabilities(both: Model, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, what the first member says of them, what the members say on average."""
+    from inception_rcnn.detection.warp import warp_regions
+
+    detector = Detector(both, device="cpu")
+    boxes = detector.propose(image).boxes
+    each = [engine(warp_regions(image, boxes)) for engine in detector.engines]
+    return boxes, each[0], np.mean(each, axis=0)
+
+
+def test_the_cascade_takes_what_the_first_member_rejects_for_background():
+    both = model(2)
+    image = picture(3, 200, 160)
+    boxes, first, mean = ensemble_probabilities(both, image)
+    both.cascade = float(np.median(1 - first[:, 0]))
+    rejected = 1 - first[:, 0] < both.cascade
+    assert 0 < rejected.sum() < len(boxes)
+    mean[rejected] = [1, 0, 0]
+    options = {"device": "cpu", "score_threshold": 0.01}
+    expected = select_detections(boxes, mean, np.array([58, 7]), score_threshold=0.01, max_detections=100)
+    expected = vote_boxes(expected, boxes, mean, np.array([58, 7]))
+    found = Detector(both, **options)(image)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    without = Detector(both, cascade=False, **options)(image)
+    assert not same(found, without)
+    both.cascade = None
+    assert same(Detector(both, **options)(image), without)
+
+
+def test_the_first_members_alone_are_a_model_of_these():
+    both = model(2)
+    image = picture(3)
+    alone = Detector(Model(both.members[:1], CATEGORIES), device="cpu")(image)
+    assert same(Detector(both, members=1, device="cpu")(image), alone)
+    assert not same(Detector(both, members=2, device="cpu")(image), alone)
+
+
+@pytest.mark.parametrize("members", [0, 3])
+def test_members_that_the_model_does_not_have_are_refused(members):
+    with pytest.raises(ValueError, match="1 to 2"):
+        Detector(model(2), members=members, device="cpu")
+
+
+def test_results_of_an_ensemble_do_not_depend_on_the_pictures_before(tmp_path):
+    both = model(2)
+    both.cascade = 0.6
+    detector = Detector(both, device="cpu", score_threshold=0.1)
+    paths = []
+    for seed, size in enumerate([(120, 90), (150, 100), (60, 60), (200, 120)]):
+        paths.append(tmp_path / f"{seed}.png")
+        Image.fromarray(picture(seed, *size)).save(paths[-1])
+    together = {result.path: result.detections for result in detector.detect_files(paths)}
+    for path, result in zip(paths[::-1], detector.detect_files(paths[::-1]), strict=True):
+        assert same(result.detections, together[path])
+    assert same(detector(picture(1, 150, 100)), together[paths[1]])
+
+
+def test_a_region_that_is_named_twice_counts_once(detector, monkeypatch):
+    image = picture(0)
+    once = detector.propose(image).top(6)
+    twice = Proposals(np.concatenate([once.boxes, once.boxes[::-1]]), np.concatenate([once.scores, once.scores]))
+    monkeypatch.setattr(detector, "propose", lambda image: once)
+    expected = detector(image)
+    monkeypatch.setattr(detector, "propose", lambda image: twice)
+    assert same(detector(image), expected)
+
+
 def test_above_keeps_the_score_itself():
     scores = np.array([0.75, 0.5, 0.25], np.float32)
     found = Detections(np.zeros((3, 4), np.float32), scores, np.array([1, 2, 3]))

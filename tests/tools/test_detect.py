@@ -1,6 +1,11 @@
 """The command `detect`, as a user runs it, on a folder of the files that people have."""
 
 import json
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -183,3 +188,85 @@ def test_the_shipped_model_finds_the_cat_and_the_astronaut(tmp_path):
     assert person["score"] >= 0.5
     assert iou(cat["bbox"], (0, 0, 400, 300)) >= 0.5
     assert iou(person["bbox"], (22, 15, 345, 497)) >= 0.5
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(8):
+        drawing(number).save(folder / f"{number}.png")
+    (folder / "3.png").write_text("no picture")
+    return folder
+
+
+def outputs(out) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.suffix in (".json", ".jpg")
+    }
+
+
+def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
+    whole = run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu")
+    assert whole.exit_code == 3, whole.output
+    command = [sys.executable, "-m", "inception_rcnn.tools.detect", many, "--out", tmp_path / "cut", "--model", model]
+    process = subprocess.Popen([*map(str, command), "--device", "cpu"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    state = tmp_path / "cut" / "run.sqlite"
+    while process.poll() is None and kept(state) < 2:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert 2 <= kept(state) < 9
+    refused = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "--resume" in refused.output
+    changed = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume", "--seed", 1)
+    assert changed.exit_code == 2
+    assert "--seed was 0, is 1" in " ".join(changed.output.replace("│", " ").split())
+    assert not (tmp_path / "cut" / "detections.json").exists()
+    resumed = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume")
+    assert resumed.exit_code == 3, resumed.output
+    assert "were done before" in resumed.output
+    assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
+    again = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume")
+    assert again.exit_code == 3
+    assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
+
+
+def kept(state) -> int:
+    """How many results a run has committed so far."""
+    try:
+        with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT count(*) FROM results").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_done(many, model, tmp_path, monkeypatch):
+    from inception_rcnn.tools import detect
+
+    real, drawn = detect._write_jpeg, []
+
+    def full(file, pixels):
+        if len(drawn) == 3:
+            raise OSError(28, "No space left on device")
+        drawn.append(file)
+        real(file, pixels)
+
+    arguments = (many, "--out", tmp_path / "out", "--model", model, "--device", "cpu")
+    monkeypatch.setattr(detect, "_write_jpeg", full)
+    stopped = run(*arguments)
+    assert stopped.exit_code == 1
+    assert "No space left" in stopped.output
+    assert "4 of 8" in stopped.output  # three drawn, and the one that is no picture
+    monkeypatch.setattr(detect, "_write_jpeg", real)
+    assert run(*arguments, "--resume").exit_code == 3
+    assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+
+
+def test_members_and_cascade_are_options(odd_folder, model, tmp_path):
+    arguments = (odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
+    assert run(*arguments, "--cascade", "off", "--members", 1).exit_code == 0
+    refused = run(*arguments, "--members", 2)
+    assert refused.exit_code == 2
+    assert "members is 2" in refused.output
