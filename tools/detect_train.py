@@ -42,6 +42,14 @@ def detect_train(
         str,
         typer.Option(help="Train this block (inception_5a, inception_4c ...) and those above it; 'none' trains all."),
     ] = "inception_4e",
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Networks that are averaged; the paper's entry has 6. Detection takes that much longer. Repeated with "
+            "more members, the command trains those that are missing.",
+        ),
+    ] = 1,
     iterations: Annotated[
         int, typer.Option(min=1, help="Mini-batches of 32 positive and 96 background windows.")
     ] = 3000,
@@ -84,7 +92,9 @@ def detect_train(
                     tasks[stage] = progress.add_task(stage, total=total, note="")
                 progress.update(tasks[stage], completed=done, note=note)
 
-            model = train_detector(samples, out, init=init, settings=settings, device=device, report=report)
+            model = train_detector(
+                samples, out, init=init, members=members, settings=settings, device=device, report=report
+            )
     except (
         AnnotationError,
         CaffeModelError,

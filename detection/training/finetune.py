@@ -6,6 +6,12 @@ they are needed.
 
 Every step's batch, distortions and dropout are functions of the seed and the step alone, so a run that was interrupted
 and resumed gives the weights of one that was not.
+
+The members of an ensemble start from the same weights and "only differ in sampling methodologies and the randomized
+input image order" (Szegedy et al. 2015, section 7). Here they share the windows kept of each picture and, with frozen
+blocks, the pool, each of its windows mirrored and distorted once, so that frozen blocks run once for all members. A
+member's own seed deals windows into mini-batches and drives dropout, and without frozen blocks mirroring and
+distortion.
 """
 
 import hashlib
@@ -15,23 +21,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
 from ..backbones import Backbone
 from ..engine import CROP_SIZE, computes_bfloat16, resolve_device
 from ..model_files import RegionSettings
+from .checkpoint import Checkpoint
 from .lower_features import lower_features, training_crops
 from .windows import BatchSampler, TrainingError, Windows, draw_pool
 
 CHECKPOINT_EVERY = 200
+_FEATURES = "lower_features_"
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def fine_tune(
     settings: FineTuneSettings,
     folder: Path,
     *,
+    member: int = 1,
     device: str = "auto",
     report_features: Callable[[int, int], None] = lambda done, total: None,
     report_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -80,8 +86,9 @@ def fine_tune(
         dataset: the pictures that `windows` lie in.
         windows: candidates, from `collect_windows`, labels already turned to network outputs.
         regions: how windows are warped.
-        folder: for the checkpoint and the features of frozen blocks. A checkpoint found there is gone on from; the
-            features, which are large, are deleted when the last step is done.
+        folder: for the features of frozen blocks, and in `folder`/member_N the checkpoint. A checkpoint found there is
+            gone on from; the features, which all members share, stay until `discard_features`.
+        member: number of the network in its ensemble, from 1. Members meet windows in orders of their own.
         report_features: called with the number of windows done and in all, while frozen blocks run.
         report_step: called with the number of steps done and the last loss.
 
@@ -97,10 +104,13 @@ def fine_tune(
     frozen = 0 if settings.freeze_below is None else names.index(settings.freeze_below)
     if frozen:
         windows = draw_pool(windows, settings.pool, settings.seed)
-    sampler = BatchSampler(windows.labels, settings.seed, settings.positives, settings.backgrounds)
+    seed = _member_seed(settings.seed, member)
+    sampler = BatchSampler(windows.labels, seed, settings.positives, settings.backgrounds)
     origin = _fingerprint(network, windows, regions)
-    checkpoint = _Checkpoint(folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
-    features_file = folder / f"lower_features_{origin}.npy"
+    checkpoint = Checkpoint(
+        folder / f"member_{member}" / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
+    )
+    features_file = folder / f"{_FEATURES}{origin}.npy"
     if frozen and checkpoint.step() < settings.iterations:
         features = lower_features(
             network,
@@ -129,7 +139,7 @@ def fine_tune(
         rows = sampler(step)
         if frozen:
             return features[rows], windows.labels[rows]
-        return _crops(dataset, windows[rows], regions, [[settings.seed, 4, step, row] for row in range(len(rows))])
+        return _crops(dataset, windows[rows], regions, [[seed, 4, step, row] for row in range(len(rows))])
 
     network.train()
     bfloat16 = computes_bfloat16(device)
@@ -140,7 +150,7 @@ def fine_tune(
             batch, labels = ahead.result()
             if step + 1 < settings.iterations:
                 ahead = reader.submit(inputs, step + 1)
-            torch.manual_seed(_step_seed(settings.seed, step))  # dropout
+            torch.manual_seed(_step_seed(seed, step))  # dropout
             x = torch.from_numpy(batch).to(device)
             if frozen:
                 x = x.float().contiguous(memory_format=torch.channels_last)
@@ -163,13 +173,22 @@ def fine_tune(
                 checkpoint.save(learned, optimiser, step + 1)
             report_step(step + 1, loss.item())
     network.to("cpu").eval()
-    for file in (features_file, features_file.with_suffix(".progress.json")):
-        file.unlink(missing_ok=True)
+
+
+def discard_features(folder: Path) -> None:
+    """Delete what frozen blocks gave: gigabytes that only `fine_tune` needs, which would make them again."""
+    for file in folder.glob(f"{_FEATURES}*"):
+        file.unlink()
+
+
+def _member_seed(seed: int, member: int) -> int:
+    """The seed of a member's sampling, order, distortions and dropout; the first member's is the training's own."""
+    return seed if member == 1 else int(np.random.SeedSequence([seed, 8, member]).generate_state(1)[0])
 
 
 def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings) -> str:
     """Of all that lower features and training start from, the settings apart."""
-    digest = hashlib.sha256(json.dumps(asdict(regions), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([regions.warp_mode, regions.padding]).encode())  # the windows tell the rest
     for array in (windows.images, windows.boxes, windows.labels):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, value in network.state_dict().items():
@@ -196,57 +215,3 @@ def _crops(
         image = read_image(dataset[int(picture)].path)
         crops[rows] = training_crops(image, windows.boxes[rows], regions, [seeds[row] for row in rows])
     return crops, windows.labels
-
-
-class _Checkpoint:
-    """Trained weights and momenta after some step, in one safetensors file that is replaced atomically.
-
-    Args:
-        file: where it is kept.
-        identity: what the run is; a checkpoint of another run is refused, naming what differs.
-    """
-
-    def __init__(self, file: Path, identity: dict[str, Any]):
-        self._file = file
-        self._identity = identity
-
-    def step(self) -> int:
-        """The number of steps done; 0 where there is no checkpoint."""
-        if not self._file.exists():
-            return 0
-        try:
-            with safe_open(self._file, framework="pt") as file:
-                metadata = file.metadata()
-            before, step = json.loads(metadata["run"]), int(metadata["step"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{self._file}: not a checkpoint ({error}); delete it to start anew") from error
-        changed = [name for name, value in self._identity.items() if before.get(name) != value]
-        if changed:
-            difference = ", ".join(f"{name} was {before.get(name)}, is {self._identity[name]}" for name in changed)
-            raise TrainingError(
-                f"{self._file} belongs to another training ({difference}): use the same data and settings, "
-                "another --out folder, or delete the checkpoint to start anew"
-            )
-        return step
-
-    def load(self, learned: nn.Module, optimiser: torch.optim.SGD) -> int:
-        """Restore weights and momenta, if there is a checkpoint, and return the number of steps done."""
-        step = self.step()
-        if step:
-            tensors = load_file(self._file)
-            learned.load_state_dict({name: tensors[f"weight.{name}"] for name in learned.state_dict()})
-            for name, parameter in learned.named_parameters():
-                momentum = tensors[f"momentum.{name}"].to(parameter.device)
-                optimiser.state[parameter]["momentum_buffer"] = momentum
-        return step
-
-    def save(self, learned: nn.Module, optimiser: torch.optim.SGD, step: int) -> None:
-        """Replace the checkpoint."""
-        tensors: dict[str, Tensor] = {}
-        for name, value in learned.state_dict().items():
-            tensors[f"weight.{name}"] = value.cpu().contiguous()
-        for name, parameter in learned.named_parameters():
-            tensors[f"momentum.{name}"] = optimiser.state[parameter]["momentum_buffer"].cpu().contiguous()
-        temporary = self._file.with_suffix(".partial")
-        save_file(tensors, temporary, {"step": str(step), "run": json.dumps(self._identity)})
-        temporary.replace(self._file)

@@ -1,7 +1,9 @@
 """Training a detector on a data set, from pictures to a model folder."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from ...proposals.cache import ProposalCache
 from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
 from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
-from .finetune import FineTuneSettings, fine_tune
+from .finetune import FineTuneSettings, discard_features, fine_tune
 from .windows import TrainingError, Windows, collect_windows
 
 # Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
@@ -50,19 +52,23 @@ def train_detector(
     out: str | Path,
     *,
     init: str = "default",
+    members: int = 1,
     settings: FineTuneSettings | None = None,
     regions: RegionSettings | None = None,
     device: str = "auto",
     report: Report = lambda stage, done, total, note: None,
 ) -> Model:
-    """Fine-tune a network on `dataset` and write the detector to the model folder `out`.
+    """Fine-tune networks on `dataset` and write the detector to the model folder `out`.
 
     The classes are those of the data set that have an object in it. Called again with the same arguments after an
-    interruption it goes on where it was, and gives the same model. Proposals, checkpoint and, while it runs, features
-    of frozen blocks lie in `out`/training, which can be deleted afterwards.
+    interruption it goes on where it was, and gives the same model; called with more members it trains those that are
+    missing. Proposals, a checkpoint of each member and, while it runs, features of frozen blocks lie in `out`/training,
+    which can be deleted afterwards.
 
     Args:
         init: see `initial_network`.
+        members: networks of the ensemble; what they share and where they differ is said in `finetune`. The paper's
+            entry has six.
         settings: the recipe; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
         report: called as the work goes on.
@@ -97,27 +103,39 @@ def train_detector(
     )
     torch.manual_seed(settings.seed)
     with_classes(network, len(categories) + 1)
-    fine_tune(
-        network,
-        dataset,
-        windows,
-        regions,
-        settings,
-        folder,
-        device=device,
-        report_features=lambda done, total: report("frozen blocks", done, total, ""),
-        report_step=lambda step, loss: report("training", step, settings.iterations, f"loss {loss:.3f}"),
-    )
-    with torch.no_grad():
-        network.classifier.bias[0] += BACKGROUND_SHIFT
+
+    def report_step(stage: str, step: int, loss: float) -> None:
+        report(stage, step, settings.iterations, f"loss {loss:.3f}")
+
+    trained = []
+    for number in range(1, members + 1):
+        member = copy.deepcopy(network)
+        stage = "training" if members == 1 else f"training member {number} of {members}"
+        fine_tune(
+            member,
+            dataset,
+            windows,
+            regions,
+            settings,
+            folder,
+            member=number,
+            device=device,
+            report_features=lambda done, total: report("frozen blocks", done, total, ""),
+            report_step=partial(report_step, stage),
+        )
+        with torch.no_grad():
+            member.classifier.bias[0] += BACKGROUND_SHIFT
+        trained.append(member)
+    discard_features(folder)
     card = {
         "data": dataset.name,
         "pictures": len(dataset),
         "objects": {category.name: counts[category.id] for category in categories},
         "init": Path(init).name,
+        "members": members,
         "settings": asdict(settings),
     }
-    model = Model([network], categories, regions, card)
+    model = Model(trained, categories, regions, card)
     save_model(model, out)
     return model
 

@@ -1,5 +1,7 @@
 """The training loop on a data set small enough for a test: four drawn pictures, two classes."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_an
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.detection.googlenet import GoogLeNet
-from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.training import finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, initial_network, train_detector
@@ -49,6 +51,15 @@ def start(tmp_path_factory) -> str:
     return str(folder)
 
 
+def states_of_training(dataset, out, **arguments) -> list[tuple[str, int]]:
+    """Train, and say what was reported: stage and units done."""
+    states: list[tuple[str, int]] = []
+    train_detector(
+        dataset, out, device="cpu", report=lambda stage, done, total, note: states.append((stage, done)), **arguments
+    )
+    return states
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(dataset, start, tmp_path_factory):
     out = tmp_path_factory.mktemp("uninterrupted")
@@ -59,8 +70,8 @@ def uninterrupted(dataset, start, tmp_path_factory):
     return out, model, [note for note in losses if note]
 
 
-def weights(folder):
-    return load_file(folder / "member_1.safetensors")
+def weights(folder, member=1):
+    return load_file(folder / f"member_{member}.safetensors")
 
 
 def same_weights(a, b) -> bool:
@@ -87,15 +98,15 @@ def test_only_blocks_from_the_named_one_on_are_trained(uninterrupted, start):
 
 def test_the_background_is_as_likely_as_in_pictures_not_as_in_mini_batches(uninterrupted):
     out, model, _ = uninterrupted
-    trained = load_file(out / "training" / "checkpoint.safetensors")["weight.classifier.bias"]
+    trained = load_file(out / "training" / "member_1" / "checkpoint.safetensors")["weight.classifier.bias"]
     moved = (model.members[0].classifier.bias.detach() - trained).tolist()
     assert moved == pytest.approx([BACKGROUND_SHIFT, 0, 0], abs=1e-6)
 
 
 def test_large_features_are_cleaned_up_and_the_checkpoint_kept(uninterrupted):
-    left = {file.name.split("-")[0] for file in (uninterrupted[0] / "training").iterdir()}
-    assert "checkpoint.safetensors" in left
-    assert not [name for name in left if name.startswith("lower_features")]
+    training = uninterrupted[0] / "training"
+    assert (training / "member_1" / "checkpoint.safetensors").is_file()
+    assert not list(training.glob("lower_features*"))
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_does_not(dataset, start, uninterrupted, tmp_path):
@@ -155,6 +166,38 @@ def test_a_finished_training_is_not_repeated(dataset, start, uninterrupted):
     )
     assert set(steps) == {"proposals"}
     assert same_weights(weights(uninterrupted[0]), before)
+
+
+@pytest.fixture(scope="module")
+def ensemble(dataset, start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ensemble")
+    return out, states_of_training(dataset, out, init=start, settings=SETTINGS, members=2)
+
+
+def test_members_share_frozen_blocks_and_start_and_differ_in_what_they_learned(ensemble, uninterrupted):
+    out, states = ensemble
+    assert [stage for stage, _ in states].count("frozen blocks") == len(
+        {state for state in states if "frozen" in state[0]}
+    )
+    assert not same_weights(weights(out, 1), weights(out, 2))
+    assert same_weights(weights(out, 1), weights(uninterrupted[0]))
+    frozen = [name for name in weights(out) if name.startswith("trunk") and "inception_5b" not in name]
+    assert all(torch.equal(weights(out, 1)[name], weights(out, 2)[name]) for name in frozen)
+
+
+def test_an_ensemble_is_one_model_folder_whose_card_says_so(ensemble):
+    model = load_model(ensemble[0])
+    assert len(model.members) == 2
+    assert model.card["members"] == 2
+
+
+def test_members_that_are_there_are_not_trained_again(dataset, start, uninterrupted, ensemble, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    added = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS, members=2)
+    assert {stage for stage, _ in added} == {"proposals", "frozen blocks", "training member 2 of 2"}
+    assert same_weights(weights(tmp_path, 2), weights(ensemble[0], 2))
+    again = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS, members=2)
+    assert {stage for stage, _ in again} == {"proposals"}
 
 
 def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
