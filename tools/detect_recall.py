@@ -18,9 +18,11 @@ from rich.table import Table
 
 from ..data.annotation import AnnotationError
 from ..data.categories import CategoryError, read_categories
+from ..data.coco import CocoError
 from ..data.dataset import Dataset, Sample
-from ..data.ilsvrc import LayoutError, open_dataset
+from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError, read_image
+from ..data.layouts import open_dataset
 from ..proposals.files import ProposalFileError, read_proposals
 from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
@@ -45,8 +47,13 @@ class Matching(str, Enum):
     "(exit code 0: all pictures read; 3: some could not be, their objects count as not found; 2: wrong usage)"
 )
 def detect_recall(
-    root: Annotated[Path, typer.Option(help="Root of an annotated data set in the ILSVRC DET layout.")],
-    split: Annotated[str, typer.Option(help="Image list to measure on, ImageSets/DET/SPLIT.txt.")] = "val",
+    root: Annotated[
+        Path,
+        typer.Option(
+            help="Annotated data set: a folder in the ILSVRC DET, VOC or COCO layout, or a COCO annotation file."
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="List of pictures to measure on; by default val.")] = None,
     proposals: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +74,11 @@ def detect_recall(
         typer.Option(help="one-to-one: a proposal covers one object (Hosang et al.); best: any number (R-CNN)."),
     ] = Matching.one_to_one,
     classes: Annotated[
-        Path | None, typer.Option(help="Your own class list, a name a line; the 200 DET classes if left out.")
+        Path | None,
+        typer.Option(
+            help="Your own class list, a name a line. If left out, the 200 DET classes in the ILSVRC layout, else the "
+            "data set's."
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure here.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the curves here, as PNG.")] = None,
@@ -80,8 +91,8 @@ def detect_recall(
     Recall at IoU 0.5 to 0.9, average recall (AR) and average best overlap (MABO), by number of proposals and by size.
     """
     try:
-        dataset = open_dataset(root, split, read_categories(classes) if classes else None)
-    except (LayoutError, CategoryError) as error:
+        dataset = open_dataset(root, split, read_categories(classes) if classes else None, ("val",))
+    except (AnnotationError, CategoryError, CocoError, LayoutError) as error:
         raise typer.BadParameter(str(error)) from error
     named = [_named_file(text) for text in proposals or []]
     searches = [_named_search(text) for text in method or ([] if named else ["selective search="])]

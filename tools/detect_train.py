@@ -13,8 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..data.annotation import AnnotationError
 from ..data.categories import CategoryError, read_categories
-from ..data.ilsvrc import LayoutError, open_dataset
+from ..data.coco import CocoError
+from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
+from ..data.layouts import open_dataset
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -25,11 +27,23 @@ console = Console(stderr=True)
     "[bold]detect photos/ --model my-model/[/bold]. Interrupted, the same command goes on where it was."
 )
 def detect_train(
-    dataset: Annotated[Path, typer.Argument(help="Root of a data set in the ILSVRC DET layout.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="Data set: a folder in the ILSVRC DET, VOC or COCO layout, a folder of pictures with VOC's XML files, "
+            "or a COCO annotation file."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
-    split: Annotated[str, typer.Option(help="Image list to train on, ImageSets/DET/SPLIT.txt.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="List of pictures to train on; by default train, or trainval.")
+    ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="Your own class list, a name a line; the 200 DET classes if left out.")
+        Path | None,
+        typer.Option(
+            help="Your own class list, a name a line. If left out, the 200 DET classes in the ILSVRC layout, else the "
+            "data set's."
+        ),
     ] = None,
     init: Annotated[
         str,
@@ -60,7 +74,7 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
-    """Train a detector on a data set in the ILSVRC DET layout, by fine-tuning a pretrained network."""
+    """Train a detector on annotated pictures, by fine-tuning a pretrained network."""
     from ..detection.caffemodel import CaffeModelError
     from ..detection.engine import EngineError
     from ..detection.model_files import ModelError
@@ -99,6 +113,7 @@ def detect_train(
         AnnotationError,
         CaffeModelError,
         CategoryError,
+        CocoError,
         EngineError,
         ImageError,
         LayoutError,
