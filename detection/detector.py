@@ -83,10 +83,12 @@ class FileResult:
 
 @dataclass(eq=False)
 class _Picture:
-    """A picture on its way: distinct boxes [N, 4], then what the networks say of them, [N, 1 + classes]."""
+    """A picture on its way: distinct boxes [N, 4], then the first member's pooled features of them, [N, D], kept where a
+    regressor wants them, and what the networks say, [N, 1 + classes]."""
 
     item: FileResult
     boxes: np.ndarray
+    features: np.ndarray | None = None
     probabilities: np.ndarray | None = None
 
 
@@ -105,7 +107,7 @@ def select_detections(
     `nms_threshold`. A region can be detected as several classes.
 
     Args:
-        boxes: float32 [N, 4].
+        boxes: float32 [N, 4], or [N, classes, 4] where each class has its own (`BoxRegressor.regress`).
         probabilities: float32 [N, 1 + classes], column 0 the background.
         ids: int64 [classes], the label of each class.
         score_threshold: least score of a detection.
@@ -116,10 +118,11 @@ def select_detections(
     """
     regions, classes = np.nonzero(probabilities[:, 1:] >= score_threshold)
     scores = probabilities[regions, classes + 1]
+    candidates = boxes[regions] if boxes.ndim == 2 else boxes[regions, classes]
     keep = batched_nms(
-        torch.from_numpy(boxes[regions]), torch.from_numpy(scores), torch.from_numpy(classes), nms_threshold
+        torch.from_numpy(candidates), torch.from_numpy(scores), torch.from_numpy(classes), nms_threshold
     ).numpy()[:max_detections]
-    return Detections(boxes[regions[keep]], scores[keep], ids[classes[keep]])
+    return Detections(candidates[keep], scores[keep], ids[classes[keep]])
 
 
 def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, ids: np.ndarray) -> Detections:
@@ -138,9 +141,11 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
     voted = found.boxes.copy()
     for label in np.unique(found.labels):
         chosen = np.flatnonzero(found.labels == label)
-        weights = probabilities[:, 1 + np.flatnonzero(ids == label)[0]].astype(np.float64)  # no mean leaves the picture
-        votes = (iou(found.boxes[chosen], boxes) >= VOTE_IOU) * weights
-        voted[chosen] = votes @ boxes / votes.sum(axis=1, keepdims=True)
+        column = np.flatnonzero(ids == label)[0]
+        weights = probabilities[:, 1 + column].astype(np.float64)  # no mean leaves the picture
+        voters = boxes if boxes.ndim == 2 else boxes[:, column]
+        votes = (iou(found.boxes[chosen], voters) >= VOTE_IOU) * weights
+        voted[chosen] = votes @ voters / votes.sum(axis=1, keepdims=True)
     return replace(found, boxes=voted)
 
 
@@ -160,6 +165,7 @@ class Detector:
         members: how many networks of the ensemble to use, the first ones; None for all.
         cascade: regions that the first member is sure are background are not shown to the others, where the model
             says from which probability on it is (`Model.cascade`). Off, every member looks at every region.
+        box_regression: move boxes as the model's box regression says, where it has one.
 
     Attributes:
         categories: the classes it knows.
@@ -176,6 +182,7 @@ class Detector:
         seed: int = 0,
         members: int | None = None,
         cascade: bool = True,
+        box_regression: bool = True,
     ):
         if members is not None and not 1 <= members <= len(model.members):
             raise ValueError(f"members is {members}, expected 1 to {len(model.members)}, the networks of this model")
@@ -192,6 +199,7 @@ class Detector:
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._readers = 1 if self.engines[0].device == "cpu" else os.cpu_count() or 1
+        self._regressor = model.regressor if box_regression else None
         self._ids = np.array([category.id for category in model.categories], np.int64)
 
     @classmethod
@@ -205,6 +213,7 @@ class Detector:
         seed: int = 0,
         members: int | None = None,
         cascade: bool = True,
+        box_regression: bool = True,
     ) -> "Detector":
         """A detector from a model folder, or the shipped model by its name, "default".
 
@@ -219,6 +228,7 @@ class Detector:
             seed=seed,
             members=members,
             cascade=cascade,
+            box_regression=box_regression,
         )
 
     def propose(self, image: np.ndarray, threads: int | None = None) -> Proposals:
@@ -297,6 +307,8 @@ class Detector:
         """What the first member says of all regions."""
         for picture, (features,) in pictures:
             picture.probabilities = self.engines[0].classify(features)
+            if self._regressor is not None:
+                picture.features = features
             yield picture
 
     def _averaged(self, pictures: Iterable[_Picture], size: int) -> Iterator[_Picture]:
@@ -321,14 +333,19 @@ class Detector:
         if picture.item.image is None:
             return picture.item
         assert picture.probabilities is not None
+        boxes = picture.boxes
+        if self._regressor is not None:
+            assert picture.features is not None
+            height, width = picture.item.image.shape[:2]
+            boxes = self._regressor.regress(boxes, picture.probabilities, picture.features, width, height)
         found = select_detections(
-            picture.boxes,
+            boxes,
             picture.probabilities,
             self._ids,
             score_threshold=self.score_threshold,
             max_detections=self.max_detections,
         )
-        return replace(picture.item, detections=vote_boxes(found, picture.boxes, picture.probabilities, self._ids))
+        return replace(picture.item, detections=vote_boxes(found, boxes, picture.probabilities, self._ids))
 
 
 def _same(picture: _Picture) -> _Picture:

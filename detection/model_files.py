@@ -5,6 +5,7 @@ A model folder holds
     model.json              format version, class list, network, region settings, card (data, figures)
     member_1.safetensors    the weights of each member of the ensemble, float16
     member_2.safetensors    ...
+    box_regression.safetensors   the box regression fitted to member 1, float16, where the model has one
 
 Neither format can carry code: loading a model from anybody is as safe as reading a picture.
 """
@@ -25,10 +26,12 @@ from ..data.categories import Category
 from .backbones import Backbone, TorchvisionGoogLeNet
 from .caffemodel import read_caffemodel
 from .googlenet import GoogLeNet
+from .regression import BoxRegressor
 from .warp import WarpMode
 
 FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
+_REGRESSION = "box_regression.safetensors"
 
 _CAFFE_LAYERS = {
     "1x1": "conv1x1",
@@ -79,6 +82,7 @@ class Model:
         card: what it was trained on and what it scored, for people.
         cascade: regions that the first member gives less than this probability of being an object, of whatever class,
             are background; the other members need not look at them. None: they look at all.
+        regressor: moves regions to where objects are, from the first member's features; None for none.
     """
 
     members: list[Backbone]
@@ -86,6 +90,7 @@ class Model:
     regions: RegionSettings = field(default_factory=RegionSettings)
     card: dict[str, Any] = field(default_factory=dict)
     cascade: float | None = None
+    regressor: BoxRegressor | None = None
 
 
 def _architecture(network: nn.Module) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [folder / "model.json", *folder.glob("member_*.safetensors")]:
+    for stale in [folder / "model.json", folder / _REGRESSION, *folder.glob("member_*.safetensors")]:
         stale.unlink(missing_ok=True)
     for number, member in enumerate(model.members, 1):
         tensors = {
@@ -110,10 +115,13 @@ def save_model(model: Model, folder: str | Path) -> None:
             if not name.startswith("auxiliary.")
         }
         save_file(tensors, folder / f"member_{number}.safetensors")
+    if model.regressor is not None:
+        model.regressor.save(folder / _REGRESSION)
     document = {
         "format": FORMAT,
         "network": _architecture(model.members[0]),
         "members": len(model.members),
+        "box_regression": model.regressor is not None,
         "regions": asdict(model.regions),
         "cascade": model.cascade,
         "categories": [asdict(category) for category in model.categories],
@@ -172,11 +180,14 @@ def load_model(name_or_folder: str | Path) -> Model:
             _load_member(folder / f"member_{number}.safetensors", name, network, len(categories) + 1)
             for number in range(1, document["members"] + 1)
         ]
+        regressor = (
+            _load_regressor(folder / _REGRESSION, members, len(categories)) if document.get("box_regression") else None
+        )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
     if not members:
         raise ModelError(f"{file}: the model has no members")
-    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"))
+    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"), regressor)
 
 
 def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
@@ -195,6 +206,19 @@ def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: in
         raise ModelError(f"{file.parent / 'model.json'}: unknown network {name!r}")
     _load_weights(member, tensors, file)
     return member.eval()
+
+
+def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxRegressor:
+    try:
+        regressor = BoxRegressor.load(file)
+    except FileNotFoundError:
+        raise ModelError(f"{file}: missing, though model.json names it") from None
+    except (SafetensorError, KeyError) as error:
+        raise ModelError(f"{file}: damaged safetensors file ({error})") from None
+    wanted = (classes, 1 + members[0].out_channels, 4)
+    if regressor.weights.shape != wanted:
+        raise ModelError(f"{file}: weights have shape {list(regressor.weights.shape)}, the model wants {list(wanted)}")
+    return regressor
 
 
 def _load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

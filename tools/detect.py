@@ -88,6 +88,9 @@ def detect(
     proposals_file: Annotated[
         Path | None, typer.Option(help="Use the boxes of this file, made by detect-propose, as regions.")
     ] = None,
+    box_regression: Annotated[
+        bool, typer.Option(help="Move boxes as the model learned to, where it has a box regression.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the ranking of proposals.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
     pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
@@ -130,8 +133,12 @@ def detect(
                 score_threshold=kept_score,
                 max_detections=max_detections,
                 seed=seed,
+<<<<<<< HEAD
                 members=members,
                 cascade=cascade is Switch.on,
+=======
+                box_regression=box_regression,
+>>>>>>> 24cec16 (Box regression: R-CNN's targets on pooled features, fitted at the end of training, kept in the model folder)
             )
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),

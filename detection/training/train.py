@@ -14,6 +14,7 @@ from ...proposals.cache import ProposalCache
 from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
 from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
+from .box_regression import train_box_regressor
 from .finetune import FineTuneSettings, discard_features, fine_tune
 from .windows import TrainingError, Windows, collect_windows
 
@@ -127,6 +128,17 @@ def train_detector(
             member.classifier.bias[0] += BACKGROUND_SHIFT
         trained.append(member)
     discard_features(folder)
+    regressor = train_box_regressor(
+        trained[0],
+        dataset,
+        windows,
+        regions,
+        len(categories),
+        folder,
+        seed=settings.seed,
+        device=device,
+        report=lambda done, total: report("box regression", done, total, ""),
+    )
     card = {
         "data": dataset.name,
         "pictures": len(dataset),
@@ -135,7 +147,7 @@ def train_detector(
         "members": members,
         "settings": asdict(settings),
     }
-    model = Model(trained, categories, regions, card)
+    model = Model(trained, categories, regions, card, regressor)
     save_model(model, out)
     return model
 

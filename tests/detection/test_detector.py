@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,11 @@ import torch
 from PIL import Image
 
 from inception_rcnn import Detector, GoogLeNet
-from inception_rcnn.data.boxes import iou
+from inception_rcnn.data.boxes import area, iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.detector import NMS_THRESHOLD, Detections, select_detections, vote_boxes
 from inception_rcnn.detection.model_files import Model
+from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.proposals.files import ProposalWriter, read_proposals
 from inception_rcnn.proposals.proposals import Proposals
 
@@ -214,6 +216,31 @@ def test_a_region_that_is_named_twice_counts_once(detector, monkeypatch):
     expected = detector(image)
     monkeypatch.setattr(detector, "propose", lambda image: twice)
     assert same(detector(image), expected)
+def test_boxes_that_a_class_has_of_its_own_are_suppressed_and_voted_on_in_that_class():
+    shared = np.array([[0, 0, 10, 10], [0, 0, 10, 12]], np.float32)
+    own = np.stack([shared, shared + 30], axis=1)  # [regions, classes, 4]; the second class sees all moved by 30
+    probabilities = np.array([[0.1, 0.6, 0.3], [0.1, 0.5, 0.4]], np.float32)
+    ids = np.array([58, 7])
+    found = select_detections(own, probabilities, ids, score_threshold=0.01, max_detections=9)
+    assert found.labels.tolist() == [58, 7]
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 40, 42]]
+    voted = vote_boxes(found, own, probabilities, ids).boxes
+    np.testing.assert_allclose(voted[0], [0, 0, 10, (0.6 * 10 + 0.5 * 12) / 1.1], rtol=1e-6)
+    np.testing.assert_allclose(voted[1], [30, 30, 40, 30 + (0.3 * 10 + 0.4 * 12) / 0.7], rtol=1e-6)
+
+
+def regressed(weights: np.ndarray, **settings) -> Detector:
+    return Detector(replace(model(), regressor=BoxRegressor(weights)), device="cpu", score_threshold=0.2, **settings)
+
+
+def test_a_regression_that_moves_nothing_changes_nothing_and_one_that_moves_does_unless_it_is_off(detector):
+    weights = np.zeros((2, 1025, 4), np.float32)
+    plain = detector(picture(0))
+    np.testing.assert_allclose(regressed(weights)(picture(0)).boxes, plain.boxes, atol=1e-3)
+    weights[:, 0, 2:] = -0.4  # every box shrinks
+    shrunk = regressed(weights)(picture(0))
+    assert np.median(area(shrunk.boxes)) < 0.7 * np.median(area(plain.boxes))
+    assert same(plain, regressed(weights, box_regression=False)(picture(0)))
 
 
 def test_above_keeps_the_score_itself():

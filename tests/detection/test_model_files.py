@@ -18,6 +18,7 @@ from inception_rcnn.detection.model_files import (
     load_model,
     save_model,
 )
+from inception_rcnn.detection.regression import BoxRegressor
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "zèbre", "zèbre"))
 
@@ -109,6 +110,41 @@ def test_a_broken_description_is_named(folder, text):
     (folder / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"model\.json"):
         load_model(folder)
+
+
+def with_regression(classes: int) -> Model:
+    torch.manual_seed(0)
+    weights = np.random.default_rng(0).normal(size=(classes, 1025, 4)).astype(np.float32)
+    return Model([GoogLeNet(3, auxiliary=False).eval()], CATEGORIES, regressor=BoxRegressor(weights))
+
+
+def test_a_box_regression_is_kept_to_float16_and_none_stays_none(model, tmp_path):
+    regressed = with_regression(2)
+    save_model(regressed, tmp_path)
+    loaded = load_model(tmp_path).regressor
+    np.testing.assert_array_equal(loaded.weights, regressed.regressor.weights.astype(np.float16))
+    save_model(Model(regressed.members, CATEGORIES), tmp_path)
+    assert load_model(tmp_path).regressor is None
+    assert not (tmp_path / "box_regression.safetensors").exists()
+
+
+def test_a_model_folder_from_before_there_was_box_regression_has_none(folder):
+    document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    del document["box_regression"]
+    (folder / "model.json").write_text(json.dumps(document))
+    assert load_model(folder).regressor is None
+
+
+def test_a_box_regression_that_is_missing_damaged_or_of_other_classes_is_named(tmp_path):
+    save_model(with_regression(3), tmp_path)
+    with pytest.raises(ModelError, match=r"box_regression.* shape \[3, 1025, 4\], the model wants \[2"):
+        load_model(tmp_path)
+    (tmp_path / "box_regression.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match=r"box_regression\.safetensors: damaged"):
+        load_model(tmp_path)
+    (tmp_path / "box_regression.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"box_regression\.safetensors: missing"):
+        load_model(tmp_path)
 
 
 # The public BVLC weights

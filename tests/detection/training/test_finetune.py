@@ -88,6 +88,13 @@ def test_training_writes_a_model_that_detects(uninterrupted, dataset):
     assert set(found.labels) <= {category.id for category in model.categories}
 
 
+def test_the_model_has_a_box_regression_for_its_classes(uninterrupted):
+    out, model, _ = uninterrupted
+    loaded = load_model(out).regressor
+    assert loaded.weights.shape == (2, 1025, 4)
+    np.testing.assert_array_equal(loaded.weights, model.regressor.weights)
+
+
 def test_only_blocks_from_the_named_one_on_are_trained(uninterrupted, start):
     before, after = load_file(f"{start}/member_1.safetensors"), weights(uninterrupted[0])
     changed = {

@@ -1,0 +1,144 @@
+"""Class-specific box regression: from what the network sees in a region, where the object's box is.
+
+R-CNN's (Girshick et al., CVPR 2014, appendix C), with pooled features of GoogLeNet in place of AlexNet's pool5. The
+paper's entry went without it "due to lack of time" (Szegedy et al. 2015, section 8).
+
+For every class R-CNN fits a ridge regression of its own, which few samples make worse than none. Here one regression is
+fitted on the samples of all classes, and each class then fits what that one leaves: with many samples this comes to a
+regression of its own, with few to the common one, with a class never seen to the common one exactly.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ..data.boxes import clip
+
+# Regression learns from regions that lie near an object (R-CNN, appendix C); the line from those far off is another.
+NEAR_IOU = 0.6
+# Ridge penalties, in units of the number of samples that weigh as much; features are scaled to variance 1.
+COMMON_PENALTY = 100.0
+CLASS_PENALTY = 1000.0
+# Classes less probable than this are not shown, and their weight in a vote is next to nothing.
+LEAST_PROBABILITY = 0.01
+# No region is moved by more than half its size, or its sides' logarithm by more than this: regions of NEAR_IOU never
+# need more, and a linear map knows nothing beyond what it was fitted on.
+_LIMIT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class BoxRegressor:
+    """A linear map from pooled features to moved boxes, for each class.
+
+    Attributes:
+        weights: float32 [classes, 1 + D, 4], row 0 the intercept; class c belongs to the network's output c + 1.
+    """
+
+    weights: np.ndarray
+
+    def save(self, file: Path) -> None:
+        """Write the weights, rounded to float16."""
+        save_file({"weights": self.weights.astype(np.float16)}, file)
+
+    @classmethod
+    def load(cls, file: Path) -> "BoxRegressor":
+        """What `save` wrote.
+
+        Raises:
+            FileNotFoundError, SafetensorError, KeyError: it is not there, damaged, or another file.
+        """
+        return cls(load_file(file)["weights"].astype(np.float32))
+
+    def deltas(self, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """How regions are to be moved, in `box_deltas`' terms.
+
+        Args:
+            features: float32 [N, D], pooled features of the first member of the ensemble.
+            classes: int64 [N], for which class each region is meant, from 0.
+
+        Returns:
+            float32 [N, 4], within -0.5..0.5.
+        """
+        moved = np.empty((len(classes), 4), np.float32)
+        for number in np.unique(classes):
+            rows = np.flatnonzero(classes == number)
+            moved[rows] = self.weights[number, 0] + features[rows] @ self.weights[number, 1:]
+        return np.clip(moved, -_LIMIT, _LIMIT)
+
+    def regress(
+        self, boxes: np.ndarray, probabilities: np.ndarray, features: np.ndarray, width: int, height: int
+    ) -> np.ndarray:
+        """The box of each region as each class would have it.
+
+        Only where a class has at least `LEAST_PROBABILITY`; elsewhere the region stays as it is.
+
+        Args:
+            boxes: float32 [N, 4].
+            probabilities: float32 [N, 1 + classes], column 0 the background.
+            features: float32 [N, D], as for `deltas`.
+            width, height: of the picture; boxes are clipped to it.
+
+        Returns:
+            float32 [N, classes, 4].
+        """
+        regions, classes = np.nonzero(probabilities[:, 1:] >= LEAST_PROBABILITY)
+        moved = clip(move_boxes(boxes[regions], self.deltas(features[regions], classes)), width, height)
+        stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # nothing of it is left in the picture
+        by_class = np.repeat(boxes[:, None], len(self.weights), axis=1)
+        by_class[regions, classes] = np.where(stays[:, None], boxes[regions], moved)
+        return by_class
+
+
+def box_deltas(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """What takes regions to objects (R-CNN, equations 6 to 9); the inverse of `move_boxes`.
+
+    Args:
+        boxes, objects: float32 [N, 4], of positive area.
+
+    Returns:
+        float32 [N, 4]: the shift of the centre in widths and heights of the region, and the logarithm of the growth of
+        width and height.
+    """
+    sizes, object_sizes = boxes[:, 2:] - boxes[:, :2], objects[:, 2:] - objects[:, :2]
+    shifts = (objects[:, :2] + objects[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2
+    return np.concatenate([shifts / sizes, np.log(object_sizes / sizes)], axis=1)
+
+
+def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """Regions moved (R-CNN, equations 1 to 4): boxes [N, 4] and deltas [N, 4] -> float32 [N, 4]."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + deltas[:, :2] * sizes
+    half = sizes * np.exp(deltas[:, 2:]) / 2
+    return np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
+
+
+def fit_box_regressor(
+    features: np.ndarray, boxes: np.ndarray, objects: np.ndarray, labels: np.ndarray, classes: int
+) -> BoxRegressor:
+    """Least squares with a ridge, first over all classes, then for each on what is left.
+
+    Args:
+        features: float32 [N, D], pooled features of regions, N >= 1.
+        boxes: float32 [N, 4], the regions.
+        objects: float32 [N, 4], the object that each overlaps most, by `NEAR_IOU` or more.
+        labels: int64 [N], its class, from 0.
+        classes: number of classes; those without a sample get the common regression.
+    """
+    targets = box_deltas(boxes, objects).astype(np.float64)
+    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-3
+    inputs = np.concatenate([np.ones((len(features), 1)), (features - mean) / scale], axis=1)  # [N, 1 + D]
+    common = _ridge(inputs, targets, COMMON_PENALTY)
+    left = targets - inputs @ common
+    weights = np.repeat(common[None], classes, axis=0)  # [classes, 1 + D, 4]
+    for label in np.unique(labels):
+        rows = labels == label
+        weights[label] += _ridge(inputs[rows], left[rows], CLASS_PENALTY)
+    weights[:, 1:] /= scale[:, None]
+    weights[:, 0] -= mean @ weights[:, 1:]
+    return BoxRegressor(weights.astype(np.float32))
+
+
+def _ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
+    return np.linalg.solve(inputs.T @ inputs + penalty * np.eye(inputs.shape[1]), inputs.T @ targets)

@@ -1,0 +1,106 @@
+import math
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data.boxes import iou
+from inception_rcnn.detection.regression import BoxRegressor, box_deltas, fit_box_regressor, move_boxes
+
+
+def random_boxes(rng, count) -> np.ndarray:
+    corner = rng.uniform(0, 60, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(5, 60, (count, 2))], axis=1).astype(np.float32)
+
+
+def test_deltas_are_those_of_the_paper():
+    px, py, pw, ph = 30, 40, 20, 10  # centre and size, as R-CNN writes them
+    gx, gy, gw, gh = 35, 38, 40, 5
+    (got,) = box_deltas(np.array([[20, 35, 40, 45]], np.float32), np.array([[15, 35.5, 55, 40.5]], np.float32))
+    expected = [(gx - px) / pw, (gy - py) / ph, math.log(gw / pw), math.log(gh / ph)]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_moving_by_the_deltas_to_an_object_gives_the_object():
+    rng = np.random.default_rng(0)
+    boxes, objects = random_boxes(rng, 200), random_boxes(rng, 200)
+    np.testing.assert_allclose(move_boxes(boxes, box_deltas(boxes, objects)), objects, atol=1e-3)
+    np.testing.assert_allclose(move_boxes(boxes, np.zeros((200, 4))), boxes, atol=1e-5)
+    assert move_boxes(boxes[:0], np.zeros((0, 4))).shape == (0, 4)
+
+
+def planted(rng, count, weights):
+    """Features that say where the object is: by `weights` [D, 4], with little noise."""
+    features = rng.normal(size=(count, len(weights))).astype(np.float32)
+    boxes = random_boxes(rng, count)
+    deltas = features @ weights + 0.05 + rng.normal(size=(count, 4)) * 0.01
+    return features, boxes, move_boxes(boxes, deltas)
+
+
+def mean_overlap(boxes, objects) -> float:
+    return float(np.diag(iou(boxes, objects)).mean())
+
+
+def test_a_class_with_many_samples_learns_its_own_map_and_one_with_none_the_common_one():
+    rng = np.random.default_rng(1)
+    maps = rng.normal(size=(2, 8, 4)) * 0.05
+    parts = [planted(rng, 4000, one) for one in maps]
+    labels = np.repeat([0, 1], 4000)
+    regressor = fit_box_regressor(*(np.concatenate(part) for part in zip(*parts, strict=True)), labels, classes=3)
+    for label, one in enumerate(maps):
+        features, boxes, objects = planted(rng, 500, one)
+
+        def overlap(as_class, features=features, boxes=boxes, objects=objects):
+            return mean_overlap(move_boxes(boxes, regressor.deltas(features, np.full(500, as_class))), objects)
+
+        assert overlap(label) > 0.9
+        assert overlap(label) > overlap(2) + 0.02
+        assert overlap(label) > overlap(1 - label) + 0.05
+        assert overlap(label) > mean_overlap(boxes, objects) + 0.1
+    np.testing.assert_allclose(regressor.weights[2], regressor.weights[:2].mean(axis=0), atol=0.02)
+
+
+def test_one_sample_is_enough_and_hardly_moves_its_class_from_the_common_map():
+    rng = np.random.default_rng(2)
+    features, boxes, objects = planted(rng, 1001, rng.normal(size=(8, 4)) * 0.05)
+    labels = np.array([0] * 1000 + [1])
+    common = fit_box_regressor(features[:1000], boxes[:1000], objects[:1000], labels[:1000], classes=1)
+    regressor = fit_box_regressor(features, boxes, objects, labels, classes=2)
+    np.testing.assert_allclose(regressor.weights[1], common.weights[0], atol=0.01)
+
+
+def test_features_that_never_vary_do_no_harm():
+    rng = np.random.default_rng(3)
+    features, boxes, objects = planted(rng, 300, rng.normal(size=(8, 4)) * 0.05)
+    features[:, 3] = 0
+    regressor = fit_box_regressor(features, boxes, objects, np.zeros(300, np.int64), classes=1)
+    assert np.isfinite(regressor.weights).all()
+    assert (regressor.weights[0, 4] == 0).all()
+
+
+def test_regions_are_moved_for_each_class_that_is_probable_and_stay_in_the_picture():
+    weights = np.zeros((2, 3, 4), np.float32)
+    weights[0, 0] = [0.2, 0, 0, 0]  # class 0 moves every region to the right by a fifth
+    weights[1, 1] = [0, 0, 0.3, 0]  # class 1 widens by the first feature
+    boxes = np.array([[10, 10, 20, 30], [85, 10, 95, 30], [10, 10, 20, 30]], np.float32)
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.99, 0.009, 0.001]], np.float32)
+    features = np.array([[1, 0], [0, 0], [1, 0]], np.float32)
+    moved = BoxRegressor(weights).regress(boxes, probabilities, features, width=96, height=100)
+    half = 5 * math.exp(0.3)
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose(moved[0], [[12, 10, 22, 30], [15 - half, 10, 15 + half, 30]], rtol=1e-6)
+    np.testing.assert_allclose(moved[1], [[87, 10, 96, 30], boxes[1]], rtol=1e-6)
+    np.testing.assert_array_equal(moved[2], boxes[[2, 2]])
+
+
+def test_a_region_that_would_leave_the_picture_stays():
+    weights = np.zeros((1, 2, 4), np.float32)
+    weights[0, 0] = [9, 0, 0, 0]
+    boxes = np.array([[96, 0, 100, 50]], np.float32)
+    moved = BoxRegressor(weights).regress(boxes, np.array([[0, 1]], np.float32), np.zeros((1, 1), np.float32), 98, 50)
+    np.testing.assert_array_equal(moved[0], boxes)
+
+
+@pytest.mark.parametrize("value", [1e6, -1e6])
+def test_moves_are_bounded(value):
+    regressor = BoxRegressor(np.full((1, 2, 4), value, np.float32))
+    assert np.abs(regressor.deltas(np.ones((5, 1), np.float32), np.zeros(5, np.int64))).max() == 0.5

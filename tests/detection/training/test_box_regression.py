@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+
+from inception_rcnn.data.boxes import iou
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.detection.training import box_regression
+from inception_rcnn.detection.training.box_regression import near_windows
+from inception_rcnn.detection.training.windows import Windows
+
+
+def scene(count: int):
+    """A data set of pictures with two objects, and windows around them."""
+    objects = np.array([[10, 10, 50, 50], [60, 60, 90, 100]], np.float32)
+    samples = [
+        Sample(str(n), n + 1, Path(f"{n}.jpg"), objects, np.array([1, 2]), np.zeros(2, bool)) for n in range(count)
+    ]
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([objects, *(objects + rng.normal(size=(2, 4)) * 8 for _ in range(20))] * count)
+    labels = np.tile([1, 2], 21 * count)
+    labels[4::10] = 0
+    images = np.repeat(np.arange(count, dtype=np.int32), 42)
+    return Dataset("two", [Category(1, "a", "a"), Category(2, "b", "b")], samples, lambda s: s), Windows(
+        images, boxes.astype(np.float32), labels
+    )
+
+
+def test_regression_learns_from_windows_near_an_object_and_from_all_of_them():
+    dataset, windows = scene(3)
+    near, objects = near_windows(dataset, windows, seed=0)
+    overlaps = np.diag(iou(near.boxes, objects))
+    assert overlaps.min() >= 0.6
+    best = iou(windows.boxes, dataset[0].boxes).max(axis=1)
+    assert len(near) == ((best >= 0.6) & (windows.labels > 0)).sum() > 20
+    assert len(np.unique(objects, axis=0)) == 2
+
+
+def test_of_a_class_with_very_many_windows_a_random_part_is_taken_which_the_seed_decides(monkeypatch):
+    monkeypatch.setattr(box_regression, "_PER_CLASS", 10)
+    dataset, windows = scene(6)
+    near, _ = near_windows(dataset, windows, seed=0)
+    assert np.bincount(near.labels).tolist() == [0, 10, 10]
+    assert (np.diff(near.images) >= 0).all()
+    np.testing.assert_array_equal(near.boxes, near_windows(dataset, windows, seed=0)[0].boxes)
+    assert not np.array_equal(near.boxes, near_windows(dataset, windows, seed=1)[0].boxes)
+
+
+def test_no_positive_windows_are_no_error():
+    dataset, windows = scene(1)
+    near, objects = near_windows(dataset, windows[windows.labels == 0], seed=0)
+    assert len(near) == 0
+    assert objects.shape == (0, 4)
