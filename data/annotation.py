@@ -20,7 +20,7 @@ import numpy.typing as npt
 from defusedxml import ElementTree as SafeElementTree
 from defusedxml.common import DefusedXmlException
 
-from .boxes import from_inclusive
+from .boxes import from_inclusive, reach_beyond
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -78,6 +78,11 @@ class Annotation:
     def difficult(self) -> npt.NDArray[np.bool_]:
         """Which objects are difficult, bool [N]."""
         return np.array([one.difficult for one in self.objects], dtype=np.bool_)
+
+    @property
+    def outside(self) -> npt.NDArray[np.bool_]:
+        """Which boxes reach more than a pixel beyond the picture, bool [N]. (A pixel is what counting from 0 costs.)"""
+        return reach_beyond(self.boxes, self.width, self.height)
 
     def labels(self, ids: Mapping[str, int]) -> npt.NDArray[np.int64]:
         """The class ids of the objects, int64 [N].

@@ -45,6 +45,12 @@ def clip(boxes: npt.ArrayLike, width: float, height: float) -> npt.NDArray[np.fl
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
 
 
+def reach_beyond(boxes: npt.ArrayLike, width: float, height: float, tolerance: float = 1) -> npt.NDArray[np.bool_]:
+    """Which boxes [N, 4] reach more than ``tolerance`` pixels beyond a ``width x height`` picture, bool [N]."""
+    x1, y1, x2, y2 = _columns(boxes, np.float32)
+    return np.maximum.reduce([-x1, -y1, x2 - width, y2 - height]) > tolerance
+
+
 def flip_horizontal(boxes: npt.ArrayLike, width: float) -> npt.NDArray[np.float32]:
     """The boxes [N, 4] in the mirror image of a picture that is ``width`` pixels wide, float32 [N, 4]."""
     x1, y1, x2, y2 = _columns(boxes, np.float64)

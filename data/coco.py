@@ -4,6 +4,7 @@ The format: https://cocodataset.org/#format-data.
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from .boxes import from_xywh, to_xywh
+from .boxes import clip, from_xywh, reach_beyond, to_xywh
 from .categories import Category
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth
@@ -157,7 +158,10 @@ def read_instances(file: str | Path, pictures: str | Path | None = None) -> Grou
     Raises:
         CocoError: not such a file, or a malformed annotation.
     """
-    content = _load(file)
+    return _instances(_load(file), file, pictures)
+
+
+def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> GroundTruth:
     if not isinstance(content, dict):
         raise CocoError(f"{file}: expected an object with images, annotations and categories")
     names = _file_names(content, file)
@@ -184,21 +188,28 @@ def read_instances(file: str | Path, pictures: str | Path | None = None) -> Grou
 
 
 def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
-    """The annotated pictures of a COCO annotation file; crowds are `difficult`.
+    """The annotated pictures of a COCO annotation file; crowds are `difficult`, boxes are clipped to the picture.
 
     Raises:
         CocoError: as `read_instances`.
     """
-    truth = read_instances(file, pictures)
+    content = _load(file)
+    truth = _instances(content, file, pictures)
     assert truth.xywh is not None
     boxes = from_xywh(truth.xywh)
     order = np.argsort(truth.images, kind="stable")
     ends = np.searchsorted(truth.images[order], [truth.image_indices, truth.image_indices + 1])
-    records = [
-        Sample(image_id, int(index), truth.paths[index], boxes[rows], truth.labels[rows], truth.crowd[rows])
-        for image_id, index, start, stop in zip(truth.image_ids, truth.image_indices.tolist(), *ends, strict=True)
-        for rows in [order[start:stop]]
-    ]
+    records = []
+    for one, image_id, index, start, stop in zip(
+        content["images"], truth.image_ids, truth.image_indices.tolist(), *ends, strict=True
+    ):
+        rows = order[start:stop]
+        size = one.get("width"), one.get("height")
+        width, height = size if all(isinstance(side, (int, float)) for side in size) else (math.inf, math.inf)
+        inside, outside = clip(boxes[rows], width, height), reach_beyond(boxes[rows], width, height)
+        records.append(
+            Sample(image_id, index, truth.paths[index], inside, truth.labels[rows], truth.crowd[rows], outside)
+        )
     return Dataset(truth.name, truth.categories, records, _same)
 
 

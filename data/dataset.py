@@ -28,6 +28,8 @@ class Sample:
         boxes: float32 [N, 4], see ``data.boxes``. N = 0 is a picture without objects.
         labels: int64 [N], each the ``Category.id`` of the object.
         difficult: bool [N], objects that an evaluation may leave out (PASCAL VOC).
+        outside: bool [N], boxes that reached more than a pixel beyond the picture before they were clipped to it; None
+            where nobody looked.
     """
 
     image_id: str
@@ -36,6 +38,7 @@ class Sample:
     boxes: npt.NDArray[np.float32] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     difficult: npt.NDArray[np.bool_] = field(repr=False)
+    outside: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
 
 
 class Dataset(Sequence[Sample]):

@@ -179,6 +179,7 @@ def _read_sample(entry: _Entry, pictures: Path, annotations: Path, ids: Mapping[
         boxes=clip(annotation.boxes, annotation.width, annotation.height),
         labels=annotation.labels(ids),
         difficult=annotation.difficult,
+        outside=annotation.outside,
     )
 
 

@@ -171,4 +171,5 @@ def _read_sample(record: tuple[str, int, Path, Path], ids: dict[str, int]) -> Sa
         boxes=clip(annotation.boxes, annotation.width, annotation.height),
         labels=annotation.labels(ids),
         difficult=annotation.difficult,
+        outside=annotation.outside,
     )

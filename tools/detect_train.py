@@ -4,11 +4,13 @@ detect-train ILSVRC_ROOT --out MODEL/
 detect photos/ --model MODEL/
 """
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..data.annotation import AnnotationError
@@ -20,6 +22,13 @@ from ..data.layouts import open_dataset
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
+
+
+class OutsideBoxes(str, Enum):
+    """The names of `checks.Outside`, known before the slow imports."""
+
+    clip = "clip"
+    drop = "drop"
 
 
 @app.command(
@@ -71,6 +80,9 @@ def detect_train(
     pool: Annotated[
         int, typer.Option(min=2, help="Windows kept on disk when blocks are frozen, 0.2 MB each below inception_4e.")
     ] = 72_000,
+    outside_boxes: Annotated[
+        OutsideBoxes, typer.Option(help="Cut boxes off that reach beyond their picture, or leave them out.")
+    ] = OutsideBoxes.clip,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
@@ -101,13 +113,24 @@ def detect_train(
         samples = open_dataset(dataset, split, read_categories(classes) if classes else None)
         with Progress(*columns, console=console) as progress:
 
+            def warn(warning: str) -> None:
+                progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+
             def report(stage: str, done: int, total: int, note: str) -> None:
                 if stage not in tasks:
                     tasks[stage] = progress.add_task(stage, total=total, note="")
                 progress.update(tasks[stage], completed=done, note=note)
 
             model = train_detector(
-                samples, out, init=init, members=members, settings=settings, device=device, report=report
+                samples,
+                out,
+                init=init,
+                members=members,
+                settings=settings,
+                device=device,
+                outside=outside_boxes.value,
+                warn=warn,
+                report=report,
             )
     except (
         AnnotationError,

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
 from ...data.dataset import Dataset
@@ -160,9 +161,11 @@ def fine_tune(
                 logits = network.classify(trained(x))
             loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device))
             if not math.isfinite(loss.item()):
+                kept = folder / f"member_{member}" / "failed_batch.safetensors"
+                _keep_batch(kept, batch, dataset, windows[sampler(step)])
                 raise TrainingError(
-                    f"the loss is {loss.item()} at step {step + 1}: "
-                    f"lower --learning-rate (now {settings.learning_rate})"
+                    f"the loss is {loss.item()} at step {step + 1}: lower --learning-rate (now "
+                    f"{settings.learning_rate}); the mini-batch is in {kept}"
                 )
             for group in optimiser.param_groups:
                 group["lr"] = group["factor"] * _learning_rate(settings, step)
@@ -179,6 +182,16 @@ def discard_features(folder: Path) -> None:
     """Delete what frozen blocks gave: gigabytes that only `fine_tune` needs, which would make them again."""
     for file in folder.glob(f"{_FEATURES}*"):
         file.unlink()
+
+
+def _keep_batch(file: Path, batch: np.ndarray, dataset: Dataset, windows: Windows) -> None:
+    """What went into a step, for inspection: inputs, boxes and labels, and the pictures' paths as metadata."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [str(dataset[index].path) for index in windows.images.tolist()]
+    tensors = {"inputs": batch, "boxes": windows.boxes, "labels": windows.labels}
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in tensors.items()}, file, {"pictures": json.dumps(pictures)}
+    )
 
 
 def _member_seed(seed: int, member: int) -> int:

@@ -1,6 +1,7 @@
 """What the frozen lower blocks make of the training windows, computed once and kept in a file."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from ..backbones import Backbone
 from ..engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
 from ..warp import warp_regions
-from .windows import Windows
+from .windows import TrainingError, Windows
 
 # Pictures whose windows are warped ahead of the network: enough that it never waits, little memory.
 _PICTURES_AHEAD = 8
+_RESERVE = 500_000_000
 
 
 class LowerBlocks(nn.Module):
@@ -78,11 +80,16 @@ def lower_features(
     Each window is mirrored and its colours distorted once, at random. A run that was stopped goes on where it was; a
     finished file is used as it is. Files made of different windows, weights, settings or seeds are the caller's to
     keep apart.
+
+    Raises:
+        TrainingError: the disk has no room for the file.
     """
     progress_file = file.with_suffix(".progress.json")
     done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
     forward = CompiledForward(LowerBlocks(backbone, blocks), device=device)
     shape = forward(np.zeros((1, CROP_SIZE, CROP_SIZE, 3), np.uint8)).shape[1:]
+    if not done:
+        check_room(file.parent, len(windows) * int(np.prod(shape)) * 2)
     features = np.lib.format.open_memmap(
         file, mode="r+" if done else "w+", dtype=np.float16, shape=(len(windows), *shape)
     )
@@ -97,6 +104,20 @@ def lower_features(
                 features.flush()
                 progress_file.write_text(json.dumps({"done": done}))
     return np.load(file, mmap_mode="r")
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Refuse to begin what would fill the disk: `size` bytes in `folder`.
+
+    Raises:
+        TrainingError: there is less room, counting a reserve for checkpoints.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size + _RESERVE:
+        raise TrainingError(
+            f"{folder}: what frozen blocks give needs {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free: keep "
+            "fewer windows (--pool), freeze more (--freeze-below), or train on another disk (--out)"
+        )
 
 
 def _crops_of_pictures(

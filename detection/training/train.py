@@ -15,8 +15,9 @@ from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
 from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
 from .box_regression import train_box_regressor
+from .checks import Outside, checked
 from .finetune import FineTuneSettings, discard_features, fine_tune
-from .windows import TrainingError, Windows, collect_windows
+from .windows import Windows, collect_windows
 
 # Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
 # finds objects everywhere. log(30 / 3) = 2.3 added to the background's logit would move its prior all the way (Saerens
@@ -57,6 +58,8 @@ def train_detector(
     settings: FineTuneSettings | None = None,
     regions: RegionSettings | None = None,
     device: str = "auto",
+    outside: Outside = "clip",
+    warn: Callable[[str], None] = lambda warning: None,
     report: Report = lambda stage, done, total, note: None,
 ) -> Model:
     """Fine-tune networks on `dataset` and write the detector to the model folder `out`.
@@ -72,12 +75,16 @@ def train_detector(
             entry has six.
         settings: the recipe; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
+        outside: what becomes of boxes that reach beyond their picture.
+        warn: called with what `checked` finds that is no error.
         report: called as the work goes on.
 
     Raises:
-        TrainingError: there is nothing to train on, or an interrupted training in `out` was another one.
+        TrainingError: there is nothing to train on, pictures or annotations are missing or malformed, the disk has no
+            room for what frozen blocks give, the loss is no number, or a training begun in `out` was another one.
         AnnotationError, ImageError, ModelError: a file that is needed cannot be used.
     """
+    dataset, counts = checked(dataset, outside, warn)
     settings = settings or FineTuneSettings()
     regions = regions or RegionSettings()
     folder = Path(out) / "training"
@@ -94,10 +101,7 @@ def train_detector(
     ) as cache:
         windows = collect_windows(dataset, lambda sample: cache(sample.path), settings.seed, progress)
 
-    counts = object_counts(dataset)
     categories = tuple(category for category in dataset.categories if counts.get(category.id))
-    if not categories:
-        raise TrainingError(f"{dataset.name}: no picture of {len(dataset)} has an object of a known class")
     columns = {0: 0, **{category.id: column for column, category in enumerate(categories, 1)}}
     windows = Windows(
         windows.images, windows.boxes, np.array([columns[label] for label in windows.labels.tolist()], np.int64)
@@ -150,12 +154,3 @@ def train_detector(
     model = Model(trained, categories, regions, card, regressor)
     save_model(model, out)
     return model
-
-
-def object_counts(dataset: Dataset) -> dict[int, int]:
-    """The number of objects of each class, by category id, those marked difficult not counted."""
-    counts: dict[int, int] = {}
-    for sample in dataset:
-        for label in sample.labels[~sample.difficult].tolist():
-            counts[label] = counts.get(label, 0) + 1
-    return counts

@@ -15,6 +15,7 @@ from inception_rcnn.data.boxes import (
     from_inclusive,
     from_xywh,
     iou,
+    reach_beyond,
     to_inclusive,
     to_xywh,
 )
@@ -158,3 +159,19 @@ def test_another_shape_is_named(wrong: npt.ArrayLike) -> None:
 def test_iou_says_which_argument_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"^b: expected"):
         iou([[0, 0, 1, 1]], [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("box", "beyond"),
+    [
+        ((0, 0, 60, 40), False),
+        ((-1, -1, 61, 41), False),  # a pixel, as files that count from 0 have it
+        ((-1.5, 0, 60, 40), True),
+        ((0, -1.5, 60, 40), True),
+        ((0, 0, 61.5, 40), True),
+        ((0, 0, 60, 41.5), True),
+    ],
+)
+def test_reaching_beyond_is_more_than_a_pixel(box, beyond) -> None:
+    assert reach_beyond([box], 60, 40).tolist() == [beyond]
+    assert reach_beyond([], 60, 40).tolist() == []

@@ -130,6 +130,16 @@ def test_instances_are_a_dataset(instances: Path) -> None:
     assert dataset[1].boxes.shape == (0, 4)
 
 
+def test_boxes_of_a_dataset_are_clipped_to_pictures_whose_size_is_known(instances: Path) -> None:
+    content = json.loads(instances.read_text())
+    content["images"][0].update(width=40, height=50)
+    instances.write_text(json.dumps(content))
+    sample = open_dataset(instances, "pictures")[0]
+    assert sample.boxes.tolist() == [[10.5, 20, 40, 50], [0, 0, 5, 5]]
+    assert sample.outside is not None
+    assert sample.outside.tolist() == [True, False]
+
+
 def test_a_malformed_annotation_is_named(instances: Path) -> None:
     instances.write_text(instances.read_text().replace("[0, 0, 5, 5]", "[0, 0, 5]"))
     with pytest.raises(CocoError, match="annotation 2 of 2: expected"):
