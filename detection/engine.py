@@ -3,9 +3,9 @@
 An engine compiles a backbone up to its pooled features and applies the classifier in float32 afterwards: the logits are
 sums of a thousand terms that bfloat16 would round to a few per cent of a probability, and they cost nothing.
 
-Tolerance: in bfloat16 probabilities stay within 0.03 of the float32 network's, in float32 within 1e-4. How crops are
-grouped into calls changes nothing beyond 1e-5: batches are always filled up to one fixed size, and the rows of a batch
-do not influence each other.
+Tolerance: in bfloat16 probabilities stay within 0.03 of the float32 network's, in float32 within 1e-4. On CPUs how crops are
+grouped into calls changes not a bit of the result: batches are always filled up to one fixed size, the rows of a batch
+do not influence each other, and neither does the number of threads.
 """
 
 import copy
@@ -160,7 +160,7 @@ class Engine:
         self._forward = CompiledForward(
             _PooledFeatures(model), device=device, precision=precision, batch_size=batch_size, threads=threads
         )
-        self._weight = model.classifier.weight.detach().float().cpu().numpy().T.copy()  # [1024, C]
+        self._weight = model.classifier.weight.detach().float().cpu().numpy().copy()  # [C, 1024]
         self._bias = model.classifier.bias.detach().float().cpu().numpy()
         self.num_classes = len(self._bias)
         self.batch_size = self._forward.batch_size
@@ -170,12 +170,14 @@ class Engine:
     def features(self, crops: np.ndarray) -> np.ndarray:
         """Pooled features: crops uint8 RGB [N, 224, 224, 3] -> float32 [N, 1024]."""
         if not len(crops):
-            return np.empty((0, len(self._weight)), np.float32)
+            return np.empty((0, self._weight.shape[1]), np.float32)
         return self._forward(crops)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Pooled features float32 [N, 1024] -> probabilities float32 [N, C]."""
-        logits = features @ self._weight + self._bias
+        """Pooled features float32 [N, 1024] -> probabilities float32 [N, C], each row by itself to the last bit."""
+        # A matrix product would be faster (2 against 17 us a row, where the network takes milliseconds), but BLAS adds
+        # up in another order for other numbers of rows or threads; einsum's order depends on the row's length alone.
+        logits = np.einsum("nk,ck->nc", features, self._weight) + self._bias
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)

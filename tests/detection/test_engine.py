@@ -52,11 +52,31 @@ def test_rows_are_probabilities(engine):
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
 
 
-def test_rows_do_not_depend_on_their_company(engine):
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_rows_do_not_depend_on_their_company_by_a_single_bit(model, precision):
+    engine = Engine(model, device="cpu", batch_size=2, precision=precision)
     together = engine(CROPS)
     for row in range(len(CROPS)):
-        np.testing.assert_allclose(engine(CROPS[row : row + 1])[0], together[row], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(engine(CROPS[::-1])[::-1], together, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(engine(CROPS[row : row + 1])[0], together[row])
+    np.testing.assert_array_equal(engine(CROPS[::-1])[::-1], together)
+
+
+@pytest.mark.parametrize("other", [{"threads": 1}, {"batch_size": 3}])
+def test_neither_threads_nor_batch_size_change_a_bit(model, engine, other):
+    again = Engine(model, **{"device": "cpu", "batch_size": 2, **other})
+    np.testing.assert_array_equal(again(CROPS), engine(CROPS))
+
+
+def test_classifying_more_or_fewer_rows_together_changes_not_a_bit():
+    rng = np.random.default_rng(0)
+    engine = Engine(GoogLeNet(47, auxiliary=False), device="cpu", batch_size=1)
+    features = rng.gamma(0.5, 1, (150, 1024)).astype(np.float32)
+    together = engine.classify(features)
+    for count in (*range(1, 40), 64, 65, 128, 149):
+        start = rng.integers(0, len(features) - count + 1)
+        np.testing.assert_array_equal(
+            engine.classify(features[start : start + count]), together[start : start + count], str(count)
+        )
 
 
 def test_no_crops_give_no_rows(engine):
