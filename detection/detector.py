@@ -83,8 +83,14 @@ class FileResult:
 
 @dataclass(eq=False)
 class _Picture:
-    """A picture on its way: distinct boxes [N, 4], then the first member's pooled features of them, [N, D], kept where a
-    regressor wants them, and what the networks say, [N, 1 + classes]."""
+    """A picture on its way.
+
+    Attributes:
+        item: the result to be.
+        boxes: float32 [N, 4], distinct.
+        features: float32 [N, D], pooled features of the first member, where a regressor wants them.
+        probabilities: float32 [N, 1 + classes], as far as the networks have spoken.
+    """
 
     item: FileResult
     boxes: np.ndarray

@@ -3,9 +3,9 @@
 An engine compiles a backbone up to its pooled features and applies the classifier in float32 afterwards: the logits are
 sums of a thousand terms that bfloat16 would round to a few per cent of a probability, and they cost nothing.
 
-Tolerance: in bfloat16 probabilities stay within 0.03 of the float32 network's, in float32 within 1e-4. On CPUs how crops are
-grouped into calls changes not a bit of the result: batches are always filled up to one fixed size, the rows of a batch
-do not influence each other, and neither does the number of threads.
+Tolerance: in bfloat16 probabilities stay within 0.03 of the float32 network's, in float32 within 1e-4. On CPUs how
+crops are grouped into calls changes not a bit of the result: batches are always filled up to one fixed size, the rows
+of a batch do not influence each other, and neither does the number of threads.
 """
 
 import copy

@@ -133,12 +133,9 @@ def detect(
                 score_threshold=kept_score,
                 max_detections=max_detections,
                 seed=seed,
-<<<<<<< HEAD
                 members=members,
                 cascade=cascade is Switch.on,
-=======
                 box_regression=box_regression,
->>>>>>> 24cec16 (Box regression: R-CNN's targets on pooled features, fitted at the end of training, kept in the model folder)
             )
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),
@@ -146,6 +143,7 @@ def detect(
                 "the networks": len(detector.engines),
                 "their engine": detector.engines[0].description,
                 "--cascade": cascade.value,
+                "box regression": "on" if box_regression else "off",
                 "--score-threshold": kept_score,
                 "the score that is drawn": shown_score if pictures else "none",
                 "--max-detections": max_detections,

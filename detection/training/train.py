@@ -15,6 +15,7 @@ from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
 from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
 from .box_regression import train_box_regressor
+from .cascade import fit_cascade
 from .checks import Outside, checked
 from .finetune import FineTuneSettings, discard_features, fine_tune
 from .windows import Windows, collect_windows
@@ -143,6 +144,20 @@ def train_detector(
         device=device,
         report=lambda done, total: report("box regression", done, total, ""),
     )
+    cascade = None
+    if members > 1:
+        with ProposalCache(
+            folder / "proposals.sqlite", superpixel_scale=regions.superpixel_scale, min_side=regions.min_side
+        ) as cache:
+            cascade = fit_cascade(
+                trained[0],
+                dataset,
+                lambda sample: cache(sample.path),
+                regions,
+                seed=settings.seed,
+                device=device,
+                report=lambda done, total: report("cascade", done, total, ""),
+            )
     card = {
         "data": dataset.name,
         "pictures": len(dataset),
@@ -151,6 +166,6 @@ def train_detector(
         "members": members,
         "settings": asdict(settings),
     }
-    model = Model(trained, categories, regions, card, regressor)
+    model = Model(trained, categories, regions, card, cascade, regressor)
     save_model(model, out)
     return model

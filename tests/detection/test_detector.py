@@ -216,6 +216,8 @@ def test_a_region_that_is_named_twice_counts_once(detector, monkeypatch):
     expected = detector(image)
     monkeypatch.setattr(detector, "propose", lambda image: twice)
     assert same(detector(image), expected)
+
+
 def test_boxes_that_a_class_has_of_its_own_are_suppressed_and_voted_on_in_that_class():
     shared = np.array([[0, 0, 10, 10], [0, 0, 10, 12]], np.float32)
     own = np.stack([shared, shared + 30], axis=1)  # [regions, classes, 4]; the second class sees all moved by 30
