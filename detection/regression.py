@@ -18,9 +18,6 @@ from ..data.boxes import clip
 
 # Regression learns from regions that lie near an object (R-CNN, appendix C); the line from those far off is another.
 NEAR_IOU = 0.6
-# Ridge penalties, in units of the number of samples that weigh as much; features are scaled to variance 1.
-COMMON_PENALTY = 100.0
-CLASS_PENALTY = 1000.0
 # Classes less probable than this are not shown, and their weight in a vote is next to nothing.
 LEAST_PROBABILITY = 0.01
 # No region is moved by more than half its size, or its sides' logarithm by more than this: regions of NEAR_IOU never
@@ -115,7 +112,7 @@ def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
 
 
 def fit_box_regressor(
-    features: np.ndarray, boxes: np.ndarray, objects: np.ndarray, labels: np.ndarray, classes: int
+    features: np.ndarray, boxes: np.ndarray, objects: np.ndarray, labels: np.ndarray, classes: int, penalty: float
 ) -> BoxRegressor:
     """Least squares with a ridge, first over all classes, then for each on what is left.
 
@@ -125,16 +122,17 @@ def fit_box_regressor(
         objects: float32 [N, 4], the object that each overlaps most, by `NEAR_IOU` or more.
         labels: int64 [N], its class, from 0.
         classes: number of classes; those without a sample get the common regression.
+        penalty: of the ridge, in units of the number of samples that weigh as much; features are scaled to variance 1.
     """
     targets = box_deltas(boxes, objects).astype(np.float64)
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-3
     inputs = np.concatenate([np.ones((len(features), 1)), (features - mean) / scale], axis=1)  # [N, 1 + D]
-    common = _ridge(inputs, targets, COMMON_PENALTY)
+    common = _ridge(inputs, targets, penalty)
     left = targets - inputs @ common
     weights = np.repeat(common[None], classes, axis=0)  # [classes, 1 + D, 4]
     for label in np.unique(labels):
         rows = labels == label
-        weights[label] += _ridge(inputs[rows], left[rows], CLASS_PENALTY)
+        weights[label] += _ridge(inputs[rows], left[rows], penalty)
     weights[:, 1:] /= scale[:, None]
     weights[:, 0] -= mean @ weights[:, 1:]
     return BoxRegressor(weights.astype(np.float32))

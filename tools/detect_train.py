@@ -65,6 +65,14 @@ def detect_train(
         str,
         typer.Option(help="Train this block (inception_5a, inception_4c ...) and those above it; 'none' trains all."),
     ] = "inception_4e",
+    freeze_trunk: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-trunk",
+            help="Train the classifier alone, on pooled features: minutes, for few pictures and no GPU. The same as "
+            "--freeze-below classifier.",
+        ),
+    ] = False,
     members: Annotated[
         int,
         typer.Option(
@@ -94,10 +102,11 @@ def detect_train(
     from ..detection.training.train import train_detector
     from ..detection.training.windows import TrainingError
 
+    lowest = "classifier" if freeze_trunk else freeze_below
     settings = FineTuneSettings(
         iterations=iterations,
         learning_rate=learning_rate,
-        freeze_below=None if freeze_below == "none" else freeze_below,
+        freeze_below=None if lowest == "none" else lowest,
         pool=pool,
         seed=seed,
     )

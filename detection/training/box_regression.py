@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data import boxes as box_ops
 from ...data.dataset import Dataset
 from ...data.images import read_image
 from ...data.prefetch import prefetch
 from ..backbones import Backbone
 from ..engine import Engine
 from ..model_files import RegionSettings
-from ..regression import NEAR_IOU, BoxRegressor, fit_box_regressor
+from ..regression import NEAR_IOU, BoxRegressor, fit_box_regressor, move_boxes
 from ..warp import warp_regions
 from .windows import Windows, label_windows
 
@@ -20,6 +21,12 @@ from .windows import Windows, label_windows
 _PER_CLASS = 2000
 _IN_ALL = 30_000
 _PICTURES_AHEAD = 8
+# Penalties of the ridge that are tried on pictures held out, one in so many, and the least gain in mean IoU there for
+# which a model gets a regression at all: less is not worth its cost, and regression on features that say little of
+# where the object is does harm.
+_PENALTIES = (1e3, 1e4, 1e5)
+_HELD_OUT = 5
+LEAST_GAIN = 0.01
 
 
 def train_box_regressor(
@@ -33,7 +40,7 @@ def train_box_regressor(
     seed: int,
     device: str = "auto",
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> BoxRegressor:
+) -> BoxRegressor | None:
     """Fit a box regression to what `network`, the first member of a detector, sees in the windows near objects.
 
     Args:
@@ -42,36 +49,85 @@ def train_box_regressor(
         folder: a regression that was fitted there to the same network and windows is used again.
         seed: which windows are taken where there are very many.
         report: called with the number of windows seen and in all.
+
+    Returns:
+        The regression, or None where it does not help, see `fit_if_it_helps`.
     """
     chosen, objects = near_windows(dataset, windows, seed)
     digest = hashlib.sha256()
     for array in (chosen.images, chosen.boxes, objects, *(value.numpy() for value in network.state_dict().values())):
         digest.update(np.ascontiguousarray(array).tobytes())
     file = folder / f"box_regression_{digest.hexdigest()[:16]}.safetensors"
-    if file.exists():
-        return BoxRegressor.load(file)
+    if not file.exists():
+        features = _features(network, dataset, chosen, regions, device, report)
+        fitted = fit_if_it_helps(features, chosen, objects, classes)
+        nothing = BoxRegressor(np.zeros((0, 1 + network.out_channels, 4), np.float32))
+        (fitted or nothing).save(file)
+    regressor = BoxRegressor.load(file)  # as rounded, whether it was fitted now or before
+    return regressor if len(regressor.weights) else None
+
+
+def fit_if_it_helps(features: np.ndarray, windows: Windows, objects: np.ndarray, classes: int) -> BoxRegressor | None:
+    """A regression fitted with the penalty that is best on held-out pictures; None where none gains `LEAST_GAIN` there.
+
+    Args:
+        features: float32 [N, D], what the network sees in the windows.
+        windows: labels are network outputs, from 1.
+        objects: float32 [N, 4], the object near each window.
+        classes: number of classes.
+    """
+    held = windows.images % _HELD_OUT == 0
+    if not held.any() or held.all():
+        return None
+    columns = windows.labels - 1
+    gains = []
+    for penalty in _PENALTIES:
+        some = ~held
+        trial = fit_box_regressor(features[some], windows.boxes[some], objects[some], columns[some], classes, penalty)
+        moved = move_boxes(windows.boxes[held], trial.deltas(features[held], columns[held]))
+        gain = _overlaps(moved, objects[held]) - _overlaps(windows.boxes[held], objects[held])
+        gains.append(float(gain.mean()))
+    best = int(np.argmax(gains))
+    if gains[best] < LEAST_GAIN:
+        return None
+    return fit_box_regressor(features, windows.boxes, objects, columns, classes, _PENALTIES[best])
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of each row of `a` with that row of `b`: [N, 4] and [N, 4] -> [N]."""
+    common = box_ops.area(np.concatenate([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])], axis=1))
+    return common / (box_ops.area(a) + box_ops.area(b) - common)
+
+
+def _features(
+    network: Backbone,
+    dataset: Dataset,
+    windows: Windows,
+    regions: RegionSettings,
+    device: str,
+    report: Callable[[int, int], None],
+) -> np.ndarray:
+    """Pooled features of windows, float32 [N, D]."""
     engine = Engine(network, device=device)
-    features = np.empty((len(chosen), network.out_channels), np.float32)
+    features = np.empty((len(windows), network.out_channels), np.float32)
     done = 0
-    for crops in prefetch(_crops(dataset, chosen, regions), _PICTURES_AHEAD):
+    for crops in prefetch(_crops(dataset, windows, regions), _PICTURES_AHEAD):
         features[done : done + len(crops)] = engine.features(crops)
         done += len(crops)
-        report(done, len(chosen))
-    regressor = fit_box_regressor(features, chosen.boxes, objects, chosen.labels - 1, classes)
-    regressor.save(file)
-    return BoxRegressor.load(file)  # as rounded, whether it was fitted now or before
+        report(done, len(windows))
+    return features
 
 
 def near_windows(dataset: Dataset, windows: Windows, seed: int) -> tuple[Windows, np.ndarray]:
-    """The windows that regression learns from, those that overlap an object by `NEAR_IOU` or more, and that object's
-    box: float32 [N, 4]. Where a class has very many a random part is taken."""
+    """The windows that regression learns from, those that overlap an object by `NEAR_IOU` or more without being its
+    box, and that box: float32 [N, 4]. Where a class has very many a random part is taken."""
     objects = np.zeros((len(windows), 4), np.float32)
     near = np.zeros(len(windows), np.bool_)
     for picture in np.unique(windows.images[windows.labels > 0]):
         rows = np.flatnonzero((windows.images == picture) & (windows.labels > 0))
         sample = dataset[int(picture)]
         _, numbers, overlaps = label_windows(windows.boxes[rows], sample)
-        objects[rows], near[rows] = sample.boxes[numbers], overlaps >= NEAR_IOU
+        objects[rows], near[rows] = sample.boxes[numbers], (overlaps >= NEAR_IOU) & (overlaps < 1)
     rng = np.random.default_rng([seed, 9])
     most = min(_PER_CLASS, _IN_ALL // max(1, len(np.unique(windows.labels[near]))))
     kept = [

@@ -50,8 +50,10 @@ class FineTuneSettings:
         classifier_factor: the new classifier learns this much faster, since it starts from nothing.
         momentum, weight_decay: of SGD; as R-CNN's.
         positives, backgrounds: windows of a mini-batch.
-        freeze_below: name of the lowest block that is trained ("inception_4e"); None trains all.
-        pool: windows whose lower features are kept on disk when blocks are frozen (0.2 MB each below inception_4e).
+        freeze_below: name of the lowest block that is trained ("inception_4e"); "classifier" trains the last layer
+            alone, on pooled features; None trains all.
+        pool: windows whose lower features are kept on disk when blocks are frozen (0.2 MB each below inception_4e, 2 KB
+            below the classifier).
         seed: of every random choice.
     """
 
@@ -99,7 +101,7 @@ def fine_tune(
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = resolve_device(device)
-    names = [name for name, _ in network.trunk.named_children()]
+    names = [*(name for name, _ in network.trunk.named_children()), "classifier"]
     if settings.freeze_below is not None and settings.freeze_below not in names:
         raise TrainingError(f"no block is called {settings.freeze_below!r}; the network has {', '.join(names)}")
     frozen = 0 if settings.freeze_below is None else names.index(settings.freeze_below)

@@ -25,16 +25,21 @@ _RESERVE = 500_000_000
 
 
 class LowerBlocks(nn.Module):
-    """The frozen part of a backbone: normalisation and the blocks of its trunk before the trained ones."""
+    """The frozen part of a backbone: normalisation and the blocks of its trunk before the trained ones.
+
+    With all blocks frozen their output is pooled too, to 1 x 1, which is all that the classifier sees of it.
+    """
 
     def __init__(self, backbone: Backbone, blocks: int):
         super().__init__()
         self.backbone = backbone
         self.blocks = backbone.trunk[:blocks]
+        self.pooled = blocks == len(backbone.trunk)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float RGB in 0..255 [N, 3, H, W] -> [N, c, h, w]."""
-        return self.blocks(self.backbone.normalise(pixels))
+        features = self.blocks(self.backbone.normalise(pixels))
+        return features.mean((2, 3), keepdim=True) if self.pooled else features
 
 
 def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings, seeds: list[list[int]]) -> np.ndarray:

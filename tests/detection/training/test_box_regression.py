@@ -5,8 +5,9 @@ import numpy as np
 from inception_rcnn.data.boxes import iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.detection.regression import box_deltas, move_boxes
 from inception_rcnn.detection.training import box_regression
-from inception_rcnn.detection.training.box_regression import near_windows
+from inception_rcnn.detection.training.box_regression import fit_if_it_helps, near_windows
 from inception_rcnn.detection.training.windows import Windows
 
 
@@ -32,7 +33,7 @@ def test_regression_learns_from_windows_near_an_object_and_from_all_of_them():
     overlaps = np.diag(iou(near.boxes, objects))
     assert overlaps.min() >= 0.6
     best = iou(windows.boxes, dataset[0].boxes).max(axis=1)
-    assert len(near) == ((best >= 0.6) & (windows.labels > 0)).sum() > 20
+    assert len(near) == ((best >= 0.6) & (best < 1) & (windows.labels > 0)).sum() > 20
     assert len(np.unique(objects, axis=0)) == 2
 
 
@@ -51,3 +52,22 @@ def test_no_positive_windows_are_no_error():
     near, objects = near_windows(dataset, windows[windows.labels == 0], seed=0)
     assert len(near) == 0
     assert objects.shape == (0, 4)
+
+
+def test_features_that_tell_where_objects_are_give_a_regression_and_features_that_do_not_give_none():
+    dataset, windows = scene(60)
+    near, objects = near_windows(dataset, windows, seed=0)
+    rng = np.random.default_rng(0)
+    telling = np.concatenate([box_deltas(near.boxes, objects), rng.normal(size=(len(near), 3))], axis=1)
+    regressor = fit_if_it_helps(telling.astype(np.float32), near, objects, classes=2)
+    moved = move_boxes(near.boxes, regressor.deltas(telling.astype(np.float32), near.labels - 1))
+    before, after = (np.diag(iou(boxes, objects)).mean() for boxes in (near.boxes, moved))
+    assert after > before + 0.1
+    noise = rng.normal(size=(len(near), 200)).astype(np.float32)
+    assert fit_if_it_helps(noise, near, objects, classes=2) is None
+
+
+def test_too_few_pictures_to_hold_some_out_give_none():
+    dataset, windows = scene(1)
+    near, objects = near_windows(dataset, windows, seed=0)
+    assert fit_if_it_helps(np.ones((len(near), 3), np.float32), near, objects, classes=2) is None

@@ -16,7 +16,8 @@ from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
-from inception_rcnn.detection.training import finetune
+from inception_rcnn.detection.regression import BoxRegressor
+from inception_rcnn.detection.training import box_regression, finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, initial_network, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
@@ -90,11 +91,24 @@ def test_training_writes_a_model_that_detects(uninterrupted, dataset):
     assert set(found.labels) <= {category.id for category in model.categories}
 
 
-def test_the_model_has_a_box_regression_for_its_classes(uninterrupted):
-    out, model, _ = uninterrupted
-    loaded = load_model(out).regressor
-    assert loaded.weights.shape == (2, 1025, 4)
-    np.testing.assert_array_equal(loaded.weights, model.regressor.weights)
+def test_a_box_regression_that_helps_becomes_part_of_the_model_and_is_fitted_once(
+    dataset, start, uninterrupted, tmp_path, monkeypatch
+):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    for file in (tmp_path / "training").glob("box_regression_*"):
+        file.unlink()
+    fits = []
+
+    def fit(features, windows, objects, classes):
+        fits.append(len(windows))
+        return BoxRegressor(np.full((classes, 1 + features.shape[1], 4), 0.5, np.float32))
+
+    monkeypatch.setattr(box_regression, "fit_if_it_helps", fit)
+    for _ in range(2):
+        train_detector(dataset, tmp_path, init=start, settings=SETTINGS, device="cpu")
+        np.testing.assert_array_equal(load_model(tmp_path).regressor.weights, np.full((2, 1025, 4), 0.5))
+    assert len(fits) == 1
+    assert fits[0] > 0
 
 
 def test_only_blocks_from_the_named_one_on_are_trained(uninterrupted, start):
