@@ -75,3 +75,11 @@ def with_classes(backbone: Backbone, num_classes: int) -> Backbone:
     if isinstance(backbone, GoogLeNet):
         backbone.auxiliary = nn.ModuleDict()
     return backbone
+
+
+def headless(backbone: Backbone) -> Backbone:
+    """Take the classifier and the auxiliary heads off `backbone`, in place: what is left is a trunk of features."""
+    backbone.classifier = nn.Identity()
+    if isinstance(backbone, GoogLeNet):
+        backbone.auxiliary = nn.ModuleDict()
+    return backbone

@@ -17,11 +17,13 @@ from ..data.boxes import iou
 from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import map_ahead, prefetch
+from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
 from .engine import Engine
 from .model_files import Model, load_model
+from .multibox_engine import MultiBoxEngine
 from .pipeline import pack, pooled_features
 from .warp import warp_regions
 
@@ -176,6 +178,7 @@ class Detector:
     Attributes:
         categories: the classes it knows.
         engines: the compiled networks, one for each member of the ensemble.
+        multibox: the compiled MultiBox network, or None where the model has none.
     """
 
     def __init__(
@@ -202,6 +205,7 @@ class Detector:
         self.max_detections = max_detections
         self.seed = seed
         self.engines = [Engine(member, device=device) for member in model.members[:members]]
+        self.multibox = MultiBoxEngine(model.multibox, device=device) if model.multibox is not None else None
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._readers = 1 if self.engines[0].device == "cpu" else os.cpu_count() or 1
@@ -240,15 +244,17 @@ class Detector:
     def propose(self, image: np.ndarray, threads: int | None = None) -> Proposals:
         """The regions that the networks look at: image uint8 RGB [H, W, 3] -> proposals, best first.
 
+        Selective search's and, where the model has a MultiBox network, MultiBox's; `Proposals.source` tells which.
         They are the same for any number of threads; None uses all cores.
         """
-        return selective_search(
+        selective = selective_search(
             image,
             superpixel_scale=self.regions.superpixel_scale,
             min_side=self.regions.min_side,
             seed=self.seed,
             threads=threads,
         )
+        return selective if self.multibox is None else combine(selective, self.multibox(image))
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Find objects: image uint8 RGB [H, W, 3] -> detections, best first."""

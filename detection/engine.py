@@ -62,11 +62,13 @@ def computes_bfloat16(device: str) -> bool:
 
 
 class CompiledForward:
-    """A network compiled for one device and one batch size: uint8 crops in, float32 out, any number of rows.
+    """A network compiled for one device, one batch size and one size of crops: uint8 crops in, float32 out, any number
+    of rows.
 
     Args:
-        network: float RGB in 0..255 [N, 3, H, W] -> [N, ...]; copied, in evaluation mode.
+        network: float RGB in 0..255 [N, 3, size, size] -> [N, ...]; copied, in evaluation mode.
         device, precision, batch_size, threads: as for `Engine`.
+        size: side of the crops in pixels.
     """
 
     def __init__(
@@ -77,25 +79,27 @@ class CompiledForward:
         precision: Precision = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
+        size: int = CROP_SIZE,
     ):
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.device = resolve_device(device)
         kind = self.device.split(":")[0]
         self.batch_size = batch_size or _BATCH_SIZE[kind]
+        self.size = size
         network = _FromCrops(copy.deepcopy(network)).eval()
         if kind == "cpu":
-            self.precision, self._forward = _compile_openvino(network, self.batch_size, precision, threads)
+            self.precision, self._forward = _compile_openvino(network, (self.batch_size, size), precision, threads)
             self.description = f"OpenVINO on CPU, {self.precision}"
         else:
             self.precision, self._forward = _compile_cuda(network, self.device, precision)
             self.description = f"torch on {torch.cuda.get_device_name(self.device)}, {self.precision}"
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Crops uint8 RGB [N, 224, 224, 3], N >= 1 -> float32 [N, ...]."""
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (CROP_SIZE, CROP_SIZE, 3):
+        """Crops uint8 RGB [N, size, size, 3], N >= 1 -> float32 [N, ...]."""
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
-                f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {CROP_SIZE}, {CROP_SIZE}, 3]"
+                f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {self.size}, {self.size}, 3]"
             )
         parts = []
         for start in range(0, len(crops), self.batch_size):
@@ -189,14 +193,15 @@ class Engine:
 
 
 def _compile_openvino(
-    network: nn.Module, batch_size: int, precision: Precision, threads: int | None
+    network: nn.Module, batch: tuple[int, int], precision: Precision, threads: int | None
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     import openvino
 
     core = openvino.Core()
     if precision == "auto":
         precision = "bfloat16" if computes_bfloat16("cpu") else "float32"
-    example = torch.zeros(batch_size, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
+    count, size = batch
+    example = torch.zeros(count, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch deprecates the tracing that OpenVINO's converter still does; nothing a user could act on.
         warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ A model folder holds
     member_1.safetensors    the weights of each member of the ensemble, float16
     member_2.safetensors    ...
     box_regression.safetensors   the box regression fitted to member 1, float16, where the model has one
+    multibox.safetensors    the network that proposes regions beside selective search, float16, where there is one
 
 Neither format can carry code: loading a model from anybody is as safe as reading a picture.
 """
@@ -23,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.categories import Category
-from .backbones import Backbone, TorchvisionGoogLeNet
+from ..proposals.multibox import MultiBox, PriorGrid
+from .backbones import Backbone, TorchvisionGoogLeNet, headless
 from .caffemodel import read_caffemodel
 from .googlenet import GoogLeNet
 from .regression import BoxRegressor
@@ -32,6 +34,8 @@ from .warp import WarpMode
 FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
 _REGRESSION = "box_regression.safetensors"
+
+_MULTIBOX = "multibox.safetensors"
 
 _CAFFE_LAYERS = {
     "1x1": "conv1x1",
@@ -83,6 +87,7 @@ class Model:
         cascade: regions that the first member gives less than this probability of being an object, of whatever class,
             are background; the other members need not look at them. None: they look at all.
         regressor: moves regions to where objects are, from the first member's features; None for none.
+        multibox: proposes regions beside selective search; None for none. Its trunk is a backbone without classifier.
     """
 
     members: list[Backbone]
@@ -91,6 +96,7 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)
     cascade: float | None = None
     regressor: BoxRegressor | None = None
+    multibox: MultiBox | None = None
 
 
 def _architecture(network: nn.Module) -> dict[str, Any]:
@@ -106,17 +112,15 @@ def save_model(model: Model, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [folder / "model.json", folder / _REGRESSION, *folder.glob("member_*.safetensors")]:
+    stale_files = [folder / "model.json", folder / _REGRESSION, folder / _MULTIBOX]
+    for stale in [*stale_files, *folder.glob("member_*.safetensors")]:
         stale.unlink(missing_ok=True)
     for number, member in enumerate(model.members, 1):
-        tensors = {
-            name: (value.half() if value.is_floating_point() else value).contiguous()
-            for name, value in member.state_dict().items()
-            if not name.startswith("auxiliary.")
-        }
-        save_file(tensors, folder / f"member_{number}.safetensors")
+        _save_weights(member, folder / f"member_{number}.safetensors")
     if model.regressor is not None:
         model.regressor.save(folder / _REGRESSION)
+    if model.multibox is not None:
+        _save_weights(model.multibox, folder / _MULTIBOX)
     document = {
         "format": FORMAT,
         "network": _architecture(model.members[0]),
@@ -125,11 +129,31 @@ def save_model(model: Model, folder: str | Path) -> None:
         "regions": asdict(model.regions),
         "cascade": model.cascade,
         "categories": [asdict(category) for category in model.categories],
+        "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "card": model.card,
     }
     temporary = folder / "model.json.partial"
     temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(folder / "model.json")
+
+
+def _save_weights(network: nn.Module, file: Path) -> None:
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+        if "auxiliary." not in name
+    }
+    save_file(tensors, file)
+
+
+def _describe_multibox(network: MultiBox) -> dict[str, Any]:
+    return {
+        "network": _architecture(network.trunk),
+        "split": network.split,
+        "width": network.width,
+        "sizes": network.sizes,
+        "grids": [asdict(grid) for grid in network.grids],
+    }
 
 
 def find_model(name_or_folder: str | Path) -> Path:
@@ -183,29 +207,52 @@ def load_model(name_or_folder: str | Path) -> Model:
         regressor = (
             _load_regressor(folder / _REGRESSION, members, len(categories)) if document.get("box_regression") else None
         )
+        described = document.get("multibox")
+        multibox = None if described is None else _load_multibox(folder / _MULTIBOX, **described)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
     if not members:
         raise ModelError(f"{file}: the model has no members")
-    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"), regressor)
+    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"), regressor, multibox)
 
 
 def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
+    tensors = _read_weights(file)
+    member = _backbone(file, name, network, num_classes)
+    _load_weights(member, tensors, file)
+    return member.eval()
+
+
+def _load_multibox(
+    file: Path, network: dict[str, Any], split: str, width: int, sizes: list[int], grids: list[dict[str, Any]]
+) -> MultiBox:
+    tensors = _read_weights(file)
+    architecture = dict(network)
+    trunk = headless(_backbone(file, architecture.pop("name"), architecture, 1))
+    priors = [
+        PriorGrid(grid["stride"], grid["division"], tuple((width, height) for width, height in grid["shapes"]))
+        for grid in grids
+    ]
+    multibox = MultiBox(trunk, priors, split=split, width=width, sizes=sizes)
+    _load_weights(multibox, tensors, file)
+    return multibox.eval()
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(file)
+        return load_file(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: missing, though model.json names it") from None
     except SafetensorError as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
-    member: Backbone
+
+
+def _backbone(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
     if name == "googlenet":
-        member = GoogLeNet(num_classes, auxiliary=False, **network)
-    elif name == "torchvision-googlenet":
-        member = TorchvisionGoogLeNet(num_classes)
-    else:
-        raise ModelError(f"{file.parent / 'model.json'}: unknown network {name!r}")
-    _load_weights(member, tensors, file)
-    return member.eval()
+        return GoogLeNet(num_classes, auxiliary=False, **network)
+    if name == "torchvision-googlenet":
+        return TorchvisionGoogLeNet(num_classes)
+    raise ModelError(f"{file.parent / 'model.json'}: unknown network {name!r}")
 
 
 def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxRegressor:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Source(IntEnum):
+    """The method that proposed a box."""
+
+    SELECTIVE_SEARCH = 0
+    MULTIBOX = 1
 
 
 @dataclass(frozen=True)
@@ -16,16 +24,22 @@ class Proposals:
         boxes: float32 ``[N, 4]``, ``(x1, y1, x2, y2)``, 0-based, continuous, half-open, in coordinates of the
             image that was given: the whole of a W x H image is ``(0, 0, W, H)``.
         scores: float32 ``[N]``, falling. They order the boxes of one method; they are no probabilities.
+        source: uint8 ``[N]``, the `Source` of each box; selective search where it is not given.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
+    source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.scores.shape != (len(self.boxes),):
             raise ValueError(
                 f"proposals need boxes [N, 4] and scores [N], got {self.boxes.shape} and {self.scores.shape}"
             )
+        if not len(self.source):
+            object.__setattr__(self, "source", np.full(len(self.boxes), Source.SELECTIVE_SEARCH, np.uint8))
+        if self.source.shape != self.scores.shape:
+            raise ValueError(f"proposals need a source for each of {len(self.boxes)} boxes, got {self.source.shape}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -34,4 +48,4 @@ class Proposals:
         """The best `n` proposals, or all where there are fewer. Raises ValueError for a negative `n`."""
         if n < 0:
             raise ValueError(f"the number of proposals must not be negative, got {n}")
-        return Proposals(self.boxes[:n], self.scores[:n])
+        return Proposals(self.boxes[:n], self.scores[:n], self.source[:n])

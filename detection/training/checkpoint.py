@@ -1,4 +1,4 @@
-"""The state of a training between steps, on disk."""
+"""Checkpoints of a training: weights and the optimiser's state after some step, for going on exactly where it was."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from .windows import TrainingError
 
 
 class Checkpoint:
-    """Trained weights and momenta after some step, in one safetensors file that is replaced atomically.
+    """Weights and an optimiser's state after some step, in one safetensors file that is replaced atomically.
 
     Args:
         file: where it is kept.
@@ -25,7 +25,11 @@ class Checkpoint:
         self._identity = identity
 
     def step(self) -> int:
-        """The number of steps done; 0 where there is no checkpoint."""
+        """The number of steps done; 0 where there is no checkpoint.
+
+        Raises:
+            TrainingError: the file is damaged or of another run.
+        """
         if not self._file.exists():
             return 0
         try:
@@ -43,24 +47,29 @@ class Checkpoint:
             )
         return step
 
-    def load(self, learned: nn.Module, optimiser: torch.optim.SGD) -> int:
-        """Restore weights and momenta, if there is a checkpoint, and return the number of steps done."""
+    def load(self, learned: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+        """Restore weights and the optimiser's state, if there is a checkpoint, and return the number of steps done."""
         step = self.step()
         if step:
             tensors = load_file(self._file)
             learned.load_state_dict({name: tensors[f"weight.{name}"] for name in learned.state_dict()})
-            for name, parameter in learned.named_parameters():
-                momentum = tensors[f"momentum.{name}"].to(parameter.device)
-                optimiser.state[parameter]["momentum_buffer"] = momentum
+            parameters = dict(learned.named_parameters())
+            for entry, value in tensors.items():
+                kind, _, rest = entry.partition(".")
+                if kind == "optimiser":
+                    name, _, key = rest.rpartition(".")
+                    # counters stay on the CPU, where optimisers keep them
+                    optimiser.state[parameters[name]][key] = value.to(parameters[name].device) if value.dim() else value
         return step
 
-    def save(self, learned: nn.Module, optimiser: torch.optim.SGD, step: int) -> None:
+    def save(self, learned: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
         """Replace the checkpoint."""
         tensors: dict[str, Tensor] = {}
         for name, value in learned.state_dict().items():
             tensors[f"weight.{name}"] = value.cpu().contiguous()
         for name, parameter in learned.named_parameters():
-            tensors[f"momentum.{name}"] = optimiser.state[parameter]["momentum_buffer"].cpu().contiguous()
+            for key, value in optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser.{name}.{key}"] = value.cpu().contiguous()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_suffix(".partial")
         save_file(tensors, temporary, {"step": str(step), "run": json.dumps(self._identity)})

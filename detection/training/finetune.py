@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from ..backbones import Backbone
 from ..engine import CROP_SIZE, computes_bfloat16, resolve_device
 from ..model_files import RegionSettings
 from .checkpoint import Checkpoint
-from .lower_features import lower_features, training_crops
+from .lower_features import lower_features, training_crops, window_crops
 from .windows import BatchSampler, TrainingError, Windows, draw_pool
 
 CHECKPOINT_EVERY = 200
@@ -118,11 +119,9 @@ def fine_tune(
         features = lower_features(
             network,
             frozen,
-            dataset,
-            windows,
-            regions,
+            partial(window_crops, dataset, windows, regions, settings.seed),
+            len(windows),
             features_file,
-            seed=settings.seed,
             device=device,
             report=lambda done: report_features(done, len(windows)),
         )

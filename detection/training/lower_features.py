@@ -71,41 +71,44 @@ def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings
 def lower_features(
     backbone: Backbone,
     blocks: int,
-    dataset: Dataset,
-    windows: Windows,
-    regions: RegionSettings,
+    crops_from: Callable[[int], Iterator[tuple[int, np.ndarray]]],
+    count: int,
     file: Path,
     *,
-    seed: int,
+    size: int = CROP_SIZE,
     device: str = "auto",
     report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """The output of the lowest `blocks` blocks for each window: float16 [N, c, h, w], memory-mapped from `file`.
+    """The output of the lowest `blocks` blocks for each of `count` crops: float16 [count, c, h, w], memory-mapped.
 
-    Each window is mirrored and its colours distorted once, at random. A run that was stopped goes on where it was; a
-    finished file is used as it is. Files made of different windows, weights, settings or seeds are the caller's to
-    keep apart.
+    A run that was stopped goes on where it was; a finished file is used as it is. Files made of different crops or
+    weights are the caller's to keep apart.
+
+    Args:
+        crops_from: from the number of a crop to an iterator over the number of the first crop and the crops, uint8
+            [n, size, size, 3], of one picture after the other; it is called with the first crop of a picture.
+        file: kept there, with a small file on how far it is beside it.
 
     Raises:
         TrainingError: the disk has no room for the file.
     """
     progress_file = file.with_suffix(".progress.json")
     done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
-    forward = CompiledForward(LowerBlocks(backbone, blocks), device=device)
-    shape = forward(np.zeros((1, CROP_SIZE, CROP_SIZE, 3), np.uint8)).shape[1:]
+    # as much in a batch as 16 crops of the usual size, which is where a CPU is fastest
+    batch_size = None if size == CROP_SIZE else max(1, 16 * CROP_SIZE**2 // size**2)
+    forward = CompiledForward(LowerBlocks(backbone, blocks), device=device, size=size, batch_size=batch_size)
+    shape = forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
     if not done:
-        check_room(file.parent, len(windows) * int(np.prod(shape)) * 2)
-    features = np.lib.format.open_memmap(
-        file, mode="r+" if done else "w+", dtype=np.float16, shape=(len(windows), *shape)
-    )
-    if done < len(windows):
-        for start, crops in prefetch(_crops_of_pictures(dataset, windows, regions, seed, done), _PICTURES_AHEAD):
+        check_room(file.parent, count * int(np.prod(shape)) * 2)
+    features = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=(count, *shape))
+    if done < count:
+        for start, crops in prefetch(crops_from(done), _PICTURES_AHEAD):
             for offset in range(0, len(crops), forward.batch_size):
                 part = crops[offset : offset + forward.batch_size]
                 features[start + offset : start + offset + len(part)] = forward(part)
             done = start + len(crops)
             report(done)
-            if (start // 4096) != (done // 4096) or done == len(windows):
+            if (start // 4096) != (done // 4096) or done == count:
                 features.flush()
                 progress_file.write_text(json.dumps({"done": done}))
     return np.load(file, mmap_mode="r")
@@ -121,14 +124,17 @@ def check_room(folder: Path, size: int) -> None:
     if free < size + _RESERVE:
         raise TrainingError(
             f"{folder}: what frozen blocks give needs {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free: keep "
-            "fewer windows (--pool), freeze more (--freeze-below), or train on another disk (--out)"
+            "fewer windows (--pool, --views), freeze more (--freeze-below), or train on another disk (--out)"
         )
 
 
-def _crops_of_pictures(
+def window_crops(
     dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int, first: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Index of the first window, and crops of all windows, of one picture after the other."""
+    """Index of the first window, and crops of all windows, of one picture after the other, from window `first` on.
+
+    Each window is mirrored and its colours distorted once, at random.
+    """
     start = first
     while start < len(windows):
         picture = windows.images[start]

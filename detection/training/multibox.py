@@ -1,0 +1,295 @@
+"""Training a MultiBox network (Erhan et al., CVPR 2014; Szegedy et al., "Scalable, high-quality object detection").
+
+As in `finetune`, the blocks of the trunk under `freeze_below` are run once over the views, which are drawn beforehand,
+and the rest is trained on what they gave; without frozen blocks views are rendered as they are needed. The network that
+is kept is the Polyak average of the weights (Polyak & Juditsky, 1992; Going Deeper with Convolutions, section 6).
+
+Every step's batch is a function of the seed and the step alone: a run that was interrupted and resumed gives the
+weights of one that was not.
+"""
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data.dataset import Dataset
+from ...data.images import read_image
+from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, encode, match, multibox_loss
+from ...proposals.recall import measure, recall
+from ..backbones import Backbone, headless
+from ..engine import computes_bfloat16, resolve_device
+from ..multibox_engine import MultiBoxEngine
+from .checkpoint import Checkpoint
+from .lower_features import lower_features
+from .views import View, all_views, render_view, rendered_views
+from .windows import TrainingError
+
+CHECKPOINT_EVERY = 200
+WARM_UP = 100
+# Priors for boxes of these sides (square root of the area, in input pixels): below the first on the fine map with two
+# places along each side of a cell, up to the second on the fine map, above on the coarse one.
+CLOSE_BELOW, FINE_BELOW = 45, 130
+# Boxes smaller than this in a view take no part in clustering: no prior would find them.
+_SMALLEST = 4
+
+# Step, the loss, its two terms: confidence and location.
+StepReport = Callable[[int, float, float, float], None]
+
+
+@dataclass(frozen=True)
+class MultiBoxSettings:
+    """The recipe.
+
+    Attributes:
+        iterations: mini-batches.
+        batch: views of each.
+        learning_rate: of the heads, which are new; after a short warm-up it falls to 0 along a cosine.
+        trunk_factor: the pretrained trunk learns this much slower.
+        weight_decay: of AdamW.
+        average_decay: of the exponential average of the weights, which is what is kept.
+        alpha: weight of the location loss.
+        freeze_below: name of the lowest block that is trained ("inception_4e"); None trains all.
+        views: of each picture, on disk when blocks are frozen (0.8 MB each below inception_4e).
+        size: side of the network's input in pixels, a multiple of 32.
+        shapes: priors' shapes.
+        seed: of every random choice.
+    """
+
+    iterations: int = 2000
+    batch: int = 24
+    learning_rate: float = 3e-4
+    trunk_factor: float = 0.3
+    weight_decay: float = 1e-4
+    average_decay: float = 0.998
+    alpha: float = 1.0
+    freeze_below: str | None = "inception_4e"
+    views: int = 5
+    size: int = 448
+    shapes: int = 20
+    seed: int = 0
+
+
+def train_multibox(
+    backbone: Backbone,
+    dataset: Dataset,
+    settings: MultiBoxSettings,
+    folder: Path,
+    *,
+    validation: Dataset | None = None,
+    device: str = "auto",
+    report_features: Callable[[int, int], None] = lambda done, total: None,
+    report_step: StepReport = lambda step, loss, confidence, location: None,
+    report_recall: Callable[[int, float], None] = lambda step, found: None,
+) -> MultiBox:
+    """Train a MultiBox network on a data set.
+
+    Args:
+        backbone: the trunk to start from; its classifier is taken off, and it is trained in place.
+        dataset: the pictures.
+        folder: for the checkpoint and the features of frozen blocks. A checkpoint found there is gone on from; the
+            features, which are large, are deleted when the last step is done.
+        validation: pictures on which recall is measured after each epoch (every picture of `dataset` met once).
+        report_features: called with the number of views done and in all, while frozen blocks run.
+        report_step: called after each step.
+        report_recall: called with the number of steps done and the share of the objects of `validation` that the
+            network's 200 boxes cover at IoU 0.5.
+
+    Returns:
+        The network of averaged weights, in evaluation mode, on the CPU.
+
+    Raises:
+        TrainingError: no pictures or no objects, no block is called `freeze_below`, the checkpoint belongs to other
+            data, weights or settings, or the loss is not a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = resolve_device(device)
+    frozen = _frozen_rows(backbone, settings.freeze_below)
+    views = all_views(dataset, settings.views, settings.size, settings.seed)
+    torch.manual_seed(settings.seed)
+    network = MultiBox(headless(backbone), prior_grids(views, settings.shapes, settings.seed), sizes=(settings.size,))
+    average = copy.deepcopy(network)
+    origin = _fingerprint(backbone, views)
+    checkpoint = Checkpoint(
+        folder / "multibox_checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
+    )
+    features_file = folder / f"multibox_features_{origin}.npy"
+    features: np.ndarray | None = None
+    if frozen and checkpoint.step() < settings.iterations:
+        features = lower_features(
+            backbone,
+            frozen,
+            partial(rendered_views, dataset, views, settings.views, settings.size, settings.seed),
+            len(views),
+            features_file,
+            size=settings.size,
+            device=device,
+            report=lambda done: report_features(done, len(views)),
+        )
+
+    backbone.trunk[:frozen].requires_grad_(False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.to(device).eval()
+    pretrained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in backbone.parameters()}
+    heads = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    optimiser = torch.optim.AdamW(
+        [{"params": pretrained, "factor": settings.trunk_factor}, {"params": heads, "factor": 1.0}],
+        weight_decay=settings.weight_decay,
+    )
+    learned = nn.ModuleDict({"network": network, "average": average})
+    start = checkpoint.load(learned, optimiser)
+    batches = _Batches(dataset, views, features, network.priors(settings.size), settings)
+
+    network.train()
+    bfloat16 = computes_bfloat16(device)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(batches, start) if start < settings.iterations else None
+        for step in range(start, settings.iterations):
+            assert ahead is not None
+            batch, assignment, offsets = (part.to(device) for part in ahead.result())
+            if step + 1 < settings.iterations:
+                ahead = reader.submit(batches, step + 1)
+            x = batch.float() if frozen else backbone.normalise(batch.permute(0, 3, 1, 2).float())
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+                predictions = network.from_row(x.contiguous(memory_format=torch.channels_last), frozen)
+            loss, terms = multibox_loss(predictions.float(), assignment, offsets, settings.alpha)
+            if not math.isfinite(loss.item()):
+                raise TrainingError(
+                    f"the loss is {loss.item()} at step {step + 1}: "
+                    f"lower --learning-rate (now {settings.learning_rate})"
+                )
+            for group in optimiser.param_groups:
+                group["lr"] = group["factor"] * _learning_rate(settings, step)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            _average(average, network, min(settings.average_decay, (1 + step) / (10 + step)))
+            report_step(step + 1, loss.item(), terms[0].item(), terms[1].item())
+            last = step + 1 == settings.iterations
+            if (step + 1) % CHECKPOINT_EVERY == 0 or last:
+                checkpoint.save(learned, optimiser, step + 1)
+            epoch, before = ((s * settings.batch) // len(dataset) for s in (step + 1, step))
+            if validation is not None and (epoch > before or last):
+                report_recall(step + 1, recall_at_half(average, validation, device))
+    for file in (features_file, features_file.with_suffix(".progress.json")):
+        file.unlink(missing_ok=True)
+    return average.to("cpu")
+
+
+def _frozen_rows(backbone: Backbone, freeze_below: str | None) -> int:
+    names = [name for name, _ in backbone.trunk.named_children()]
+    possible = names[: names.index("inception_4e") + 1]
+    if freeze_below is None:
+        return 0
+    if freeze_below not in possible:
+        raise TrainingError(
+            f"cannot freeze below {freeze_below!r}: expected a block up to inception_4e, on which the heads stand "
+            f"({', '.join(possible)})"
+        )
+    return names.index(freeze_below)
+
+
+def prior_grids(views: Sequence[View], shapes: int, seed: int) -> list[PriorGrid]:
+    """Priors clustered from the objects of the views, each on the map that suits its size.
+
+    Raises:
+        TrainingError: fewer different boxes than shapes.
+    """
+    sides = np.concatenate([view.boxes[:, 2:] - view.boxes[:, :2] for view in views] or [np.zeros((0, 2), np.float32)])
+    sides = sides[(sides >= _SMALLEST).all(axis=1)]
+    if len(np.unique(sides, axis=0)) < shapes:
+        raise TrainingError(
+            f"{len(views)} views show {len(np.unique(sides, axis=0))} different sizes of objects, fewer than the "
+            f"{shapes} shapes of priors: train on more pictures, or ask for fewer shapes"
+        )
+    clustered = np.round(cluster_shapes(sides, shapes, seed))
+    scale = np.sqrt(clustered.prod(axis=1))
+    chosen = (scale < CLOSE_BELOW, (scale >= CLOSE_BELOW) & (scale < FINE_BELOW), scale >= FINE_BELOW)
+    return [
+        PriorGrid(stride, division, tuple((float(w), float(h)) for w, h in clustered[of_grid]))
+        for (stride, division), of_grid in zip(((16, 2), (16, 1), (32, 1)), chosen, strict=True)
+    ]
+
+
+def recall_at_half(network: MultiBox, dataset: Dataset, device: str = "auto") -> float:
+    """The share of the objects of `dataset` that the best 200 boxes of their picture cover at IoU 0.5."""
+    engine = MultiBoxEngine(network, device=device)
+    coverage = measure(dataset, lambda sample: engine(read_image(sample.path)), counts=(200,))
+    return float(recall(coverage.closest[-1], [0.5])[0])
+
+
+class _Batches:
+    """Mini-batches as a function of the step: all pictures are met once, in a random order, before any is met again,
+    each time in another of its views."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: list[View],
+        features: np.ndarray | None,
+        priors: np.ndarray,
+        settings: MultiBoxSettings,
+    ):
+        self._dataset, self._views, self._features = dataset, views, features
+        self._priors, self._settings = priors, settings
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [N, c, h, w] or pixels [N, size, size, 3], assignment [N, P], offsets [N, P, 4]."""
+        batch = self._settings.batch
+        rows = [self._row(place) for place in range(step * batch, (step + 1) * batch)]
+        assignment = np.stack([match(self._priors, self._views[row].boxes, self._views[row].ignored) for row in rows])
+        offsets = np.zeros((*assignment.shape, 4), np.float32)
+        for number, row in enumerate(rows):
+            positive = np.flatnonzero(assignment[number] >= 0)
+            objects = self._views[row].boxes[assignment[number, positive]]
+            offsets[number, positive] = encode(objects, self._priors[positive])
+        inputs = np.stack([self._input(row, step) for row in rows])
+        return torch.from_numpy(inputs), torch.from_numpy(assignment), torch.from_numpy(offsets)
+
+    def _row(self, place: int) -> int:
+        settings, pictures = self._settings, len(self._dataset)
+        turn, position = divmod(place, pictures)
+        picture = int(np.random.default_rng([settings.seed, 8, turn]).permutation(pictures)[position])
+        first = int(np.random.default_rng([settings.seed, 9, picture]).integers(settings.views))
+        return picture * settings.views + (first + turn) % settings.views
+
+    def _input(self, row: int, step: int) -> np.ndarray:
+        if self._features is not None:
+            return self._features[row]
+        image = read_image(self._dataset[row // self._settings.views].path)
+        rng = np.random.default_rng([self._settings.seed, 10, step, row])
+        return render_view(image, self._views[row], self._settings.size, rng)
+
+
+def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+        # of batch norm, averages themselves
+        for statistic, latest in zip(average.buffers(), network.buffers(), strict=True):
+            statistic.copy_(latest)
+
+
+def _learning_rate(settings: MultiBoxSettings, step: int) -> float:
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
+
+
+def _fingerprint(backbone: nn.Module, views: list[View]) -> str:
+    """Of all that lower features and training start from, the settings apart."""
+    digest = hashlib.sha256()
+    for view in views:
+        for array in (view.window, np.array(view.mirrored), view.boxes, view.ignored):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    for value in backbone.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
