@@ -99,15 +99,14 @@ class MultiBox(nn.Module):
         self.width = width
         self.sizes = tuple(sizes)
         self._split = [name for name, _ in self._rows.named_children()].index(split) + 1
-        outputs = dict.fromkeys((16, 32), 0)
+        outputs: dict[int, int] = {}
         for grid in self.grids:
-            outputs[grid.stride] += grid.channels
+            outputs[grid.stride] = outputs.get(grid.stride, 0) + grid.channels
         with torch.no_grad():
             fine, coarse = self._maps(torch.zeros(1, 3, 64, 64), 0)
         self.lateral_fine = nn.Conv2d(fine.shape[1], width, 1)
         self.lateral_coarse = nn.Conv2d(coarse.shape[1], width, 1)
-        self.head_fine = _head(width, outputs[16])
-        self.head_coarse = _head(width, outputs[32])
+        self.heads = nn.ModuleDict({str(stride): _head(width, channels) for stride, channels in outputs.items()})
 
     @property
     def _rows(self) -> nn.Sequential:
@@ -122,13 +121,13 @@ class MultiBox(nn.Module):
         fine, coarse = self._maps(x, first_row)
         coarse = self.lateral_coarse(coarse)
         fine = self.lateral_fine(fine) + nn.functional.interpolate(coarse, fine.shape[2:], mode="nearest")
-        maps = {16: self.head_fine(fine.relu()), 32: self.head_coarse(coarse.relu())}
-        taken = dict.fromkeys(maps, 0)
+        maps = {"16": fine.relu(), "32": coarse.relu()}
+        outputs = {stride: head(maps[stride]) for stride, head in self.heads.items()}
         predictions = []
         for grid in self.grids:
-            part = maps[grid.stride][:, taken[grid.stride] : taken[grid.stride] + grid.channels]
-            taken[grid.stride] += grid.channels
-            predictions.append(_by_place(part, grid))
+            stride = str(grid.stride)
+            predictions.append(_by_place(outputs[stride][:, : grid.channels], grid))
+            outputs[stride] = outputs[stride][:, grid.channels :]
         return torch.cat(predictions, dim=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -145,12 +144,10 @@ def _head(width: int, outputs: int) -> nn.Sequential:
     hidden, last = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, outputs, 1)
     nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
     nn.init.normal_(last.weight, std=0.01)
-    for layer in (hidden, last):
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-        with torch.no_grad():  # confidences start near the share of priors that are positive: the loss starts low
-            if layer is last:
-                layer.bias.view(-1, 5)[:, 4] = -5.0
+    # confidences start near the share of priors that have an object, so that the loss starts low
+    start = torch.tensor([0.0, 0.0, 0.0, 0.0, -5.0])
+    with torch.no_grad():
+        last.bias = nn.Parameter(start.repeat(outputs // 5))
     return nn.Sequential(hidden, nn.ReLU(inplace=True), last)
 
 

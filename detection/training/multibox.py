@@ -13,24 +13,27 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, encode, match, multibox_loss
+from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, multibox_loss
 from ...proposals.recall import measure, recall
 from ..backbones import Backbone, headless
 from ..engine import computes_bfloat16, resolve_device
+from ..model_files import Model, load_model, save_model
 from ..multibox_engine import MultiBoxEngine
 from .checkpoint import Checkpoint
 from .lower_features import lower_features
-from .views import View, all_views, render_view, rendered_views
+from .train import initial_network
+from .view_batches import ViewBatches
+from .views import View, all_views, rendered_views
 from .windows import TrainingError
 
 CHECKPOINT_EVERY = 200
@@ -41,8 +44,8 @@ CLOSE_BELOW, FINE_BELOW = 45, 130
 # Boxes smaller than this in a view take no part in clustering: no prior would find them.
 _SMALLEST = 4
 
-# Step, the loss, its two terms: confidence and location.
-StepReport = Callable[[int, float, float, float], None]
+# Stage, units done, units in all, figures by name.
+Report = Callable[[str, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ def train_multibox(
     *,
     validation: Dataset | None = None,
     device: str = "auto",
-    report_features: Callable[[int, int], None] = lambda done, total: None,
-    report_step: StepReport = lambda step, loss, confidence, location: None,
-    report_recall: Callable[[int, float], None] = lambda step, found: None,
+    report: Report = lambda stage, done, total, figures: None,
 ) -> MultiBox:
     """Train a MultiBox network on a data set.
 
@@ -98,10 +99,8 @@ def train_multibox(
         folder: for the checkpoint and the features of frozen blocks. A checkpoint found there is gone on from; the
             features, which are large, are deleted when the last step is done.
         validation: pictures on which recall is measured after each epoch (every picture of `dataset` met once).
-        report_features: called with the number of views done and in all, while frozen blocks run.
-        report_step: called after each step.
-        report_recall: called with the number of steps done and the share of the objects of `validation` that the
-            network's 200 boxes cover at IoU 0.5.
+        report: called as the work goes on: with "loss", its terms and "learning rate" after each step, with "recall"
+            (the share of the objects of `validation` that 200 boxes cover at IoU 0.5) after an epoch.
 
     Returns:
         The network of averaged weights, in evaluation mode, on the CPU.
@@ -132,7 +131,7 @@ def train_multibox(
             features_file,
             size=settings.size,
             device=device,
-            report=lambda done: report_features(done, len(views)),
+            report=lambda done: report("frozen blocks", done, len(views), {}),
         )
 
     backbone.trunk[:frozen].requires_grad_(False)
@@ -147,7 +146,15 @@ def train_multibox(
     )
     learned = nn.ModuleDict({"network": network, "average": average})
     start = checkpoint.load(learned, optimiser)
-    batches = _Batches(dataset, views, features, network.priors(settings.size), settings)
+    batches = ViewBatches(
+        dataset,
+        views,
+        features,
+        network.priors(settings.size),
+        size=settings.size,
+        batch=settings.batch,
+        seed=settings.seed,
+    )
 
     network.train()
     bfloat16 = computes_bfloat16(device)
@@ -173,16 +180,62 @@ def train_multibox(
             loss.backward()
             optimiser.step()
             _average(average, network, min(settings.average_decay, (1 + step) / (10 + step)))
-            report_step(step + 1, loss.item(), terms[0].item(), terms[1].item())
+            figures = {"loss": loss.item(), "confidence": terms[0].item(), "location": terms[1].item()}
+            report(
+                "training", step + 1, settings.iterations, {**figures, "learning rate": _learning_rate(settings, step)}
+            )
             last = step + 1 == settings.iterations
             if (step + 1) % CHECKPOINT_EVERY == 0 or last:
                 checkpoint.save(learned, optimiser, step + 1)
             epoch, before = ((s * settings.batch) // len(dataset) for s in (step + 1, step))
             if validation is not None and (epoch > before or last):
-                report_recall(step + 1, recall_at_half(average, validation, device))
+                found = recall_at_half(average, validation, device)
+                report("training", step + 1, settings.iterations, {"recall": found})
     for file in (features_file, features_file.with_suffix(".progress.json")):
         file.unlink(missing_ok=True)
     return average.to("cpu")
+
+
+def add_multibox(
+    model: str,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    init: str | None = None,
+    settings: MultiBoxSettings | None = None,
+    validation: Dataset | None = None,
+    device: str = "auto",
+    report: Report = lambda stage, done, total, figures: None,
+) -> Model:
+    """Train a MultiBox network for a detector, and write both to the model folder `out`.
+
+    Called again with the same arguments after an interruption it goes on where it was. Checkpoint and, while it runs,
+    features of frozen blocks lie in `out`/training, which can be deleted afterwards.
+
+    Args:
+        model: a model folder or a shipped model's name.
+        init: what the trunk starts from, see `initial_network`; None for the first member of `model`.
+        settings: the recipe; None for the defaults.
+        dataset, validation, device, report: as for `train_multibox`.
+
+    Raises:
+        TrainingError, AnnotationError, ImageError, ModelError: see `train_multibox`; a file cannot be used.
+    """
+    settings = settings or MultiBoxSettings()
+    detector = load_model(model)
+    torch.manual_seed(settings.seed)
+    backbone = copy.deepcopy(detector.members[0]) if init is None else initial_network(init)
+    folder = Path(out) / "training"
+    network = train_multibox(backbone, dataset, settings, folder, validation=validation, device=device, report=report)
+    card = {
+        "data": dataset.name,
+        "pictures": len(dataset),
+        "init": Path(model if init is None else init).name,
+        "settings": asdict(settings),
+    }
+    trained = replace(detector, multibox=network, card={**detector.card, "multibox": card})
+    save_model(trained, out)
+    return trained
 
 
 def _frozen_rows(backbone: Backbone, freeze_below: str | None) -> int:
@@ -217,6 +270,7 @@ def prior_grids(views: Sequence[View], shapes: int, seed: int) -> list[PriorGrid
     return [
         PriorGrid(stride, division, tuple((float(w), float(h)) for w, h in clustered[of_grid]))
         for (stride, division), of_grid in zip(((16, 2), (16, 1), (32, 1)), chosen, strict=True)
+        if of_grid.any()
     ]
 
 
@@ -225,49 +279,6 @@ def recall_at_half(network: MultiBox, dataset: Dataset, device: str = "auto") ->
     engine = MultiBoxEngine(network, device=device)
     coverage = measure(dataset, lambda sample: engine(read_image(sample.path)), counts=(200,))
     return float(recall(coverage.closest[-1], [0.5])[0])
-
-
-class _Batches:
-    """Mini-batches as a function of the step: all pictures are met once, in a random order, before any is met again,
-    each time in another of its views."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        views: list[View],
-        features: np.ndarray | None,
-        priors: np.ndarray,
-        settings: MultiBoxSettings,
-    ):
-        self._dataset, self._views, self._features = dataset, views, features
-        self._priors, self._settings = priors, settings
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [N, c, h, w] or pixels [N, size, size, 3], assignment [N, P], offsets [N, P, 4]."""
-        batch = self._settings.batch
-        rows = [self._row(place) for place in range(step * batch, (step + 1) * batch)]
-        assignment = np.stack([match(self._priors, self._views[row].boxes, self._views[row].ignored) for row in rows])
-        offsets = np.zeros((*assignment.shape, 4), np.float32)
-        for number, row in enumerate(rows):
-            positive = np.flatnonzero(assignment[number] >= 0)
-            objects = self._views[row].boxes[assignment[number, positive]]
-            offsets[number, positive] = encode(objects, self._priors[positive])
-        inputs = np.stack([self._input(row, step) for row in rows])
-        return torch.from_numpy(inputs), torch.from_numpy(assignment), torch.from_numpy(offsets)
-
-    def _row(self, place: int) -> int:
-        settings, pictures = self._settings, len(self._dataset)
-        turn, position = divmod(place, pictures)
-        picture = int(np.random.default_rng([settings.seed, 8, turn]).permutation(pictures)[position])
-        first = int(np.random.default_rng([settings.seed, 9, picture]).integers(settings.views))
-        return picture * settings.views + (first + turn) % settings.views
-
-    def _input(self, row: int, step: int) -> np.ndarray:
-        if self._features is not None:
-            return self._features[row]
-        image = read_image(self._dataset[row // self._settings.views].path)
-        rng = np.random.default_rng([self._settings.seed, 10, step, row])
-        return render_view(image, self._views[row], self._settings.size, rng)
 
 
 def _average(average: nn.Module, network: nn.Module, decay: float) -> None:

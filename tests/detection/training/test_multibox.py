@@ -1,0 +1,157 @@
+"""Training MultiBox on a data set small enough for a test: five drawn pictures, one of them without objects."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from inception_rcnn import Detector
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn.detection.googlenet import GoogLeNet
+from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.detection.training import multibox
+from inception_rcnn.detection.training.multibox import MultiBoxSettings, add_multibox
+from inception_rcnn.detection.training.windows import TrainingError
+from inception_rcnn.proposals.proposals import Source
+
+SETTINGS = MultiBoxSettings(iterations=4, batch=2, views=2, size=64, shapes=4, learning_rate=1e-4)
+DOG = "n02084071"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ilsvrc")
+    for kind in ("Data/DET/train", "Annotations/DET/train", "ImageSets/DET"):
+        (root / kind).mkdir(parents=True)
+    for number in range(5):
+        image = np.full((80, 100, 3), 100, np.uint8)
+        objects = []
+        if number < 4:
+            image[20:60, 30 + number : 80] = (200, 30, 30)
+            objects.append(AnnotatedObject(DOG, (31 + number, 21, 80, 60)))
+        Image.fromarray(image).save(root / f"Data/DET/train/{number}.JPEG", quality=95)
+        write_annotation(root / f"Annotations/DET/train/{number}.xml", Annotation(str(number), 100, 80, tuple(objects)))
+    (root / "ImageSets/DET/train.txt").write_text("".join(f"{n} {n + 1}\n" for n in range(5)))
+    return open_dataset(root, "train")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> str:
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("start")
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(58, DOG, "dog"),)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted")
+    reports: list[tuple] = []
+    add_multibox(
+        start,
+        dataset,
+        out,
+        settings=SETTINGS,
+        validation=dataset,
+        device="cpu",
+        report=lambda *report: reports.append(report),
+    )
+    return out, reports
+
+
+def test_the_detector_proposes_with_what_was_trained(uninterrupted, dataset, start):
+    out, _ = uninterrupted
+    model = load_model(out)
+    assert model.card["multibox"]["pictures"] == 5
+    assert model.multibox.sizes == (64,)
+    before = load_file(f"{start}/member_1.safetensors")
+    after = load_file(out / "member_1.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    image = np.asarray(Image.open(dataset[0].path))
+    found = Detector(model, device="cpu").propose(image)
+    assert set(found.source) == {Source.SELECTIVE_SEARCH, Source.MULTIBOX}
+    assert (found.source == Source.MULTIBOX).sum() <= 200
+    assert found.boxes.min() >= 0
+    assert (found.boxes.max(axis=0) <= (100, 80, 100, 80)).all()
+
+
+def test_frozen_blocks_stay_and_the_others_learn(uninterrupted, start):
+    before = load_file(f"{start}/member_1.safetensors")
+    after = load_file(uninterrupted[0] / "multibox.safetensors")
+    trunk = [name for name in before if name.startswith("trunk.")]
+    changed = {name.split(".")[1] for name in trunk if not torch.equal(before[name], after[f"trunk.{name}"])}
+    assert changed == {"inception_4e", "inception_5a", "inception_5b"}
+
+
+def test_losses_and_recall_are_reported(uninterrupted):
+    _, reports = uninterrupted
+    steps = [(done, figures) for stage, done, _, figures in reports if stage == "training" and "loss" in figures]
+    assert [done for done, _ in steps] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(figures.values())).all() for _, figures in steps)
+    # 2 views a step: the fifth picture is met in step 3
+    recalls = [(done, figures["recall"]) for _, done, _, figures in reports if "recall" in figures]
+    assert [done for done, _ in recalls] == [3, 4]
+    assert all(0 <= found <= 1 for _, found in recalls)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, dataset, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(multibox, "CHECKPOINT_EVERY", 1)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(stage, done, total, figures):
+        if stage == "training" and done == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        add_multibox(start, dataset, tmp_path, settings=SETTINGS, device="cpu", report=interrupt)
+    resumed = []
+    add_multibox(
+        start, dataset, tmp_path, settings=SETTINGS, device="cpu", report=lambda *report: resumed.append(report)
+    )
+    assert [done for stage, done, *_ in resumed if stage == "training"] == [3, 4]
+    expected, after = load_file(uninterrupted[0] / "multibox.safetensors"), load_file(tmp_path / "multibox.safetensors")
+    assert all(torch.equal(expected[name], after[name]) for name in expected)
+    assert not list((tmp_path / "training").glob("*.npy"))
+    with pytest.raises(TrainingError, match=r"alpha was 1\.0, is 2\.0"):
+        add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, alpha=2.0), device="cpu")
+
+
+def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
+    settings = replace(SETTINGS, freeze_below=None, iterations=1)
+    add_multibox(start, dataset, tmp_path, settings=settings, device="cpu")
+    before, after = load_file(f"{start}/member_1.safetensors"), load_file(tmp_path / "multibox.safetensors")
+    assert not torch.equal(before["trunk.conv1.convolution.weight"], after["trunk.trunk.conv1.convolution.weight"])
+
+
+def test_pictures_without_objects_alone_train_without_nan(dataset, start, tmp_path):
+    # priors need objects, the batches then have none
+    losses = []
+    settings = replace(SETTINGS, iterations=1, batch=1)
+    batches = multibox.ViewBatches.__call__
+
+    def background_only(self, step):
+        inputs, assignment, offsets = batches(self, step)
+        return inputs, torch.full_like(assignment, -1), offsets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multibox.ViewBatches, "__call__", background_only)
+        add_multibox(
+            start, dataset, tmp_path, settings=settings, device="cpu", report=lambda *r: losses.append(r[3].get("loss"))
+        )
+    assert np.isfinite([loss for loss in losses if loss is not None]).all()
+    assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "multibox.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"freeze_below": "inception_5a"}, "inception_4e"), ({"shapes": 99}, "fewer")]
+)
+def test_settings_that_cannot_work_are_refused(change, message, dataset, start, tmp_path):
+    with pytest.raises(TrainingError, match=message):
+        add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, **change), device="cpu")

@@ -1,0 +1,166 @@
+"""MultiBox: priors, encoding, matching and loss against their definitions."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from inception_rcnn.data.boxes import iou
+from inception_rcnn.proposals.multibox import (
+    BACKGROUND,
+    IGNORED,
+    MultiBox,
+    PriorGrid,
+    cluster_shapes,
+    decode,
+    encode,
+    match,
+    multibox_loss,
+)
+
+NO_BOXES = np.zeros((0, 4), np.float32)
+GRIDS = (
+    PriorGrid(16, 2, ((10.0, 20.0), (30.0, 12.0))),
+    PriorGrid(16, 1, ((50.0, 60.0),)),
+    PriorGrid(32, 1, ((150.0, 90.0), (90.0, 150.0), (200.0, 200.0))),
+)
+
+
+class TinyTrunk(nn.Module):
+    """Two rows: 5 channels at stride 16, 7 at stride 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential()
+        self.trunk.add_module("fine", nn.Conv2d(3, 5, 16, stride=16))
+        self.trunk.add_module("coarse", nn.Conv2d(5, 7, 2, stride=2))
+
+    def normalise(self, pixels):
+        return pixels / 255
+
+
+def random_boxes(rng, count, size=96.0):
+    corners = rng.uniform(0, size - 12, (count, 2))
+    return np.concatenate([corners, corners + rng.uniform(4, 60, (count, 2))], axis=1).astype(np.float32)
+
+
+def test_priors_are_centred_in_the_cells_of_their_map():
+    priors = PriorGrid(16, 2, ((10, 20),)).priors(64)
+    assert priors.shape == (64, 4)
+    assert priors[0].tolist() == [4 - 5, 4 - 10, 4 + 5, 4 + 10]
+    assert priors[1].tolist() == [12 - 5, 4 - 10, 12 + 5, 4 + 10]
+    assert priors[8].tolist() == [4 - 5, 12 - 10, 4 + 5, 12 + 10]
+
+
+def test_a_prediction_comes_from_the_place_of_its_prior():
+    torch.manual_seed(0)
+    network = MultiBox(TinyTrunk(), GRIDS, split="fine", width=4).eval()
+    with torch.no_grad():
+        pixels = torch.zeros(1, 3, 128, 128)
+        before = network(pixels)
+        pixels[:, :, 96:112, 32:48] = 255.0  # the cell of row 6, column 2 at stride 16
+        changed = (network(pixels) != before).any(dim=2)[0].numpy()
+    priors = network.priors(128)
+    assert before.shape == (1, len(priors), 5)
+    centres = (priors[:, :2] + priors[:, 2:]) / 2
+    count = len(GRIDS[0].priors(128))
+    near = np.abs(centres - (40, 104)).max(axis=1)
+    # a 3x3 convolution after the sum with the coarse map: nothing further off than three fine cells
+    assert changed[:count].any()
+    assert near[changed].max() <= 56
+    assert changed[near <= 8].all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_decode_undoes_encode(seed):
+    rng = np.random.default_rng(seed)
+    boxes, priors = random_boxes(rng, 50), random_boxes(rng, 50)
+    np.testing.assert_allclose(decode(encode(boxes, priors), priors), boxes, atol=1e-3)
+    assert not encode(priors, priors).any()
+
+
+def test_decode_stays_finite_whatever_the_network_says():
+    priors = random_boxes(np.random.default_rng(0), 2)
+    boxes = decode(np.array([[0, 0, 1e4, -1e4], [1e3, -1e3, -1e4, 1e4]], np.float32), priors)
+    assert np.isfinite(boxes).all()
+    sides, prior_sides = boxes[:, 2:] - boxes[:, :2], priors[:, 2:] - priors[:, :2]
+    np.testing.assert_allclose(sides[0] / prior_sides[0], (16, 1 / 16), rtol=1e-2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_gives_every_object_its_own_prior_with_the_largest_sum_of_overlaps(seed):
+    rng = np.random.default_rng(seed)
+    priors, objects = random_boxes(rng, 7), random_boxes(rng, 3)
+    assignment = match(priors, objects, NO_BOXES)
+    overlaps = iou(priors, objects)
+    best = max(sum(overlaps[list(chosen), range(3)]) for chosen in itertools.permutations(range(7), 3))
+    own = max(
+        sum(overlaps[list(chosen), range(3)])
+        for chosen in itertools.permutations(range(7), 3)
+        if all(assignment[prior] == number for number, prior in enumerate(chosen))
+    )
+    assert own == pytest.approx(best)
+
+
+def test_other_priors_are_matched_from_half_and_ignored_below():
+    objects = np.array([[0, 0, 10, 10]], np.float32)
+    #                   its own         IoU 0.6        0.45            0.2
+    priors = np.array([[0, 0, 10, 10], [0, 0, 6, 10], [0, 0, 4.5, 10], [0, 0, 2, 10]], np.float32)
+    assert match(priors, objects, NO_BOXES).tolist() == [0, 0, IGNORED, BACKGROUND]
+
+
+def test_priors_over_ignored_boxes_are_ignored_unless_they_have_an_object():
+    box = np.array([[0, 0, 10, 10]], np.float32)
+    priors = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    assert match(priors, NO_BOXES, box).tolist() == [IGNORED, BACKGROUND]
+    assert match(priors, box, box).tolist() == [0, BACKGROUND]
+
+
+def slow_loss(predictions, assignment, offsets, alpha):
+    """The formula, one number at a time."""
+    confidence = location = positives = 0.0
+    for image in range(len(predictions)):
+        for prior in range(predictions.shape[1]):
+            *predicted, logit = predictions[image, prior].tolist()
+            probability = 1 / (1 + math.exp(-logit))
+            if assignment[image, prior] >= 0:
+                positives += 1
+                confidence -= math.log(probability)
+                for one, other in zip(predicted, offsets[image, prior].tolist(), strict=True):
+                    distance = abs(one - other)
+                    location += distance**2 / 2 if distance < 1 else distance - 0.5
+            elif assignment[image, prior] == BACKGROUND:
+                confidence -= math.log(1 - probability)
+    return (confidence + alpha * location) / max(1, positives)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_is_the_formula(seed):
+    rng = np.random.default_rng(seed)
+    predictions = rng.normal(0, 2, (3, 11, 5))
+    assignment = rng.integers(-2, 2, (3, 11))
+    offsets = rng.normal(0, 2, (3, 11, 4))
+    loss, terms = multibox_loss(*map(torch.from_numpy, (predictions, assignment, offsets)), alpha=0.3)
+    assert loss.item() == pytest.approx(slow_loss(predictions, assignment, offsets, 0.3))
+    assert loss.item() == pytest.approx((terms[0] + 0.3 * terms[1]).item())
+
+
+@pytest.mark.parametrize("label", [BACKGROUND, IGNORED])
+def test_pictures_without_objects_have_a_loss_and_gradients(label):
+    predictions = torch.randn(2, 6, 5, requires_grad=True)
+    loss, _ = multibox_loss(predictions, torch.full((2, 6), label), torch.zeros(2, 6, 4))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(predictions.grad).all()
+    assert bool(predictions.grad[..., 4].any()) == (label == BACKGROUND)
+    assert not predictions.grad[..., :4].any()
+
+
+def test_clustered_shapes_are_those_that_the_boxes_have():
+    rng = np.random.default_rng(0)
+    true = np.array([[10, 10], [20, 60], [200, 100]], np.float32)
+    sides = np.concatenate([shape * np.exp(rng.normal(0, 0.05, (50, 2))) for shape in true])
+    np.testing.assert_allclose(cluster_shapes(sides, 3), true, rtol=0.05)
