@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, with_classes
+from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, headless, with_classes
 from inception_rcnn.detection.engine import Engine
 from inception_rcnn.detection.model_files import (
     Model,
@@ -19,6 +19,7 @@ from inception_rcnn.detection.model_files import (
     save_model,
 )
 from inception_rcnn.detection.regression import BoxRegressor
+from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "zèbre", "zèbre"))
 
@@ -69,6 +70,29 @@ def test_a_smaller_ensemble_leaves_no_members_of_the_larger_behind(model, folder
     save_model(Model(model.members[:1], CATEGORIES), folder)
     assert [file.name for file in folder.glob("member_*")] == ["member_1.safetensors"]
     assert len(load_model(folder).members) == 1
+
+
+@pytest.mark.parametrize("stem", ["plain", "separable"])
+def test_the_network_that_proposes_comes_back_as_itself(stem, tmp_path):
+    grids = [PriorGrid(16, 2, ((10.0, 20.0),)), PriorGrid(32, 1, ((90.0, 60.0), (200.0, 150.0)))]
+    multibox = MultiBox(headless(GoogLeNet(3, stem=stem)), grids, width=8, sizes=(64, 96)).eval()
+    save_model(Model([GoogLeNet(3, stem=stem, auxiliary=False)], CATEGORIES, multibox=multibox), tmp_path)
+    loaded = load_model(tmp_path).multibox
+    assert not loaded.training
+    assert (loaded.grids, loaded.split, loaded.width, loaded.sizes) == (tuple(grids), "inception_4e", 8, (64, 96))
+    for name, value in multibox.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
+    save_model(Model([GoogLeNet(3, auxiliary=False)], CATEGORIES), tmp_path)
+    assert load_model(tmp_path).multibox is None
+    assert not (tmp_path / "multibox.safetensors").exists()
+
+
+def test_a_missing_network_that_proposes_is_named(tmp_path):
+    multibox = MultiBox(headless(GoogLeNet(3)), [PriorGrid(32, 1, ((90.0, 60.0),))], width=8)
+    save_model(Model([GoogLeNet(3, auxiliary=False)], CATEGORIES, multibox=multibox), tmp_path)
+    (tmp_path / "multibox.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"multibox\.safetensors: missing"):
+        load_model(tmp_path)
 
 
 def test_a_missing_model_is_an_error_with_the_remedy(tmp_path):
