@@ -1,5 +1,7 @@
 """MultiBox, compiled: a picture in, its best class-agnostic boxes out."""
 
+import threading
+
 import numpy as np
 
 from ..proposals.combine import multibox_boxes
@@ -27,13 +29,13 @@ class MultiBoxEngine:
             CompiledForward(network, device=device, batch_size=1, threads=threads, size=size) for size in network.sizes
         ]
         self._priors = [network.priors(size) for size in network.sizes]
+        self._lock = threading.Lock()  # a compiled network serves one caller at a time, pictures may be read by several
 
     def __call__(self, image: np.ndarray) -> Proposals:
         """The best boxes of a picture, uint8 RGB [H, W, 3], in its pixels; scores are confidences in 0..1."""
         height, width = image.shape[:2]
         whole = np.array([[0, 0, width, height]], np.float32)
-        predictions = [
-            forward(warp_regions(image, whole, size=size, padding=0))[0]
-            for forward, size in zip(self._forwards, self._sizes, strict=True)
-        ]
+        looks = [warp_regions(image, whole, size=size, padding=0) for size in self._sizes]
+        with self._lock:
+            predictions = [forward(look)[0] for forward, look in zip(self._forwards, looks, strict=True)]
         return multibox_boxes(predictions, self._priors, self._sizes, width, height)

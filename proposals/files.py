@@ -8,7 +8,8 @@
 The file is a ZIP archive, as `numpy.load` reads it:
 
     0.npy, 1.npy ..   for each picture float32 [N, 5]: x1, y1, x2, y2 in pixels of the upright full-size picture
-                      (0-based, half-open), score; best first. "No boxes" is [0, 5].
+                      (0-based, half-open), score; best first. "No boxes" is [0, 5]. Where boxes are not all of
+                      selective search [N, 6], the number of their `Source` last.
     index.json        {"format": "inception-rcnn proposals", "version": 1, "settings": {..},
                        "images": [{"file_name", "width", "height"}, ..], "failures": [{"file_name", "reason"}, ..]}
 
@@ -34,7 +35,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..data.images import IMAGE_SUFFIXES
-from .proposals import Proposals
+from .proposals import Proposals, Source
 
 FORMAT: Final = "inception-rcnn proposals"
 VERSION: Final = 1
@@ -42,7 +43,7 @@ INDEX: Final = "index.json"
 # What a member may unpack to: a small archive must not fill the memory.
 MAX_BOXES: Final = 1_000_000
 MAX_INDEX: Final = 1 << 28
-_ROW: Final = 5 * 4  # bytes of a box
+_ROW: Final = 6 * 4  # bytes of a box
 _HEADER: Final = 10_000  # bytes; numpy refuses longer ones
 _EXPECTED: Final = "expected a file of detect-propose or ProposalWriter (docs/recall.md describes it)"
 
@@ -93,7 +94,10 @@ class ProposalWriter:
         where = f"{self._file}: {file_name}"
         if file_name in self._names:
             raise ProposalFileError(f"{where}: is there already; expected each picture once")
-        rows = np.column_stack([proposals.boxes, proposals.scores]).astype("<f4")
+        columns = [proposals.boxes, proposals.scores]
+        if proposals.source.any():
+            columns.append(proposals.source)
+        rows = np.column_stack(columns).astype("<f4")
         _check(rows, where)
         with self._archive.open(_member(f"{len(self._index['images'])}.npy"), "w") as stream:
             npy.write_array(stream, rows, version=(1, 0), allow_pickle=False)
@@ -209,7 +213,8 @@ class ProposalFile:
         member = f"{position}.npy"
         rows = _array(self._bytes(member, MAX_BOXES * _ROW + _HEADER), where)
         _check(rows, where)
-        return Proposals(np.ascontiguousarray(rows[:, :4]), np.ascontiguousarray(rows[:, 4]))
+        source = rows[:, 5] if rows.shape[1] == 6 else np.zeros(len(rows))
+        return Proposals(np.ascontiguousarray(rows[:, :4]), np.ascontiguousarray(rows[:, 4]), source.astype(np.uint8))
 
     def _read_index(self) -> dict[str, Any]:
         content = json.loads(self._bytes(INDEX, MAX_INDEX))
@@ -254,7 +259,7 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 def _array(content: bytes, where: str) -> NDArray[np.float32]:
-    """The array of an .npy file that must be float32 [N, 5]; it is not allocated before its size is checked."""
+    """The array of an .npy file that must be float32 [N, 5] or [N, 6]; not allocated before its size is checked."""
     stream = BytesIO(content)
     try:
         if npy.read_magic(stream) != (1, 0):
@@ -263,8 +268,11 @@ def _array(content: bytes, where: str) -> NDArray[np.float32]:
     except ValueError as error:
         raise ProposalFileError(f"{where}: expected an array of .npy format ({error})") from error
     rows = content[stream.tell() :]
-    if dtype != np.dtype("<f4") or len(shape) != 2 or shape[1] != 5 or len(rows) != math.prod(shape) * 4:
-        raise ProposalFileError(f"{where}: expected float32 [N, 5]: x1, y1, x2, y2, score; got {dtype} {list(shape)}")
+    if dtype != np.dtype("<f4") or len(shape) != 2 or shape[1] not in (5, 6) or len(rows) != math.prod(shape) * 4:
+        raise ProposalFileError(
+            f"{where}: expected float32 [N, 5]: x1, y1, x2, y2, score, or with the source [N, 6]; "
+            f"got {dtype} {list(shape)}"
+        )
     return np.frombuffer(rows, "<f4").reshape(shape, order="F" if by_columns else "C").astype(np.float32)
 
 
@@ -276,6 +284,12 @@ def _check(rows: NDArray[np.float32], where: str) -> None:
         row = int(np.argmax(wrong))
         raise ProposalFileError(
             f"{where}: box {row} is {rows[row].tolist()}: expected finite x1 <= x2, y1 <= y2 and score"
+        )
+    if rows.shape[1] == 6 and not np.isin(rows[:, 5], list(Source)).all():
+        row = int(np.argmin(np.isin(rows[:, 5], list(Source))))
+        raise ProposalFileError(
+            f"{where}: the source of box {row} is {rows[row, 5]:g}: expected "
+            + " or ".join(f"{source.value} ({source.name.lower().replace('_', ' ')})" for source in Source)
         )
     if (np.diff(rows[:, 4]) > 0).any():
         row = int(np.argmax(np.diff(rows[:, 4]) > 0)) + 1

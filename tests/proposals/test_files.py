@@ -18,7 +18,7 @@ from inception_rcnn.proposals.files import (
     names_below_common_folder,
     read_proposals,
 )
-from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.proposals import Proposals, Source
 
 SETTINGS = {"method": "mine", "superpixel_scale": 2.0, "note": "Größe"}
 
@@ -41,6 +41,17 @@ def assert_same(read: Proposals | None, written: Proposals) -> None:
     assert (read.boxes.dtype, read.scores.dtype) == (np.float32, np.float32)
     assert np.array_equal(read.boxes, written.boxes)
     assert np.array_equal(read.scores, written.scores)
+    assert np.array_equal(read.source, written.source)
+
+
+def test_boxes_remember_their_source(tmp_path: Path) -> None:
+    mixed = random_proposals(4)
+    source = np.array([Source.SELECTIVE_SEARCH, Source.MULTIBOX, Source.MULTIBOX, Source.SELECTIVE_SEARCH], np.uint8)
+    mixed = Proposals(mixed.boxes, mixed.scores, source)
+    with ProposalWriter(tmp_path / "p.npz", SETTINGS) as writer:
+        writer.add("a.jpg", 500, 375, mixed)
+    with read_proposals(tmp_path / "p.npz") as file:
+        assert_same(file.find("a.jpg"), mixed)
 
 
 def first_box(file: Path, path: str) -> float | None:
@@ -193,6 +204,10 @@ def forge(file: Path, member: bytes | None, **changes: Any) -> None:
     [
         (None, "0.npy is not in it"),
         (b"", "array of .npy format"),
+        (
+            npy(np.array([[0, 0, 9, 9, 0.5, 7]], np.float32)),
+            r"source of box 0 is 7: expected 0 \(selective search\)",
+        ),
         (npy(np.zeros((2, 5), np.float64)), r"expected float32 \[N, 5\].*float64"),
         (npy(np.zeros((2, 4), np.float32)), r"got float32 \[2, 4\]"),
         (npy(np.zeros(5, np.float32)), r"got float32 \[5\]"),
