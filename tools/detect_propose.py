@@ -3,10 +3,12 @@
 detect-propose photos/ --out proposals.npz
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -20,6 +22,10 @@ from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
 from ..data.prefetch import prefetch
 
+if TYPE_CHECKING:
+    from ..detection.multibox_engine import MultiBoxEngine
+    from ..proposals.proposals import Proposals
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
 
@@ -30,6 +36,14 @@ class Mode(str, Enum):
     fast = "fast"
     quality = "quality"
     single = "single"
+
+
+class Method(str, Enum):
+    """Where the boxes come from."""
+
+    selective_search = "selective-search"
+    multibox = "multibox"
+    both = "both"
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -56,6 +70,14 @@ def detect_propose(
     ],
     out: Annotated[Path, typer.Option(help="File to write (.npz); docs/recall.md describes it.")],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")] = False,
+    method: Annotated[
+        Method,
+        typer.Option(help="Selective search, the 200 boxes of --model's MultiBox network, or both, as detect does."),
+    ] = Method.selective_search,
+    model: Annotated[
+        str, typer.Option(help="Model folder, or the name of a shipped model, whose MultiBox network to use.")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="For MultiBox: auto, cpu, cuda or cuda:N.")] = "auto",
     mode: Annotated[
         Mode, typer.Option(help="How many groupings are pooled: 8 (fast, R-CNN's), 80 (quality) or 1 (single).")
     ] = Mode.fast,
@@ -68,7 +90,7 @@ def detect_propose(
     seed: Annotated[int, typer.Option(min=0, help="Of the ranking of the boxes.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
 ) -> None:
-    """Propose regions that may hold an object, by selective search, and write them to one file.
+    """Propose regions that may hold an object, by selective search, MultiBox or both, and write them to one file.
 
     detect-recall measures such files against annotations, and detect takes them in place of its own search.
     """
@@ -79,11 +101,23 @@ def detect_propose(
     except (ListingError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="INPUT") from error
 
+    from ..proposals.combine import combine
     from ..proposals.files import ProposalWriter, names_below_common_folder
     from ..proposals.selective_search import selective_search
 
+    multibox = None if method is Method.selective_search else _load_multibox(model, device)
+
+    def propose(picture: np.ndarray) -> Proposals:
+        if multibox is not None and method is Method.multibox:
+            return multibox(picture)
+        searched = selective_search(
+            picture, mode=mode.value, superpixel_scale=superpixel_scale, min_side=min_side, seed=seed
+        )
+        return searched if multibox is None else combine(searched, multibox(picture))
+
     settings = {
-        "method": "selective search",
+        "method": method.value.replace("-", " "),
+        **({} if multibox is None else {"model": Path(model).name}),
         "mode": mode.value,
         "superpixel_scale": superpixel_scale,
         "min_side": min_side,
@@ -110,9 +144,7 @@ def detect_propose(
                         f"[yellow]warning:[/yellow] {escape(str(path))}: {escape(picture.reason)}; left out"
                     )
                 else:
-                    proposals = selective_search(
-                        picture, mode=mode.value, superpixel_scale=superpixel_scale, min_side=min_side, seed=seed
-                    )
+                    proposals = propose(picture)
                     height, width = picture.shape[:2]
                     writer.add(name, width, height, proposals)
                     boxes += len(proposals)
@@ -124,6 +156,22 @@ def detect_propose(
     if failed:
         console.print(f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in it')
         raise typer.Exit(3)
+
+
+def _load_multibox(model: str, device: str) -> MultiBoxEngine:
+    from ..detection.engine import EngineError
+    from ..detection.model_files import ModelError, load_model
+    from ..detection.multibox_engine import MultiBoxEngine
+
+    try:
+        network = load_model(model).multibox
+        if network is None:
+            raise typer.BadParameter(
+                f"{model} has no MultiBox network: give it one with detect-train-multibox", param_hint="--model"
+            )
+        return MultiBoxEngine(network, device=device)
+    except (ModelError, EngineError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def main() -> None:

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from inception_rcnn import GoogLeNet
+from inception_rcnn.data.categories import Category
 from inception_rcnn.data.images import read_image
+from inception_rcnn.detection.backbones import headless
+from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.proposals.combine import combine
 from inception_rcnn.proposals.files import read_proposals
+from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
+from inception_rcnn.proposals.proposals import Source
 from inception_rcnn.proposals.selective_search import selective_search
 from inception_rcnn.proposals.strategies import STRATEGY_SETS
 from inception_rcnn.tools.detect_propose import Mode, app
@@ -98,3 +106,41 @@ def test_its_help_has_an_example() -> None:
     code, output = run("--help")
     assert code == 0
     assert "Example: detect-propose photos/" in output
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector with a MultiBox network of random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    grids = [PriorGrid(16, 1, ((20.0, 30.0),)), PriorGrid(32, 1, ((50.0, 40.0),))]
+    network = MultiBox(headless(GoogLeNet(2)), grids, width=8, sizes=(64,))
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),), multibox=network), folder)
+    return folder
+
+
+def test_multiboxs_boxes_are_written_alone_or_among_the_others(photos: Path, model: Path, tmp_path: Path) -> None:
+    found = {}
+    for method in ("multibox", "both"):
+        arguments = ("--method", method, "--model", model, "--device", "cpu", "--min-side", 0)
+        code, output = run(photos / "a.png", "--out", tmp_path / f"{method}.npz", *arguments)
+        assert code == 0, output
+        with read_proposals(tmp_path / f"{method}.npz") as file:
+            found[method] = file.find(photos / "a.png")
+            assert file.settings["method"] == method
+    alone, both = found["multibox"], found["both"]
+    assert alone is not None
+    assert both is not None
+    image = read_image(photos / "a.png")
+    expected = combine(selective_search(image, min_side=0), alone)
+    np.testing.assert_array_equal(both.boxes, expected.boxes)
+    np.testing.assert_array_equal(both.source, expected.source)
+    assert set(alone.source) == {Source.MULTIBOX}
+    assert set(both.source) == set(Source)
+
+
+def test_a_model_without_multibox_is_refused(photos: Path, tmp_path: Path) -> None:
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),)), tmp_path / "model")
+    code, output = run(photos, "--out", tmp_path / "p.npz", "--method", "both", "--model", tmp_path / "model")
+    assert code == 2
+    assert "detect-train-multibox" in output
