@@ -6,13 +6,18 @@ other decoders (PostScript among them) have no business with untrusted files.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+
+from .remote import is_url, read_remote
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -31,11 +36,11 @@ class ImageError(ValueError):
     """A file that cannot be read as a picture.
 
     Attributes:
-        path: the file.
+        path: the file, or its URL.
         reason: what is wrong with it, without the name of the file.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
@@ -53,7 +58,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
     as browsers read it).
 
     Args:
-        source: the file.
+        source: the file, or an URL that fsspec reads ("s3://bucket/a.jpg").
         max_pixels: a picture with more pixels is refused before it is decoded.
 
     Returns:
@@ -63,17 +68,12 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         ImageError: no such file, not a picture, truncated or damaged, too large, or with pixels that have no
             definite range (32-bit float or integer).
     """
-    path = Path(source)
+    path = source if isinstance(source, str) and is_url(source) else Path(source)
     # Pillow has a limit of its own, for the whole process. It is raised where ours is higher, never lowered.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageError(path, "a folder, not a file" if path.is_dir() else "not a regular file")
-        if status.st_size == 0:
-            raise ImageError(path, "the file is empty (0 bytes)")
-        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as picture:
+        with _open(path) as file, Image.open(file, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
@@ -94,11 +94,30 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
     return pixels
 
 
+def _open(path: Path | str) -> BinaryIO:
+    if isinstance(path, str):
+        try:
+            content = read_remote(path)
+        except FileNotFoundError as error:  # of most protocols without an error number
+            raise ImageError(path, os.strerror(errno.ENOENT)) from error
+        except Exception as error:  # every protocol has errors of its own
+            raise ImageError(path, f"cannot be fetched: {error or type(error).__name__}") from error
+        if not content:
+            raise ImageError(path, "the file is empty (0 bytes)")
+        return BytesIO(content)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageError(path, "a folder, not a file" if path.is_dir() else "not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "the file is empty (0 bytes)")
+    return open(path, "rb")
+
+
 def _too_large(size: str, max_pixels: int) -> str:
     return f"{size}, more than the limit of {max_pixels:,}; raise it with --max-pixels if you trust the file"
 
 
-def _rgb(picture: Image.Image, path: Path) -> _Pixels:
+def _rgb(picture: Image.Image, path: Path | str) -> _Pixels:
     """The pixels of a loaded picture, uint8 [H, W, 3], not yet upright."""
     mode = picture.mode
     if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):  # Pillow's own conversion cuts at 255

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .ilsvrc import LayoutError, listed_pictures, split_folder
 from .images import IMAGE_SUFFIXES
+from .remote import is_url, list_remote
 
 
 class ListingError(ValueError):
@@ -55,6 +56,34 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
     if not found:
         raise ListingError("no pictures found: " + ("; ".join(problems) or "no files or folders were named"))
     return list(found.values())
+
+
+def find_images_and_urls(inputs: Sequence[str], recursive: bool = False) -> list[Path | str]:
+    """As `find_images`, where an input may be an URL too: of a picture, of a folder, or a pattern (with ``*``).
+
+    Files come first, then URLs, each in order and once. Nothing is fetched, only folders and patterns are looked into.
+
+    Raises:
+        ListingError: as `find_images`; or a folder or pattern behind an URL without pictures, or that cannot be listed.
+    """
+    urls = [name for name in inputs if is_url(name)]
+    files = [name for name in inputs if not is_url(name)]
+    remote = dict.fromkeys(picture for url in urls for picture in _behind_url(url, recursive))
+    return [*(find_images(files, recursive) if files or not urls else ()), *remote]
+
+
+def _behind_url(url: str, recursive: bool) -> list[str]:
+    try:
+        found = list_remote(url, recursive)
+    except Exception as error:  # every protocol has errors of its own
+        raise ListingError(f"{url}: cannot be listed: {error or type(error).__name__}") from error
+    if found == [url]:
+        return found
+    pictures = [name for name in found if _has_picture_suffix(name) and not name.rpartition("/")[2].startswith(".")]
+    if not pictures:
+        remedy = "" if recursive else "; --recursive looks into its folders too"
+        raise ListingError(f"{url}: holds no files with a suffix of pictures ({_suffixes()}){remedy}")
+    return pictures
 
 
 def _in_folder(folder: Path, recursive: bool) -> list[Path]:

@@ -18,6 +18,7 @@ from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import map_ahead, prefetch
 from ..proposals.combine import combine
+from ..data.remote import is_url
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
@@ -71,13 +72,13 @@ class FileResult:
     """What became of one picture file.
 
     Attributes:
-        path: the file.
+        path: the file, or its URL.
         image: uint8 RGB [H, W, 3], or None where it could not be read.
         detections: what was found, or None.
         error: why there are no detections, or None.
     """
 
-    path: Path
+    path: Path | str
     image: np.ndarray | None
     detections: Detections | None
     error: ImageError | None
@@ -174,6 +175,7 @@ class Detector:
         cascade: regions that the first member is sure are background are not shown to the others, where the model
             says from which probability on it is (`Model.cascade`). Off, every member looks at every region.
         box_regression: move boxes as the model's box regression says, where it has one.
+        threads: CPU threads of the networks, and readers that feed a GPU; None for all cores.
 
     Attributes:
         categories: the classes it knows.
@@ -192,9 +194,8 @@ class Detector:
         members: int | None = None,
         cascade: bool = True,
         box_regression: bool = True,
+        threads: int | None = None,
     ):
-        if members is not None and not 1 <= members <= len(model.members):
-            raise ValueError(f"members is {members}, expected 1 to {len(model.members)}, the networks of this model")
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is {score_threshold}, expected 0 to 1")
         if max_detections < 1:
@@ -204,12 +205,12 @@ class Detector:
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.seed = seed
-        self.engines = [Engine(member, device=device) for member in model.members[:members]]
+        self.engines = [Engine(member, device=device, threads=threads) for member in model.first(members)]
         self.multibox = MultiBoxEngine(model.multibox, device=device) if model.multibox is not None else None
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
-        self._readers = 1 if self.engines[0].device == "cpu" else os.cpu_count() or 1
         self._regressor = model.regressor if box_regression else None
+        self._readers = 1 if self.engines[0].device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
 
     @classmethod
@@ -276,14 +277,14 @@ class Detector:
         an `error`, and the others go on.
 
         Args:
-            paths: picture files.
+            paths: picture files, or URLs that fsspec reads.
             max_pixels: larger pictures are refused, see `read_image`.
             proposals: boxes to use in place of `propose`; a picture that the file lacks, or has in another size,
                 becomes a result with an `error`.
         """
 
         def read(path: str | Path) -> _Picture:
-            path = Path(path)
+            path = path if is_url(path) else Path(path)
             try:
                 image = read_image(path, max_pixels)
                 if proposals is None:

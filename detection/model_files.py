@@ -98,6 +98,16 @@ class Model:
     regressor: BoxRegressor | None = None
     multibox: MultiBox | None = None
 
+    def first(self, members: int | None) -> list[Backbone]:
+        """The first networks of the ensemble; None for all.
+
+        Raises:
+            ValueError: the model has not that many.
+        """
+        if members is not None and not 1 <= members <= len(self.members):
+            raise ValueError(f"members is {members}, expected 1 to {len(self.members)}, the networks of this model")
+        return self.members[:members]
+
 
 def _architecture(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, GoogLeNet):

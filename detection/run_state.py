@@ -57,14 +57,14 @@ class RunState:
     Args:
         file: the SQLite file; its folder is made if need be.
         settings: all that the results depend on, by name, in words that a message can show.
-        pictures: the files, in order; they may not change while the run is on.
+        pictures: the files (or URLs), in order; they may not change while the run is on.
         resume: go on with the run in `file`. Otherwise a finished run is replaced, an unfinished one is an error.
 
     Raises:
         RunStateError: there is nothing to resume, the run was another one, or it would be lost.
     """
 
-    def __init__(self, file: Path, settings: Mapping[str, object], pictures: Sequence[Path], *, resume: bool):
+    def __init__(self, file: Path, settings: Mapping[str, object], pictures: Sequence[Path | str], *, resume: bool):
         self.file = file
         self._count = len(pictures)
         about = {
@@ -140,12 +140,12 @@ class RunState:
             self._database.execute("UPDATE about SET value = 'yes' WHERE name = 'finished'")
 
 
-def _digest(pictures: Sequence[Path]) -> str:
+def _digest(pictures: Sequence[Path | str]) -> str:
     """Of the names, sizes and times of files, in order."""
     digest = hashlib.sha256()
     for path in pictures:
         try:
-            status = path.stat()
+            status = Path(path).stat()
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         except OSError:  # the detector will say what is wrong with it
             digest.update(f"{path}\0\0\0".encode())

@@ -7,11 +7,11 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -23,12 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.images import MAX_PIXELS
-from ..data.listing import ListingError, find_images
+from ..data.listing import ListingError, find_images_and_urls
 
 if TYPE_CHECKING:
     from ..data.categories import Category
+    from ..data.parquet import ParquetWriter
     from ..detection.detector import FileResult
-    from ..detection.run_state import RunState
+    from ..detection.run_state import Result, RunState
 
 # What is drawn and counted on the terminal unless --score-threshold says otherwise; the JSON file goes lower.
 SHOWN_SCORE = 0.5
@@ -65,9 +66,13 @@ def demo_images() -> list[Path]:
     "(exit code 0: all pictures read; 3: some could not be, found/detections.json says why; 2: wrong usage)"
 )
 def detect(
+    context: typer.Context,
     inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Pictures, folders, patterns ('*.jpg') or ILSVRC image lists (.txt)."),
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures, folders or patterns ('*.jpg'), also as URLs (s3://...); ILSVRC image lists (.txt).",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for detections.json and pictures/.")] = Path("detections"),
     demo: Annotated[
@@ -103,6 +108,14 @@ def detect(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in OUT, started with the same options.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Detect on the Ray cluster there (10.0.0.1:6379; auto: this machine's; local: start one here), with "
+            "a worker for each GPU or machine. Writes OUT/detections.parquet too; draws no pictures.",
+        ),
+    ] = None,
 ) -> None:
     """Find objects in photographs: boxes with class names and scores.
 
@@ -112,36 +125,44 @@ def detect(
     if demo == bool(inputs):
         raise typer.BadParameter("name pictures, folders or lists to detect in, or use --demo", param_hint="INPUT")
     try:
-        paths = demo_images() if demo else find_images([str(path) for path in inputs or []], recursive)
+        paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="INPUT") from error
     kept_score = KEPT_SCORE if score_threshold is None else score_threshold
     shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
 
     with console.status("loading the model ..."):
+        from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
         from ..detection.engine import EngineError
-        from ..detection.model_files import ModelError, model_digest
+        from ..detection.model_files import ModelError, load_model, model_digest
         from ..detection.run_state import RunState, RunStateError
         from ..proposals.files import ProposalFileError, read_proposals
 
         try:
             proposals = read_proposals(proposals_file) if proposals_file else None
-            detector = Detector.load(
-                model,
-                device=device,
-                score_threshold=kept_score,
-                max_detections=max_detections,
-                seed=seed,
-                members=members,
-                cascade=cascade is Switch.on,
-                box_regression=box_regression,
-            )
+            loaded = load_model(model)
+            networks = len(loaded.first(members))
+            options: dict[str, Any] = {
+                "score_threshold": kept_score,
+                "max_detections": max_detections,
+                "seed": seed,
+                "members": members,
+                "cascade": cascade is Switch.on,
+                "box_regression": box_regression,
+            }
+            cluster = detector = None
+            if ray:
+                cluster = context.with_resource(Cluster(ray, device))
+                where, pictures = str(cluster.workers), False
+            else:
+                detector = Detector(loaded, device=device, **options)
+                where = detector.engines[0].description
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the model's digest": model_digest(model)[:12],
-                "the networks": len(detector.engines),
-                "their engine": detector.engines[0].description,
+                "the networks": networks,
+                "their engine": f"Ray's, --device {device}" if cluster else where,
                 "--cascade": cascade.value,
                 "box regression": "on" if box_regression else "off",
                 "--score-threshold": kept_score,
@@ -152,21 +173,27 @@ def detect(
                 "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
             }
             state = RunState(out / "run.sqlite", settings, paths, resume=resume)
-        except (ModelError, EngineError, ProposalFileError, RunStateError, ValueError) as error:
+        except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, ValueError) as error:
             raise typer.BadParameter(str(error)) from error
-    names = {category.id: category.name for category in detector.categories}
+    names = {category.id: category.name for category in loaded.categories}
     with state:
         left = state.left()
         console.print(
-            f"{len(paths)} pictures, {len(detector.engines)} network(s) on {detector.engines[0].description}"
+            f"{len(paths)} pictures, {networks} network(s) on {where}"
             + (f"; {len(paths) - len(left)} were done before" if resume else "")
         )
-        results = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
+        if cluster:
+            to_do = [(picture, paths[picture]) for picture in left]
+            results = cluster.detect(to_do, loaded, max_pixels=max_pixels, proposals_file=proposals_file, **options)
+        else:
+            assert detector
+            files = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
+            results = _drawn(paths, left, files, names, shown_score, out / "pictures" if pictures else None)
         try:
-            _detect(paths, left, results, state, names, shown_score, out / "pictures" if pictures else None)
-            found, failed = _write_detections(paths, state, detector.categories, shown_score, out / "detections.json")
+            _keep(paths, results, len(left), state)
+            found, failed = _write_detections(paths, state, loaded.categories, shown_score, out, parquet=bool(ray))
             state.finish()
-        except (OSError, sqlite3.Error, KeyboardInterrupt) as error:
+        except (OSError, sqlite3.Error, ClusterError, KeyboardInterrupt) as error:
             console.print(
                 f"[red]stopped:[/red] {escape(str(error) or 'interrupted')}\n"
                 f"{len(paths) - len(state.left())} of {len(paths)} pictures are done and kept in "
@@ -182,20 +209,35 @@ def detect(
         raise typer.Exit(3)
 
 
-def _detect(
-    paths: list[Path],
+def _drawn(
+    paths: Sequence[Path | str],
     left: list[int],
-    results: "Generator[FileResult, None, None]",
-    state: "RunState",
+    files: "Generator[FileResult, None, None]",
     names: dict[int, str],
     shown_score: float,
     drawings: Path | None,
-) -> None:
-    """Draw every result, then keep it: what is kept needs no drawing when the run is resumed."""
+) -> "Generator[Result, None, None]":
+    """The results, each once it is drawn: what is kept needs no drawing when the run is resumed."""
     from ..detection.drawing import draw_detections
     from ..detection.run_state import Result
 
     drawing_names = _distinct_names(paths)
+    with closing(files):
+        for picture, result in zip(left, files, strict=True):
+            if result.image is None or result.detections is None:
+                yield Result(picture, 0, 0, None, result.error.reason if result.error else "not read")
+                continue
+            if drawings:
+                shown = result.detections.above(shown_score)
+                texts = [names[int(label)] for label in shown.labels]
+                drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
+                _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
+            height, width = result.image.shape[:2]
+            yield Result(picture, width, height, result.detections, None)
+
+
+def _keep(paths: Sequence[Path | str], results: "Generator[Result, None, None]", count: int, state: "RunState") -> None:
+    """Keep `count` results as they come, and show how far it is."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -204,42 +246,47 @@ def _detect(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress, closing(results):
-        task = progress.add_task("detecting", total=len(left))
-        for picture, result in zip(left, results, strict=True):
-            if result.image is None or result.detections is None:
-                reason = result.error.reason if result.error else "not read"
-                progress.console.print(
-                    f"[yellow]warning:[/yellow] {escape(str(result.path))}: {escape(reason)}; left out"
-                )
-                state.add(Result(picture, 0, 0, None, reason))
-            else:
-                if drawings:
-                    shown = result.detections.above(shown_score)
-                    texts = [names[int(label)] for label in shown.labels]
-                    drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
-                    _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
-                height, width = result.image.shape[:2]
-                state.add(Result(picture, width, height, result.detections, None))
+        task = progress.add_task("detecting", total=count)
+        for result in results:
+            if result.failure:
+                name = escape(str(paths[result.picture]))
+                progress.console.print(f"[yellow]warning:[/yellow] {name}: {escape(result.failure)}; left out")
+            state.add(result)
             progress.advance(task)
 
 
 def _write_detections(
-    paths: list[Path], state: "RunState", categories: "Sequence[Category]", shown_score: float, file: Path
+    paths: Sequence[Path | str],
+    state: "RunState",
+    categories: "Sequence[Category]",
+    shown_score: float,
+    out: Path,
+    *,
+    parquet: bool,
 ) -> tuple[Counter[int], int]:
     """Write the kept results; returns how many objects of each label score `shown_score`, and how many failures."""
     from ..data.coco import DetectionsWriter
 
     found: Counter[int] = Counter()
     failed = 0
-    with DetectionsWriter(file, categories) as writer:
+    with ExitStack() as stack:
+        writers: list[DetectionsWriter | ParquetWriter] = [
+            stack.enter_context(DetectionsWriter(out / "detections.json", categories))
+        ]
+        if parquet:
+            from ..data import parquet as parquet_files
+
+            writers.append(stack.enter_context(parquet_files.ParquetWriter(out / "detections.parquet", categories)))
         for result in state.results():
             name = str(paths[result.picture])
             if result.detections is None:
                 failed += 1
-                writer.fail(name, result.failure or "not read")
+                for writer in writers:
+                    writer.fail(name, result.failure or "not read")
                 continue
             boxes, scores, labels = result.detections.boxes, result.detections.scores, result.detections.labels
-            writer.add(name, result.width, result.height, boxes, scores, labels)
+            for writer in writers:
+                writer.add(name, result.width, result.height, boxes, scores, labels)
             found.update(result.detections.above(shown_score).labels.tolist())
     return found, failed
 
@@ -248,15 +295,16 @@ def _file_digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def _distinct_names(paths: list[Path]) -> dict[Path, str]:
+def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
     """A name for each picture's drawing: its own without suffix, numbered where two pictures share it."""
     taken: set[str] = set()
     names = {}
     for path in paths:
-        name, number = path.stem, 1
+        stem = Path(path).stem
+        name, number = stem, 1
         while name.casefold() in taken:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.casefold())
         names[path] = name
     return names

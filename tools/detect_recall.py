@@ -100,7 +100,7 @@ def detect_recall(
     if again := {name for name in names if names.count(name) > 1}:
         raise typer.BadParameter(f"two methods are called {again.pop()!r}; give each its own name, NAME=...")
 
-    unreadable: dict[Path, str] = {}
+    unreadable: dict[Path | str, str] = {}
     methods = []
     try:
         for name, file in named:
@@ -168,7 +168,7 @@ def _measure_file(name: str, path: Path, dataset: Dataset, matching: str) -> dic
 
 
 def _measure_search(
-    name: str, settings: dict[str, Any], dataset: Dataset, matching: str, unreadable: dict[Path, str]
+    name: str, settings: dict[str, Any], dataset: Dataset, matching: str, unreadable: dict[Path | str, str]
 ) -> dict[str, Any]:
     from ..proposals.selective_search import selective_search
 
