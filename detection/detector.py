@@ -17,8 +17,8 @@ from ..data.boxes import iou
 from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.prefetch import map_ahead, prefetch
-from ..proposals.combine import combine
 from ..data.remote import is_url
+from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search

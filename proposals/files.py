@@ -94,7 +94,7 @@ class ProposalWriter:
         where = f"{self._file}: {file_name}"
         if file_name in self._names:
             raise ProposalFileError(f"{where}: is there already; expected each picture once")
-        columns = [proposals.boxes, proposals.scores]
+        columns: list[np.ndarray] = [proposals.boxes, proposals.scores]
         if proposals.source.any():
             columns.append(proposals.source)
         rows = np.column_stack(columns).astype("<f4")
