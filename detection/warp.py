@@ -84,8 +84,8 @@ def warp_regions(
     """
     _check_image(image)
     regions = np.asarray(boxes)
-    _check_boxes(regions, width=image.shape[1], height=image.shape[0])
-    colour = _check_settings(size, padding, mode, fill)
+    check_boxes(regions, width=image.shape[1], height=image.shape[0])
+    colour = check_settings(size, padding, mode, fill)
     shape = (len(regions), size, size, 3)
     if out is None:
         out = np.empty(shape, np.uint8)
@@ -94,8 +94,8 @@ def warp_regions(
     if len(regions) == 0:
         return out
 
-    steps, origins, shown = _placement(regions.astype(np.float64), size, padding, mode)
-    levels = _levels(steps)
+    steps, origins, shown = placement(regions.astype(np.float64), size, padding, mode)
+    levels = halvings(steps)
     from .warp_kernels import halve_height, halve_width, warp
 
     short = np.ascontiguousarray(image)
@@ -114,7 +114,7 @@ def warp_regions(
     return out
 
 
-def _placement(
+def placement(
     boxes: NDArray[np.float64], size: int, padding: int, mode: WarpMode
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Boxes [N, 4] -> source pixels per output pixel (sx, sy) [N, 2], source position (x, y) of the output's corner
@@ -135,7 +135,7 @@ def _placement(
     return steps, origins, shown
 
 
-def _levels(steps: NDArray[np.float64]) -> NDArray[np.int64]:
+def halvings(steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """How often to halve the picture along (x, y) for each region [N, 2]: until both shrinks are below EXACT_SHRINK."""
     return np.floor(np.log2(np.maximum(steps / EXACT_SHRINK, 0.5))).astype(np.int64) + 1
 
@@ -148,7 +148,7 @@ def _check_image(image: NDArray[np.uint8]) -> None:
         raise ValueError(f"image must be [H, W, 3] with at least one pixel, got {list(image.shape)}")
 
 
-def _check_boxes(boxes: NDArray[Any], width: int, height: int) -> None:
+def check_boxes(boxes: NDArray[Any], width: int, height: int) -> None:
     if boxes.dtype.kind not in "fiu":
         raise TypeError(f"boxes must be numbers, float32 [N, 4], got {boxes.dtype}")
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -168,7 +168,7 @@ def _check_boxes(boxes: NDArray[Any], width: int, height: int) -> None:
             raise ValueError(f"box {n} {tuple(boxes[n].tolist())} {complaint}")
 
 
-def _check_settings(size: int, padding: int, mode: WarpMode, fill: Sequence[int]) -> NDArray[np.uint8]:
+def check_settings(size: int, padding: int, mode: WarpMode, fill: Sequence[int]) -> NDArray[np.uint8]:
     if mode not in get_args(WarpMode):
         raise ValueError(f"mode must be one of {', '.join(get_args(WarpMode))}, got {mode!r}")
     if size < 1 or padding < 0 or 2 * padding >= size:
