@@ -2,6 +2,7 @@
 
 The interface: `normalise(pixels)`, `features(pixels) -> [N, out_channels, h, w]`, `classify(features) -> logits`, the
 blocks under them as the named children of `trunk`, the last layer as `classifier`; pixels are float RGB in 0..255.
+`input_ranges` has the largest input of convolutions by name, for `quantisation`; empty where nobody measured.
 """
 
 from typing import TypeAlias
@@ -34,6 +35,7 @@ class TorchvisionGoogLeNet(nn.Module):
             if name.startswith(("conv", "maxpool", "inception"))
         ]
         self.num_classes = num_classes
+        self.input_ranges: dict[str, float] = {}
         self.trunk = nn.Sequential()
         for name, block in blocks:
             self.trunk.add_module(name.replace("inception", "inception_"), block)  # our names of the blocks

@@ -138,7 +138,7 @@ def _resample(
 
 
 def _weights(corner: Tensor, step: Tensor, support: Tensor, size: int, taps: int) -> Tensor:
-    """u_k of the formula of `warp`, float32 [n, size, taps], for regions whose corners lie `corner` [n] after pixel 0."""
+    """u_k of the formula of `warp`, float32 [n, size, taps], for regions with corners `corner` [n] after pixel 0."""
     centres = corner[:, None] + (_count(size, corner) + 0.5) * step[:, None]  # [n, size]
     distances = (_count(taps, corner) + 0.5 - centres[:, :, None]).float().abs()
     triangle = (1 - distances / support.float()[:, None, None]).clamp(min=0)

@@ -1,80 +1,60 @@
 """Engines: the forward pass of a region classifier, fast, on whatever the machine has.
 
-An engine compiles a backbone up to its pooled features and applies the classifier in float32 afterwards: the logits are
+An engine runs a backbone up to its pooled features and applies the classifier in float32 afterwards: the logits are
 sums of a thousand terms that bfloat16 would round to a few per cent of a probability, and they cost nothing.
+`engine_choice` has the kinds of engines that there are.
 
-Tolerance: in bfloat16 probabilities stay within 0.03 of the float32 network's, in float32 within 1e-4. On CPUs how
-crops are grouped into calls changes not a bit of the result: batches are always filled up to one fixed size, the rows
-of a batch do not influence each other, and neither does the number of threads.
+Tolerance: probabilities stay within 1e-4 of plain torch's in float32, within 0.03 in bfloat16 and float16, and within
+0.1 in 8 bits. With OpenVINO, how crops are grouped into calls changes not a bit of the result: the rows of a batch do
+not influence each other, and neither do the batch size and the number of threads. A GPU promises the tolerance only.
 """
 
 import copy
-import logging
+import re
 import warnings
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone
+from .engine_choice import EngineError, Kind, Precision, choose
+from .openvino_engine import OpenVINOForward
+from .quantisation import quantised
+from .torch_engine import TorchForward
 
 CROP_SIZE = 224
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 # Large enough for full matrix units, small enough that activations of one batch stay near the caches: on 2 CPU cores
 # 16 and 32 are equally fast and 64 is slower; a GPU wants more rows to fill its multiprocessors.
 _BATCH_SIZE = {"cpu": 16, "cuda": 256}
 
 
-class EngineError(RuntimeError):
-    """The network cannot run on the device asked for."""
-
-
-def resolve_device(device: str) -> str:
-    """The device meant: for "auto" a GPU where there is one, else "cpu".
-
-    Raises:
-        EngineError: there is no such device.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return device
-    if device.split(":")[0] == "cuda":
-        if not torch.cuda.is_available():
-            raise EngineError(
-                f"device {device!r} was asked for, but torch finds no GPU here; use --device cpu or --device auto"
-            )
-        return device
-    raise EngineError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
-
-
-def computes_bfloat16(device: str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware; elsewhere it is emulated, slower than float32."""
-    if device == "cpu":
-        import openvino
-
-        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return torch.cuda.is_bf16_supported()
-
-
 class CompiledForward:
-    """A network compiled for one device, one batch size and one size of crops: uint8 crops in, float32 out, any number
-    of rows.
+    """A network ready to run: uint8 crops in, float32 out, any number of rows.
+
+    When the device has too little memory for a batch, half the batch is tried, and so on down to one row; a
+    RuntimeWarning tells of it.
 
     Args:
         network: float RGB in 0..255 [N, 3, size, size] -> [N, ...]; copied, in evaluation mode.
-        device, precision, batch_size, threads: as for `Engine`.
+        kind, device, precision, batch_size, threads: as for `Engine`.
         size: side of the crops in pixels.
+
+    Attributes:
+        batch_size: rows of one forward pass.
+        choice: what it runs on, and why.
+        description: the same in words.
+
+    Raises:
+        EngineError: what was asked for is not there, or memory does not suffice for one row.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
+        kind: Kind = "auto",
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: int | None = None,
@@ -83,32 +63,93 @@ class CompiledForward:
     ):
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        self.device = resolve_device(device)
-        kind = self.device.split(":")[0]
-        self.batch_size = batch_size or _BATCH_SIZE[kind]
+        self.choice = choose(kind, device, precision)
+        self.batch_size = batch_size or _BATCH_SIZE[torch.device(self.choice.device).type]
         self.size = size
-        network = _FromCrops(copy.deepcopy(network)).eval()
-        if kind == "cpu":
-            self.precision, self._forward = _compile_openvino(network, (self.batch_size, size), precision, threads)
-            self.description = f"OpenVINO on CPU, {self.precision}"
-        else:
-            self.precision, self._forward = _compile_cuda(network, self.device, precision)
-            self.description = f"torch on {torch.cuda.get_device_name(self.device)}, {self.precision}"
+        self._threads = threads
+        self._network = _FromCrops(copy.deepcopy(network)).eval()
+        self._forward: OpenVINOForward | TorchForward | None = None
+        self._build()
+        self.description = self._describe()
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Crops uint8 RGB [N, size, size, 3], N >= 1 -> float32 [N, ...]."""
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (self.size, self.size, 3):
+    def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
+        """Crops uint8 RGB [N, size, size, 3], N >= 1, an array or a tensor on any device -> float32 [N, ...]."""
+        if crops.dtype not in (np.uint8, torch.uint8) or tuple(crops.shape[1:]) != (self.size, self.size, 3):
             raise ValueError(
                 f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {self.size}, {self.size}, 3]"
             )
-        parts = []
-        for start in range(0, len(crops), self.batch_size):
+        parts: list[np.ndarray | Tensor] = []
+        start = 0
+        while start < len(crops):
+            assert self._forward is not None
             rows = crops[start : start + self.batch_size]
-            count = len(rows)
-            if count < self.batch_size:
-                rows = np.concatenate([rows, np.zeros((self.batch_size - count, *rows.shape[1:]), np.uint8)])
-            parts.append(self._forward(np.ascontiguousarray(rows))[:count])
+            try:
+                parts.append(self._forward(rows))
+                start += len(rows)
+                continue
+            except (MemoryError, RuntimeError) as error:
+                failure = _memory_failure(error)
+            self._halve(failure)  # here, where the error no longer holds on to the memory of the failed pass
+            self._build()
+        if isinstance(parts[0], Tensor):  # fetched once, when all batches are on their way
+            return torch.cat([part for part in parts if isinstance(part, Tensor)]).cpu().numpy()
         return np.concatenate(parts)
+
+    def _build(self) -> None:
+        while self._forward is None:
+            try:
+                self._forward = self._new_forward()
+                return
+            except (MemoryError, RuntimeError) as error:
+                failure = _memory_failure(error)
+            self._halve(failure)
+
+    def _new_forward(self) -> OpenVINOForward | TorchForward:
+        choice = self.choice
+        shape = (self.batch_size, self.size, self.size, 3)
+        if choice.kind.startswith("openvino"):
+            return OpenVINOForward(self._network, shape, choice.precision, self._threads)
+        compiled = choice.kind == "torch-compiled"
+        return TorchForward(self._network, choice.device, shape, choice.precision, compiled)
+
+    def _halve(self, failure: str) -> None:
+        self._forward = None
+        where, rows = self.choice.device, self.batch_size
+        if rows == 1:
+            raise EngineError(
+                f"{where} has too little memory for a single region ({failure}); free some, or use another --device"
+            )
+        self.batch_size = rows // 2
+        warnings.warn(
+            f"{where} has too little memory for {rows} regions at a time ({failure}); "
+            f"going on with {self.batch_size}, slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        if where != "cpu":
+            torch.cuda.empty_cache()
+
+    def _describe(self) -> str:
+        choice = self.choice
+        if choice.kind == "openvino-int8":
+            return f"OpenVINO on CPU, int8 and {choice.precision}"
+        if choice.kind == "openvino":
+            return f"OpenVINO on CPU, {choice.precision}"
+        where = "CPU" if choice.device == "cpu" else torch.cuda.get_device_name(choice.device)
+        compiled = isinstance(self._forward, TorchForward) and self._forward.compiled
+        return f"{'compiled torch' if compiled else 'torch'} on {where}, {choice.precision}"
+
+
+def _memory_failure(error: MemoryError | RuntimeError) -> str:
+    """What an error says of memory that ran out, in a line; any other error goes on its way.
+
+    torch has a class for it, and OpenVINO's says "Failed to allocate ... bytes" after where in its source it was.
+    """
+    message = str(error)
+    known = re.search(r".*(out of memory|failed to allocate|bad_alloc|can't allocate).*", message, re.IGNORECASE)
+    if not known and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        raise error
+    return known[0].strip() if known else message
 
 
 class _FromCrops(nn.Module):
@@ -130,107 +171,83 @@ class _PooledFeatures(nn.Module):
         self.backbone = backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.backbone.features(pixels).mean((2, 3))
+        return self.backbone.features(pixels).float().mean((2, 3))
 
 
 class Engine:
-    """The compiled forward pass of a region classifier.
+    """The forward pass of a region classifier.
 
         engine = Engine(model)
         probabilities = engine(crops)  # uint8 RGB [N, 224, 224, 3] -> float32 [N, C]
 
     Args:
-        model: a backbone (`GoogLeNet`, `TorchvisionGoogLeNet`); its weights are copied into the compiled network.
-        device: "auto" (a GPU if there is one), "cpu" (OpenVINO), "cuda" or "cuda:N" (torch).
-        precision: "auto" is bfloat16 where the device computes with it, else float32.
+        model: a backbone (`GoogLeNet`, `TorchvisionGoogLeNet`); its weights are copied.
+        kind: see `engine_choice`; "auto" is the fastest that is within 0.03 of the reference.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        precision: "auto" is the fastest that the device computes with.
         batch_size: rows of one forward pass; None for the device's own.
-        threads: CPU threads; None for all.
+        threads: CPU threads of OpenVINO; None for all.
 
     Attributes:
         num_classes: columns of the probabilities.
         device: "cpu", "cuda" or "cuda:N".
-        description: device and precision in words.
+        description: engine, device and precision in words.
+        reason: why this engine was chosen.
+
+    Raises:
+        EngineError: what was asked for is not there, or memory does not suffice for one region.
     """
 
     def __init__(
         self,
         model: Backbone,
         *,
+        kind: Kind = "auto",
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
     ):
+        backbone = quantised(model) if kind == "openvino-int8" else model
         self._forward = CompiledForward(
-            _PooledFeatures(model), device=device, precision=precision, batch_size=batch_size, threads=threads
+            _PooledFeatures(backbone),
+            kind=kind,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            threads=threads,
         )
         self._weight = model.classifier.weight.detach().float().cpu().numpy().copy()  # [C, 1024]
-        self._bias = model.classifier.bias.detach().float().cpu().numpy()
+        self._bias = model.classifier.bias.detach().float().cpu().numpy().copy()
         self.num_classes = len(self._bias)
-        self.batch_size = self._forward.batch_size
-        self.device = self._forward.device
+        self.device = self._forward.choice.device
         self.description = self._forward.description
+        self.reason = self._forward.choice.reason
 
-    def features(self, crops: np.ndarray) -> np.ndarray:
-        """Pooled features: crops uint8 RGB [N, 224, 224, 3] -> float32 [N, 1024]."""
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward pass; less than at first after the device ran out of memory."""
+        return self._forward.batch_size
+
+    def features(self, crops: np.ndarray | Tensor) -> np.ndarray:
+        """Pooled features: crops uint8 RGB [N, 224, 224, 3], array or tensor on any device -> float32 [N, 1024]."""
         if not len(crops):
             return np.empty((0, self._weight.shape[1]), np.float32)
         return self._forward(crops)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Pooled features float32 [N, 1024] -> probabilities float32 [N, C], each row by itself to the last bit."""
+        """Pooled features float32 [N, 1024] -> probabilities float32 [N, C]."""
         # A matrix product would be faster (2 against 17 us a row, where the network takes milliseconds), but BLAS adds
         # up in another order for other numbers of rows or threads; einsum's order depends on the row's length alone.
-        logits = np.einsum("nk,ck->nc", features, self._weight) + self._bias
+        # On a GPU, whose features come too fast for that, rows have only the stated tolerance.
+        alone = self.device == "cpu"
+        logits = np.einsum("nk,ck->nc", features, self._weight) if alone else features @ self._weight.T
+        logits += self._bias
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)
         return logits
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
         """Crops uint8 RGB [N, 224, 224, 3] -> probabilities float32 [N, C]; no crops -> [0, C]."""
         return self.classify(self.features(crops))
-
-
-def _compile_openvino(
-    network: nn.Module, batch: tuple[int, int], precision: Precision, threads: int | None
-) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    import openvino
-
-    core = openvino.Core()
-    if precision == "auto":
-        precision = "bfloat16" if computes_bfloat16("cpu") else "float32"
-    count, size = batch
-    example = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # torch deprecates the tracing that OpenVINO's converter still does; nothing a user could act on.
-        warnings.simplefilter("ignore")
-        logging.getLogger("openvino").setLevel(logging.ERROR)
-        graph = openvino.convert_model(network, example_input=example, input=[list(example.shape)])
-    settings: dict[str, str | int] = {
-        "PERFORMANCE_HINT": "LATENCY",  # one batch on all cores: the throughput hint would split them into streams
-        "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
-    }
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    request = core.compile_model(graph, "CPU", settings).create_infer_request()
-
-    def forward(crops: np.ndarray) -> np.ndarray:
-        return request.infer([crops], share_inputs=True)[0]
-
-    return precision, forward
-
-
-def _compile_cuda(
-    network: nn.Module, device: str, precision: Precision
-) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    if precision == "auto":
-        precision = "bfloat16" if computes_bfloat16(device) else "float32"
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @torch.inference_mode()
-    def forward(crops: np.ndarray) -> np.ndarray:
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-            return network(torch.from_numpy(crops).to(device, non_blocking=True)).float().cpu().numpy()
-
-    return precision, forward

@@ -91,6 +91,9 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band.float()[:, :, None, None] * (alpha / size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, h, w] -> the same
+        if x.dtype == torch.float16:  # which squares of activations overflow
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.float()).half()
         scale = nn.functional.conv2d(x * x, self.band.to(x.dtype)) + 1.0
         root = torch.rsqrt(scale)
         return x * (root * torch.sqrt(root))  # scale ** -0.75
@@ -155,6 +158,7 @@ class GoogLeNet(nn.Module):
     Attributes:
         trunk: the rows of Table 1 up to inception (5b), an `nn.Sequential` with one named child a row.
         out_channels: channels of `features`, 1024.
+        input_ranges: the largest input of convolutions by name, for `quantisation`; empty where nobody measured.
     """
 
     out_channels = 1024
@@ -175,6 +179,7 @@ class GoogLeNet(nn.Module):
         self.num_classes = num_classes
         self.stem: Stem = stem
         self.batch_norm = batch_norm
+        self.input_ranges: dict[str, float] = {}
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
 
         def local_response_norm(channels: int) -> nn.Module:

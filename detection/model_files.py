@@ -138,6 +138,7 @@ def save_model(model: Model, folder: str | Path) -> None:
         "box_regression": model.regressor is not None,
         "regions": asdict(model.regions),
         "cascade": model.cascade,
+        "input_ranges": [member.input_ranges for member in model.members],
         "categories": [asdict(category) for category in model.categories],
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "card": model.card,
@@ -219,6 +220,8 @@ def load_model(name_or_folder: str | Path) -> Model:
         )
         described = document.get("multibox")
         multibox = None if described is None else _load_multibox(folder / _MULTIBOX, **described)
+        for member, ranges in zip(members, document.get("input_ranges", []), strict=False):
+            member.input_ranges = {str(name): float(largest) for name, largest in ranges.items()}
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
     if not members:

@@ -31,7 +31,8 @@ from torch import nn
 from ...data.dataset import Dataset
 from ...data.images import read_image
 from ..backbones import Backbone
-from ..engine import CROP_SIZE, computes_bfloat16, resolve_device
+from ..engine import CROP_SIZE
+from ..engine_choice import computes_bfloat16, resolve_device
 from ..model_files import RegionSettings
 from .checkpoint import Checkpoint
 from .lower_features import lower_features, training_crops, window_crops

@@ -26,7 +26,7 @@ from ...data.images import read_image
 from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, multibox_loss
 from ...proposals.recall import measure, recall
 from ..backbones import Backbone, headless
-from ..engine import computes_bfloat16, resolve_device
+from ..engine_choice import computes_bfloat16, resolve_device
 from ..model_files import Model, load_model, save_model
 from ..multibox_engine import MultiBoxEngine
 from .checkpoint import Checkpoint
