@@ -9,6 +9,7 @@ is sent to them.
 
 import logging
 import os
+import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,14 +110,17 @@ class Cluster:
             raise ClusterError(f"this needs Ray: pip install 'inception-rcnn[ray]' ({error})") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
         try:
+            if colon:  # Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(
                 address,
                 include_dashboard=False if address == "local" else None,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ClusterError(f"cannot join the Ray cluster at {address!r}: {reason}") from error
         try:
@@ -157,6 +161,7 @@ class Cluster:
         rows = [
             {"picture": number, "source": str(one) if is_url(one) else os.path.abspath(one)} for number, one in pictures
         ]
+        proposals = proposals_file and (proposals_file, os.path.abspath(proposals_file))
         sent = ray.put(replace(model, members=model.first(members)))
         ray.data.DataContext.get_current().enable_progress_bars = False
         found = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // task)).map_batches(
@@ -167,7 +172,7 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
             num_cpus=self.workers.cpus,
             num_gpus=self.workers.gpus,
-            fn_constructor_args=[sent, self._device, max(1, self.workers.cpus), max_pixels, proposals_file, settings],
+            fn_constructor_args=[sent, self._device, max(1, self.workers.cpus), max_pixels, proposals, settings],
             ray_remote_args_fn=_remote_arguments,
         )
         left = {number for number, _ in pictures}
@@ -185,6 +190,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
+        import ray
+
         ray.shutdown()
 
     def __enter__(self) -> "Cluster":
@@ -203,7 +210,7 @@ class _Worker:
         device: str,
         threads: int,
         max_pixels: int,
-        proposals_file: Path | None,
+        proposals: tuple[Path, str] | None,
         settings: dict[str, Any],
     ):
         import ray
@@ -211,8 +218,10 @@ class _Worker:
         self._detector = Detector(ray.get(model), device=device, threads=threads, **settings)
         self._max_pixels = max_pixels
         self._proposals = None
-        if proposals_file:
-            self._proposals = read_proposals(os.path.abspath(proposals_file))
+        if proposals:
+            named, path = proposals
+            self._proposals = read_proposals(path)
+            self._proposals.file = named  # in messages, which are to be those of a run without a cluster
 
     def __call__(self, pictures: "pa.Table") -> "pa.Table":
         """Columns picture and source -> picture and `DETECTIONS`."""

@@ -62,7 +62,8 @@ def demo_images() -> list[Path]:
 
 
 @app.command(
-    epilog="Example: [bold]detect photos/ --recursive --out found/[/bold]   "
+    epilog="Examples: [bold]detect photos/ --recursive --out found/[/bold]   "
+    "[bold]detect s3://bucket/photos/ --ray 10.0.0.1:6379[/bold]   "
     "(exit code 0: all pictures read; 3: some could not be, found/detections.json says why; 2: wrong usage)"
 )
 def detect(

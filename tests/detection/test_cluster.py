@@ -6,18 +6,20 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.cluster import Cluster, ClusterError, Workers, plan_workers
 from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.tools.detect import app
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"))
 
@@ -58,6 +60,13 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         Cluster("local")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:gcs"])
+def test_a_cluster_that_is_not_there_is_an_error_that_names_it(address):
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    with pytest.raises(ClusterError, match=f"cannot join the Ray cluster at '{address}'"):
+        Cluster(address)
+
+
 def test_ray_and_pyarrow_are_imported_only_when_they_are_used():
     program = "import sys, inception_rcnn, inception_rcnn.detection.cluster, inception_rcnn.tools.detect\n"
     program += "print([name for name in ('ray', 'pyarrow') if name in sys.modules])"
@@ -96,14 +105,13 @@ def address():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     cluster = LocalCluster()
     for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+        cluster.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, include_log_monitor=False)
     yield cluster.address
     cluster.shutdown()
 
 
-def arguments(pictures, model, out, *more) -> list[str]:
-    command = [sys.executable, "-m", "inception_rcnn.tools.detect", pictures, "--model", model, "--out", out]
-    return [str(one) for one in (*command, "--device", "cpu", *more)]
+def detect(*arguments: object):
+    return CliRunner().invoke(app, [str(one) for one in (*arguments, "--device", "cpu")])
 
 
 def workers() -> dict[int, int]:
@@ -126,28 +134,37 @@ def kept(state) -> int:
         return 0
 
 
+class Killer(threading.Thread):
+    """Kills a worker once `state` holds two results, and sees whether another process takes its place."""
+
+    def __init__(self, state):
+        super().__init__(daemon=True)
+        self.state, self.stop = state, threading.Event()
+        self.kept_at_death, self.restarted = -1, False
+
+    def run(self) -> None:
+        while kept(self.state) < 2:
+            if self.stop.wait(0.01):
+                return
+        os.kill(min(workers()), signal.SIGKILL)
+        self.kept_at_death = kept(self.state)
+        while not self.restarted and not self.stop.wait(0.05):
+            self.restarted = 1 in workers().values()
+
+
 def test_a_killed_worker_costs_and_doubles_nothing(address, pictures, model, tmp_path):
     import pyarrow.parquet
-    import ray
 
-    one = subprocess.run(arguments(pictures, model, tmp_path / "one", "--no-pictures"), capture_output=True, text=True)
-    assert one.returncode == 3, one.stderr
-    command = arguments(pictures, model, tmp_path / "many", "--ray", address)
-    with ray.init(address, log_to_driver=False):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        state = tmp_path / "many" / "run.sqlite"
-        while process.poll() is None and kept(state) < 2:
-            time.sleep(0.01)
-        before = workers()
-        assert len(before) == 2
-        os.kill(min(before), signal.SIGKILL)
-        assert kept(state) < 10
-        restarted = False
-        while process.poll() is None:
-            restarted = restarted or 1 in workers().values()
-            time.sleep(0.05)
-    assert process.returncode == 3, process.stderr.read()
-    assert restarted
+    one = detect(pictures, "--model", model, "--out", tmp_path / "one", "--no-pictures")
+    assert one.exit_code == 3, one.output
+    killer = Killer(tmp_path / "many" / "run.sqlite")
+    killer.start()
+    many = detect(pictures, "--model", model, "--out", tmp_path / "many", "--ray", address)
+    killer.stop.set()
+    killer.join()
+    assert many.exit_code == 3, many.output
+    assert 2 <= killer.kept_at_death < 16
+    assert killer.restarted
     assert (tmp_path / "many" / "detections.json").read_bytes() == (tmp_path / "one" / "detections.json").read_bytes()
     assert not list((tmp_path / "many").rglob("*.partial"))
 
@@ -177,8 +194,3 @@ def test_pictures_may_be_urls_and_come_back_under_their_numbers(address, picture
 def test_a_worker_that_cannot_start_is_an_error_that_says_why(address, pictures, model, tmp_path):
     with Cluster(address) as cluster, pytest.raises(ClusterError, match=r"1 pictures left.*nowhere\.npz"):
         list(cluster.detect([(0, pictures / "00.png")], load_model(model), proposals_file=tmp_path / "nowhere.npz"))
-
-
-def test_a_cluster_that_is_not_there_is_an_error_that_names_it(address):
-    with pytest.raises(ClusterError, match=r"'127\.0\.0\.1:1'"):
-        Cluster("127.0.0.1:1")
