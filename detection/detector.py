@@ -22,10 +22,12 @@ from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
+from .device_warp import warp_on_device
 from .engine import Engine
+from .engine_choice import Kind
 from .model_files import Model, load_model
 from .multibox_engine import MultiBoxEngine
-from .pipeline import pack, pooled_features
+from .pipeline import Crops, pack, pooled_features
 from .warp import warp_regions
 
 T = TypeVar("T")
@@ -93,12 +95,14 @@ class _Picture:
         boxes: float32 [N, 4], distinct.
         features: float32 [N, D], pooled features of the first member, where a regressor wants them.
         probabilities: float32 [N, 1 + classes], as far as the networks have spoken.
+        uploaded: the pixels, uint8 [H, W, 3], where networks on a GPU have seen it.
     """
 
     item: FileResult
     boxes: np.ndarray
     features: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    uploaded: torch.Tensor | None = None
 
 
 def select_detections(
@@ -166,7 +170,9 @@ class Detector:
 
     Args:
         model: networks, class list and region settings.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N". On a GPU regions are cropped and resized there too, from pictures
+            uploaded once; scores differ from a CPU's as the tolerances of `device_warp` and `engine` allow.
+        engine: what runs the networks, see `engine_choice`; "auto" is the fastest.
         score_threshold: detections below it are dropped; in 0..1. The default keeps what an evaluation wants to
             rank; for showing, 0.5 is a good start.
         max_detections: best detections kept of one picture.
@@ -179,6 +185,7 @@ class Detector:
 
     Attributes:
         categories: the classes it knows.
+        device: where they run: "cpu", "cuda" or "cuda:N".
         engines: the compiled networks, one for each member of the ensemble.
         multibox: the compiled MultiBox network, or None where the model has none.
     """
@@ -188,6 +195,7 @@ class Detector:
         model: Model,
         *,
         device: str = "auto",
+        engine: Kind = "auto",
         score_threshold: float = 0.01,
         max_detections: int = 100,
         seed: int = 0,
@@ -205,12 +213,13 @@ class Detector:
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.seed = seed
-        self.engines = [Engine(member, device=device, threads=threads) for member in model.first(members)]
-        self.multibox = MultiBoxEngine(model.multibox, device=device) if model.multibox is not None else None
+        self.engines = [Engine(member, kind=engine, device=device, threads=threads) for member in model.first(members)]
+        self.device = self.engines[0].device
+        self.multibox = MultiBoxEngine(model.multibox, device=self.device) if model.multibox is not None else None
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._regressor = model.regressor if box_regression else None
-        self._readers = 1 if self.engines[0].device == "cpu" else threads or os.cpu_count() or 1
+        self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
 
     @classmethod
@@ -219,6 +228,7 @@ class Detector:
         name_or_folder: str | Path = "default",
         *,
         device: str = "auto",
+        engine: Kind = "auto",
         score_threshold: float = 0.01,
         max_detections: int = 100,
         seed: int = 0,
@@ -229,11 +239,13 @@ class Detector:
         """A detector from a model folder, or the shipped model by its name, "default".
 
         Raises:
-            ModelError: no such model, or it is damaged. EngineError: `device` is not there.
+            ModelError: no such model, or it is damaged.
+            EngineError: `device` is not there, or `engine` does not run on it.
         """
         return cls(
             load_model(name_or_folder),
             device=device,
+            engine=engine,
             score_threshold=score_threshold,
             max_detections=max_detections,
             seed=seed,
@@ -306,15 +318,21 @@ class Detector:
         """Reading and proposals, warping, the networks and what follows them: each in threads of its own."""
         size = -(-_LOT // self.engines[0].batch_size) * self.engines[0].batch_size
         pictures = map_ahead(lambda item: _distinct(read(item)), items, self._readers, _PICTURES_AHEAD)
-        lots = prefetch(pack(((one, one.boxes) for one in pictures), size, self._warp), _LOTS_AHEAD)
+        lots = prefetch(pack(((one, one.boxes) for one in pictures), size, self._warp, self.device), _LOTS_AHEAD)
         scored = self._scored(pooled_features(self.engines[:1], lots))
         if len(self.engines) > 1:
             scored = self._averaged(scored, size)
         return map_ahead(self._finish, scored, 1, _PICTURES_AHEAD)
 
-    def _warp(self, picture: _Picture, boxes: np.ndarray, out: np.ndarray) -> None:
-        assert picture.item.image is not None
-        warp_regions(picture.item.image, boxes, padding=self.regions.padding, mode=self.regions.warp_mode, out=out)
+    def _warp(self, picture: _Picture, boxes: np.ndarray, out: Crops) -> None:
+        image, padding, mode = picture.item.image, self.regions.padding, self.regions.warp_mode
+        assert image is not None
+        if isinstance(out, np.ndarray):
+            warp_regions(image, boxes, padding=padding, mode=mode, out=out)
+            return
+        if picture.uploaded is None:
+            picture.uploaded = torch.from_numpy(image).to(out.device)
+        out.copy_(warp_on_device(picture.uploaded, boxes, padding=padding, mode=mode))
 
     def _scored(self, pictures: Iterable[tuple[_Picture, list[np.ndarray]]]) -> Iterator[_Picture]:
         """What the first member says of all regions."""
@@ -331,7 +349,7 @@ class Detector:
             assert picture.probabilities is not None
             return 1 - picture.probabilities[:, 0] >= self._least_object
 
-        lots = pack(((one, one.boxes[passed(one)]) for one in pictures), size, self._warp)
+        lots = pack(((one, one.boxes[passed(one)]) for one in pictures), size, self._warp, self.device)
         for picture, features in pooled_features(self.engines[1:], lots):
             assert picture.probabilities is not None
             rows = passed(picture)

@@ -6,9 +6,10 @@ depends on how regions were packed: not on the size of lots, on timing, or on wh
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 
 from .engine import CROP_SIZE, Engine
 
@@ -17,8 +18,11 @@ T = TypeVar("T")
 # Pictures that a lot may wait for: without proposals, or with few that the cascade passes on, they fill no lot.
 _MOST_PARTS = 16
 
+# uint8 RGB [n, 224, 224, 3]: an array, or a tensor on the GPU.
+Crops: TypeAlias = np.ndarray | torch.Tensor
+
 # Warps boxes [n, 4] of a picture's pixels into `out`, uint8 [n, 224, 224, 3].
-Warp = Callable[[T, np.ndarray, np.ndarray], object]
+Warp = Callable[[T, np.ndarray, Crops], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,19 +38,25 @@ class _Part(Generic[T]):
 class Lot(Generic[T]):
     """Warped regions of one or several pictures: crops uint8 [n, 224, 224, 3]."""
 
-    crops: np.ndarray
+    crops: Crops
     parts: Sequence[_Part[T]]
 
 
-def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T]) -> Iterator[Lot[T]]:
+def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], device: str = "cpu") -> Iterator[Lot[T]]:
     """Lots of `size` regions, in order; only where pictures end, or bring hardly any regions, there are fewer.
 
     Args:
         pictures: each with the boxes [N, 4] of its regions; N may be 0.
         size: regions of a lot.
         warp: makes the crops.
+        device: where the crops are made: arrays on "cpu", else tensors.
     """
-    crops, filled = np.empty((size, CROP_SIZE, CROP_SIZE, 3), np.uint8), 0
+
+    def empty() -> Crops:
+        shape = (size, CROP_SIZE, CROP_SIZE, 3)
+        return np.empty(shape, np.uint8) if device == "cpu" else torch.empty(shape, dtype=torch.uint8, device=device)
+
+    crops, filled = empty(), 0
     parts: list[_Part[T]] = []
     for picture, boxes in pictures:
         start = 0
@@ -58,7 +68,7 @@ def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T]) -> 
             parts.append(_Part(picture, count, last=start == len(boxes)))
             if filled == size or len(parts) == _MOST_PARTS:
                 yield Lot(crops[:filled], parts)
-                crops, filled, parts = np.empty_like(crops), 0, []
+                crops, filled, parts = empty(), 0, []
             if start == len(boxes):
                 break
     if parts:

@@ -9,7 +9,14 @@ from PIL import Image
 from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.boxes import area, iou
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.detector import NMS_THRESHOLD, Detections, select_detections, vote_boxes
+from inception_rcnn.detection.detector import (
+    NMS_THRESHOLD,
+    Detections,
+    FileResult,
+    _Picture,
+    select_detections,
+    vote_boxes,
+)
 from inception_rcnn.detection.model_files import Model
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.proposals.files import ProposalWriter, read_proposals
@@ -107,6 +114,19 @@ def test_proposals_from_a_file_take_the_place_of_our_own(detector, tmp_path, mon
     assert "nothing for this picture" in second.error.reason
     assert third.detections is None
     assert third.error.path == resized
+
+
+def test_crops_made_where_the_network_runs_equal_those_made_here_within_a_grey_level(detector):
+    image = picture(1)
+    one = _Picture(FileResult(Path("a.png"), image, None, None), detector.propose(image).boxes[:7])
+    here = np.empty((7, 224, 224, 3), np.uint8)
+    there = torch.empty((7, 224, 224, 3), dtype=torch.uint8)
+    detector._warp(one, one.boxes, here)
+    detector._warp(one, one.boxes, there)
+    assert np.abs(there.numpy().astype(int) - here).max() <= 1
+    uploaded = one.uploaded
+    detector._warp(one, one.boxes[:2], there[:2])
+    assert one.uploaded is uploaded  # once for all its lots
 
 
 def test_stopping_early_stops_the_reading(detector, tmp_path):

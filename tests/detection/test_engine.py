@@ -312,17 +312,17 @@ def test_openvinos_own_error_is_recognised_as_lack_of_memory():
         from torch import nn
         from inception_rcnn.detection.engine import CompiledForward
         warnings.simplefilter("ignore")
-        forward = CompiledForward(nn.Conv2d(3, 256, 1), kind="openvino", precision="float32", batch_size=64, threads=1)
+        CompiledForward(nn.Conv2d(3, 2, 1), kind="openvino")  # what libraries take for themselves
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
-        result = forward(np.zeros((2, 224, 224, 3), np.uint8))
-        assert result.shape == (2, 256, 224, 224)
+        forward = CompiledForward(nn.Conv2d(3, 512, 1), kind="openvino", precision="float32", batch_size=16, threads=1)
+        assert forward(np.zeros((1, 224, 224, 3), np.uint8)).shape == (1, 512, 224, 224)  # 103 MB
         print(forward.batch_size)
     """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 64
+    assert int(done.stdout) < 16  # for which the result alone takes 1.6 GB
 
 
 # --- 8 bits -----------------------------------------------------------------------------------------------------------

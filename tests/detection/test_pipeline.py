@@ -51,6 +51,13 @@ def test_lots_are_full_but_for_the_last():
     assert sizes == [8, 8, 8, 8, 8, 2]
 
 
+def test_lots_for_a_gpu_are_tensors_there():
+    seen = []
+    lots = pack(pictures([3]), 2, lambda picture, boxes, out: seen.append((out.device.type, tuple(out.shape))), "meta")
+    assert [(lot.crops.device.type, len(lot.crops)) for lot in lots] == [("meta", 2), ("meta", 1)]
+    assert seen == [("meta", (2, 224, 224, 3)), ("meta", (1, 224, 224, 3))]
+
+
 def test_pictures_without_regions_do_not_wait_for_ever():
     def endless():
         while True:
