@@ -96,7 +96,7 @@ class ProposalWriter:
             raise ProposalFileError(f"{where}: is there already; expected each picture once")
         columns: list[np.ndarray] = [proposals.boxes, proposals.scores]
         if proposals.source.any():
-            columns.append(proposals.source)
+            columns.append(proposals.source.astype(np.float32))
         rows = np.column_stack(columns).astype("<f4")
         _check(rows, where)
         with self._archive.open(_member(f"{len(self._index['images'])}.npy"), "w") as stream:

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..data.annotation import AnnotationError
 from ..data.categories import CategoryError, read_categories
+from ..data.coco import CocoError
 from ..data.dataset import Dataset
-from ..data.ilsvrc import LayoutError, open_dataset
+from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
+from ..data.layouts import open_dataset
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -25,7 +28,13 @@ console = Console(stderr=True)
     "[bold]detect photos/ --model my-model-2/[/bold]. Interrupted, the same command goes on where it was."
 )
 def detect_train_multibox(
-    dataset: Annotated[Path, typer.Argument(help="Root of a data set in the ILSVRC DET layout.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="Data set: a folder in the ILSVRC DET, VOC or COCO layout, a folder of pictures with VOC's XML files, "
+            "or a COCO annotation file."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Model folder to write: the detector of --model and the new network.")],
     model: Annotated[str, typer.Option(help="Detector that gets it: a model folder or a shipped model's name.")] = (
         "default"
@@ -37,12 +46,18 @@ def detect_train_multibox(
             "--model's first one if left out."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Image list to train on, ImageSets/DET/SPLIT.txt.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="List of pictures to train on; by default train, or trainval.")
+    ] = None,
     validation: Annotated[
-        str, typer.Option(help="Image list to measure recall on after each epoch; 'none' for none.")
+        str, typer.Option(help="List of pictures to measure recall on after each epoch; 'none' for none.")
     ] = "val",
     classes: Annotated[
-        Path | None, typer.Option(help="Your own class list, a name a line; the 200 DET classes if left out.")
+        Path | None,
+        typer.Option(
+            help="Your own class list, a name a line. If left out, the 200 DET classes in the ILSVRC layout, else the "
+            "data set's."
+        ),
     ] = None,
     freeze_below: Annotated[
         str, typer.Option(help="Train this block (inception_4e, inception_4c ...) and those above; 'none' trains all.")
@@ -91,6 +106,9 @@ def detect_train_multibox(
         measured: Dataset | None = None if validation == "none" else open_dataset(dataset, validation, names)
         with Progress(*columns, console=console) as progress:
 
+            def warn(warning: str) -> None:
+                progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+
             def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
                 if stage not in tasks:
                     tasks[stage] = progress.add_task(stage, total=total, note="")
@@ -110,6 +128,7 @@ def detect_train_multibox(
         AnnotationError,
         CaffeModelError,
         CategoryError,
+        CocoError,
         EngineError,
         ImageError,
         LayoutError,

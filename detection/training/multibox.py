@@ -30,6 +30,7 @@ from ..engine_choice import computes_bfloat16, resolve_device
 from ..model_files import Model, load_model, save_model
 from ..multibox_engine import MultiBoxEngine
 from .checkpoint import Checkpoint
+from .checks import checked
 from .lower_features import lower_features
 from .train import initial_network
 from .view_batches import ViewBatches
@@ -205,6 +206,7 @@ def add_multibox(
     settings: MultiBoxSettings | None = None,
     validation: Dataset | None = None,
     device: str = "auto",
+    warn: Callable[[str], None] = lambda warning: None,
     report: Report = lambda stage, done, total, figures: None,
 ) -> Model:
     """Train a MultiBox network for a detector, and write both to the model folder `out`.
@@ -216,7 +218,8 @@ def add_multibox(
         model: a model folder or a shipped model's name.
         init: what the trunk starts from, see `initial_network`; None for the first member of `model`.
         settings: the recipe; None for the defaults.
-        dataset, validation, device, report: as for `train_multibox`.
+        dataset, validation, device, report: as for `train_multibox`. Boxes are cut off at the picture's border.
+        warn: called with a sentence on what is amiss in the data set, see `checked`.
 
     Raises:
         TrainingError, AnnotationError, ImageError, ModelError: see `train_multibox`; a file cannot be used.
@@ -226,6 +229,7 @@ def add_multibox(
     torch.manual_seed(settings.seed)
     backbone = copy.deepcopy(detector.members[0]) if init is None else initial_network(init)
     folder = Path(out) / "training"
+    dataset, _ = checked(dataset, warn=warn)
     network = train_multibox(backbone, dataset, settings, folder, validation=validation, device=device, report=report)
     card = {
         "data": dataset.name,
