@@ -19,9 +19,12 @@ from .proposals import Proposals, Source
 
 # MultiBox's boxes kept of a picture: the paper's number.
 COUNT = 200
-NMS_THRESHOLD = 0.7
-# Of two boxes that overlap by more than this, one is enough.
-DUPLICATE_IOU = 0.9
+# On 124 pictures of val, 200 boxes covered 0.808 of the objects at IoU 0.5 and 0.577 at 0.7 with this threshold; 0.814
+# and 0.435 with 0.5, 0.798 and 0.625 with 0.7.
+NMS_THRESHOLD = 0.6
+# Of two boxes that overlap by more than this, one is enough. On the same pictures the union had 1,258 + 200 boxes; this
+# left 1,131 of them with a recall of 0.934 at 0.5, as with 0.9 (1,232 boxes).
+DUPLICATE_IOU = 0.85
 # Boxes looked at by non-maximum suppression, for each that is kept: enough that it never runs out of them.
 _CANDIDATES = 15
 
