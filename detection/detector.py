@@ -215,7 +215,9 @@ class Detector:
         self.seed = seed
         self.engines = [Engine(member, kind=engine, device=device, threads=threads) for member in model.first(members)]
         self.device = self.engines[0].device
-        self.multibox = MultiBoxEngine(model.multibox, device=self.device) if model.multibox is not None else None
+        self.multibox = (
+            MultiBoxEngine(model.multibox, device=self.device, threads=threads) if model.multibox is not None else None
+        )
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._regressor = model.regressor if box_regression else None
