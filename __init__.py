@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data.images import ImageError, read_image
-    from .detection.detector import Detections, Detector
+    from .detection.detector import Detector
     from .detection.googlenet import GoogLeNet
+    from .detection.suppression import Detections
     from .proposals.proposals import Proposals
     from .proposals.selective_search import selective_search
 
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 __all__ = ["Detector", "Detections", "GoogLeNet", "ImageError", "Proposals", "read_image", "selective_search"]
 
 _HOME = {
-    "Detections": ".detection.detector",
+    "Detections": ".detection.suppression",
     "Detector": ".detection.detector",
     "GoogLeNet": ".detection.googlenet",
     "ImageError": ".data.images",

@@ -20,9 +20,10 @@ import numpy as np
 from ..data.images import MAX_PIXELS
 from ..data.remote import is_url
 from ..proposals.files import read_proposals
-from .detector import Detections, Detector
+from .detector import Detector
 from .model_files import Model
 from .run_state import Result
+from .suppression import Detections
 
 if TYPE_CHECKING:
     import pyarrow as pa

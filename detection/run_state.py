@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .detector import Detections
+from .suppression import Detections
 
 FORMAT = "inception-rcnn run 1"
 

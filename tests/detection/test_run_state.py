@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_rcnn.detection.detector import Detections
 from inception_rcnn.detection.run_state import Result, RunState, RunStateError
+from inception_rcnn.detection.suppression import Detections
 
 SETTINGS = {"seed": 0, "model": "abc"}
 
