@@ -47,6 +47,19 @@ def test_what_is_loaded_is_what_was_saved_to_float16(model, folder):
             torch.testing.assert_close(after.state_dict()[name], value.half().float(), rtol=0, atol=0)
 
 
+def test_ranges_for_8_bits_come_back_and_older_folders_have_none(model, tmp_path):
+    ranges = [{"trunk.conv2.convolution": 71.25}, {}]
+    for member, measured in zip(model.members, ranges, strict=True):
+        member.input_ranges = measured
+    save_model(model, tmp_path)
+    model.members[0].input_ranges = {}
+    assert [member.input_ranges for member in load_model(tmp_path).members] == ranges
+    document = json.loads((tmp_path / "model.json").read_text())
+    del document["input_ranges"]
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    assert [member.input_ranges for member in load_model(tmp_path).members] == [{}, {}]
+
+
 @pytest.mark.parametrize(
     "network",
     [
