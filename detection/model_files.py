@@ -14,12 +14,13 @@ Neither format can carry code: loading a model from anybody is as safe as readin
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -296,6 +297,35 @@ def _load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) ->
                 f"{file}: {name} has shape {list(tensors[name].shape)}, the network wants {list(value.shape)}"
             )
     network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()})
+
+
+def save_classifier(network: GoogLeNet, classes: Sequence[str], file: Path, card: dict[str, Any]) -> None:
+    """Write a classifier of whole pictures, from which detectors are trained: weights as float16, its auxiliary heads
+    left out, and as metadata the classes of its outputs and what it was trained on."""
+    weights = {name: value.half() for name, value in network.state_dict().items() if not name.startswith("auxiliary.")}
+    about = {"network": _architecture(network), "classes": list(classes), "card": card}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, file, {"classifier": json.dumps(about)})
+
+
+def load_classifier(file: str | Path) -> GoogLeNet:
+    """What `save_classifier` wrote, in evaluation mode.
+
+    Raises:
+        ModelError: there is no such file, it is damaged, or holds something else.
+    """
+    file = Path(file)
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            about = json.loads((tensors.metadata() or {})["classifier"])
+        architecture = {name: value for name, value in about["network"].items() if name != "name"}
+        network = GoogLeNet(len(about["classes"]), auxiliary=False, **architecture)
+    except FileNotFoundError:
+        raise ModelError(f"{file}: there is no such file; detect-train-classifier writes one") from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: not a classifier of detect-train-classifier ({error})") from error
+    _load_weights(network, load_file(file), file)
+    return network.eval()
 
 
 def load_caffemodel(path: str | Path) -> GoogLeNet:

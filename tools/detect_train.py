@@ -57,8 +57,8 @@ def detect_train(
     init: Annotated[
         str,
         typer.Option(
-            help="Network to start from: a .caffemodel file, a model folder or a shipped model's name, "
-            "'torchvision', or 'scratch'."
+            help="Network to start from: a .caffemodel file, a .safetensors file of detect-train-classifier, a model "
+            "folder or a shipped model's name, 'torchvision', or 'scratch'."
         ),
     ] = "default",
     freeze_below: Annotated[

@@ -14,7 +14,7 @@ from ...data.images import read_image
 from ...proposals.cache import ProposalCache
 from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
 from ..googlenet import GoogLeNet
-from ..model_files import Model, RegionSettings, load_caffemodel, load_model, save_model
+from ..model_files import Model, RegionSettings, load_caffemodel, load_classifier, load_model, save_model
 from ..quantisation import measure_input_ranges
 from ..warp import warp_regions
 from .box_regression import train_box_regressor
@@ -40,9 +40,9 @@ def initial_network(init: str) -> Backbone:
     """The network that training starts from.
 
     Args:
-        init: a .caffemodel file; "torchvision" (its GoogLeNet, downloaded by torchvision); "scratch" (random weights,
-            with batch norm, without which so deep a network does not learn detection from scratch); else a model
-            folder or a shipped model's name, whose first member it is.
+        init: a .caffemodel file; a .safetensors file of detect-train-classifier; "torchvision" (its GoogLeNet,
+            downloaded by torchvision); "scratch" (random weights, with batch norm, without which so deep a network does
+            not learn detection from scratch); else a model folder or a shipped model's name, whose first member it is.
 
     Raises:
         ModelError, CaffeModelError: no such model or a damaged file.
@@ -53,6 +53,8 @@ def initial_network(init: str) -> Backbone:
         return TorchvisionGoogLeNet(pretrained=True)
     if init.endswith(".caffemodel"):
         return load_caffemodel(init)
+    if init.endswith(".safetensors"):
+        return load_classifier(init)
     return load_model(init).members[0]
 
 

@@ -45,13 +45,15 @@ def start(tmp_path_factory):
 def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     result = run(
         root, "--out", tmp_path, "--classes", root / "classes.txt", "--init", start, "--device", "cpu",
-        "--freeze-below", "inception_5b", "--pool", 12, "--iterations", 1,
+        "--freeze-trunk", "--pool", 12, "--iterations", 1,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     model = load_model(tmp_path)
     assert [category.name for category in model.categories] == ["garden gnome"]
     assert model.card["objects"] == {"garden gnome": 2}
     assert model.card["pictures"] == 2
+    assert model.card["settings"]["freeze_below"] == "classifier"
+    assert "fewer than 20 boxes" in result.output
 
 
 def test_unknown_classes_are_named_with_the_remedy(root, start, tmp_path):

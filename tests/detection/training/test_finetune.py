@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from inception_rcnn import Detector
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn.detection.backbones import with_classes
 from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.training import box_regression, finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
+from inception_rcnn.detection.training.lower_features import lower_features
 from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, initial_network, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
 
@@ -221,6 +224,19 @@ def test_members_that_are_there_are_not_trained_again(dataset, start, uninterrup
     assert same_weights(weights(tmp_path, 2), weights(ensemble[0], 2))
     again = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS, members=2)
     assert {stage for stage, _ in again} == {"proposals"}
+
+
+def test_the_classifier_alone_is_trained_on_pooled_features(dataset, start, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(finetune, "lower_features", lambda *a, **k: kept.append(lower_features(*a, **k)) or kept[0])
+    settings = replace(SETTINGS, freeze_below="classifier")
+    train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
+    assert kept[0].shape == (36, 1024, 1, 1)
+    before, after = load_file(f"{start}/member_1.safetensors"), weights(tmp_path)
+    assert [name for name in before if name.startswith("trunk") and not torch.equal(before[name], after[name])] == []
+    torch.manual_seed(SETTINGS.seed)
+    untrained = with_classes(GoogLeNet(2, auxiliary=False), 3)
+    assert not torch.equal(untrained.classifier.weight.half(), after["classifier.weight"])
 
 
 def test_the_whole_network_can_be_trained(dataset, start, tmp_path):

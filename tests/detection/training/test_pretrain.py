@@ -1,0 +1,203 @@
+"""The paper's recipe for a classifier, on a network and pictures small enough for a test."""
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import distributed, nn
+
+from inception_rcnn.data.image_folders import LabelledImages, open_image_folders
+from inception_rcnn.detection.googlenet import GoogLeNet
+from inception_rcnn.detection.model_files import ModelError, load_classifier, save_classifier
+from inception_rcnn.detection.training import pretrain
+from inception_rcnn.detection.training.pretrain import (
+    PretrainSettings,
+    accuracy,
+    classification_loss,
+    learning_rate,
+    train_classifier,
+)
+from inception_rcnn.detection.training.train import initial_network
+from inception_rcnn.detection.training.windows import TrainingError
+
+SETTINGS = PretrainSettings(epochs=3, batch=4, learning_rate=0.05)
+
+
+class TinyNetwork(nn.Module):
+    """Mean colours of a grid, dropped out, to logits; and an auxiliary head."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.hidden = nn.Linear(48, 8)
+        self.dropout = nn.Dropout(0.4)
+        self.main, self.auxiliary = nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, pixels):
+        x = self.dropout(torch.relu(self.hidden(self.pool(pixels / 255 - 0.5).flatten(1))))
+        return (self.main(x), self.auxiliary(x)) if self.training else self.main(x)
+
+
+def tiny_network() -> TinyNetwork:
+    torch.manual_seed(3)
+    return TinyNetwork()
+
+
+def write_pictures(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+        (root / name).mkdir(parents=True)
+        for number in range(5):
+            image = np.clip(rng.normal(colour, 30, (40, 50, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(root / name / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> LabelledImages:
+    root = tmp_path_factory.mktemp("folders")
+    write_pictures(root)
+    return open_image_folders(root)
+
+
+def trained(images, folder, settings=SETTINGS, report=lambda *state: None) -> dict[str, torch.Tensor]:
+    """Weights after training and, under "average.", their average."""
+    network = tiny_network()
+    average = train_classifier(network, images, settings, folder, device="cpu", report=report)
+    return {**network.state_dict(), **{f"average.{name}": value for name, value in average.state_dict().items()}}
+
+
+def train_share(pictures: str, out: str, rendezvous: str, rank: int) -> None:
+    """What each of two processes runs."""
+    pretrain.computes_bfloat16 = lambda device: False
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    weights = trained(open_image_folders(pictures), Path(out) / "training")
+    torch.save(weights, f"{out}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_does(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "computes_bfloat16", lambda device: False)
+    program = (
+        "import importlib.util, sys; spec = importlib.util.spec_from_file_location('shared', sys.argv[1]); "
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); "
+        "module.train_share(*sys.argv[2:5], int(sys.argv[5]))"
+    )
+    words = [str(images.paths[0].parent.parent), str(tmp_path), str(tmp_path / "rendezvous")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, __file__, *words, str(rank)], stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
+    alone = trained(images, tmp_path / "alone")
+    for rank in range(2):
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert together.keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-6)
+    untrained = tiny_network().state_dict()
+    assert max((alone[name] - value).abs().max().item() for name, value in untrained.items()) > 0.01
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+
+    def stop(step, total, loss):
+        if step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trained(images, tmp_path / "a", report=stop)
+    steps = []
+    resumed = trained(images, tmp_path / "a", report=lambda step, total, loss: steps.append((step, total)))
+    assert steps == [(3, 6), (4, 6), (5, 6), (6, 6)]
+    whole = trained(images, tmp_path / "b")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_the_seed_decides(images, tmp_path):
+    one = trained(images, tmp_path / "a")
+    other = trained(images, tmp_path / "b", replace(SETTINGS, seed=1))
+    assert not torch.equal(one["main.weight"], other["main.weight"])
+
+
+def test_the_average_lies_between_the_weights_of_the_steps(images, tmp_path):
+    weights = trained(images, tmp_path, replace(SETTINGS, epochs=1))  # two steps, kept to 1/10 and 2/11
+    start = tiny_network().state_dict()
+    first = trained(images, tmp_path / "first", replace(SETTINGS, epochs=1, learning_rate=0.0))
+    assert torch.equal(first["average.main.weight"], start["main.weight"])
+    assert not torch.equal(weights["average.main.weight"], weights["main.weight"])
+    assert not torch.equal(weights["average.main.weight"], start["main.weight"])
+
+
+def test_two_colours_are_learned(images, tmp_path):
+    network = tiny_network()
+    average = train_classifier(network, images, replace(SETTINGS, epochs=30), tmp_path, device="cpu")
+    assert accuracy(average, images, device="cpu") == (1.0, 1.0)
+
+
+def test_the_rate_falls_by_4_percent_every_8_epochs():
+    rates = [learning_rate(PretrainSettings(learning_rate=1), epoch) for epoch in (0, 7, 8, 16)]
+    assert rates == pytest.approx([1, 1, 0.96, 0.9216])
+
+
+def test_auxiliary_heads_count_three_tenths():
+    rng = torch.Generator().manual_seed(0)
+    logits = [torch.randn(5, 3, generator=rng) for _ in range(3)]
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    losses = [nn.functional.cross_entropy(one, labels).item() for one in logits]
+    assert classification_loss(tuple(logits), labels, 0.3).item() == pytest.approx(
+        losses[0] + 0.3 * (losses[1] + losses[2])
+    )
+    assert classification_loss(logits[0], labels, 0.3).item() == pytest.approx(losses[0])
+
+
+def test_every_picture_is_met_once_an_epoch_and_shares_make_the_mini_batch():
+    settings = PretrainSettings(epochs=2, batch=4)
+    whole = list(pretrain._Batches(12, settings, 0, 6, 0, 1))
+    for epoch in range(2):
+        assert Counter(chain(*whole[epoch * 3 : epoch * 3 + 3])) == Counter((epoch, n) for n in range(12))
+    assert whole[:3] != whole[3:]
+    halves = [list(pretrain._Batches(12, settings, 0, 6, rank, 2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    assert list(pretrain._Batches(12, settings, 4, 6, 0, 1)) == whole[4:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(replace(SETTINGS, batch=11), "less than a mini-batch of 11"), (replace(SETTINGS, learning_rate=1e38), "lower")],
+)
+def test_what_cannot_be_trained_is_said(images, tmp_path, settings, message):
+    with pytest.raises(TrainingError, match=message):
+        trained(images, tmp_path, settings)
+
+
+def test_a_classifier_is_what_detectors_start_from(tmp_path):
+    network = GoogLeNet(3, stem="separable", batch_norm=True).eval()
+    file = tmp_path / "classifier.safetensors"
+    save_classifier(network, ["a", "b", "c"], file, {"data": "none"})
+    loaded = initial_network(str(file))
+    assert (loaded.stem, loaded.batch_norm, loaded.num_classes) == ("separable", True, 3)
+    state = network.state_dict()
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value.float(), state[name].half().float(), rtol=0, atol=0)
+
+
+def test_a_file_that_is_no_classifier_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"none\.safetensors: there is no such file"):
+        load_classifier(tmp_path / "none.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match=r"a\.safetensors: not a classifier"):
+        load_classifier(tmp_path / "a.safetensors")
