@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...data.augment import centre_crop, distort_colours, random_area_crop
 from ...data.image_folders import LabelledImages
 from ...data.images import read_image
-from ..engine import computes_bfloat16, resolve_device
+from ..engine_choice import computes_bfloat16, resolve_device
 from .checkpoint import Checkpoint
 from .windows import TrainingError
 
