@@ -1,6 +1,8 @@
 """From which probability on a region is worth the other members' while (`Model.cascade`)."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,7 @@ def fit_cascade(
     dataset: Dataset,
     proposals: Callable[[Sample], Proposals],
     regions: RegionSettings,
+    file: Path,
     *,
     seed: int,
     device: str = "auto",
@@ -37,10 +40,13 @@ def fit_cascade(
         dataset: training pictures; some regions of some of them are looked at.
         proposals: all regions of a picture.
         regions: how regions are warped.
+        file: keeps the result; where it is, it is taken from there.
         seed: of the choice.
         report: called with the number of pictures done, and of all.
     """
-    rng = np.random.default_rng([seed, 4])
+    if file.exists():
+        return float(json.loads(file.read_text())["cascade"])
+    rng = np.random.default_rng([seed, 5])
     engine = Engine(first, device=device)
     chosen = rng.permutation(len(dataset))[:PICTURES]
     likely = []
@@ -51,4 +57,8 @@ def fit_cascade(
         crops = warp_regions(read_image(sample.path), boxes, padding=regions.padding, mode=regions.warp_mode)
         likely.append(1 - engine(crops)[:, 0])
         report(done + 1, len(chosen))
-    return float(np.quantile(np.concatenate(likely), 1 - PASSED))
+    threshold = float(np.quantile(np.concatenate(likely), 1 - PASSED))
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps({"cascade": threshold}))
+    partial.replace(file)
+    return threshold

@@ -164,6 +164,7 @@ def train_detector(
                 dataset,
                 lambda sample: cache(sample.path),
                 regions,
+                folder / "cascade.json",
                 seed=settings.seed,
                 device=device,
                 report=lambda done, total: report("cascade", done, total, ""),

@@ -30,9 +30,22 @@ def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path,
     one = Dataset("one", (Category(1, "n1", "thing"),), [sample], lambda record: record)
     proposals = Proposals(boxes, np.linspace(1, 0, 24, dtype=np.float32))
     done = []
-    threshold = cascade.fit_cascade(
-        network, one, lambda _: proposals, RegionSettings(), seed=0, device="cpu", report=lambda *of: done.append(of)
-    )
+
+    def fit() -> float:
+        return cascade.fit_cascade(
+            network,
+            one,
+            lambda _: proposals,
+            RegionSettings(),
+            tmp_path / "cascade.json",
+            seed=0,
+            device="cpu",
+            report=lambda *of: done.append(of),
+        )
+
+    threshold = fit()
     likely = 1 - Engine(network, device="cpu")(warp_regions(image, boxes))[:, 0]
     assert (likely >= threshold).mean() == pytest.approx(0.25)
     assert done == [(1, 1)]
+    assert fit() == threshold
+    assert done == [(1, 1)]  # what is there is not fitted again

@@ -220,7 +220,7 @@ def test_an_ensemble_is_one_model_folder_whose_card_says_so(ensemble):
 def test_members_that_are_there_are_not_trained_again(dataset, start, uninterrupted, ensemble, tmp_path):
     shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
     added = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS, members=2)
-    assert {stage for stage, _ in added} == {"proposals", "frozen blocks", "training member 2 of 2"}
+    assert {stage for stage, _ in added} == {"proposals", "frozen blocks", "training member 2 of 2", "cascade"}
     assert same_weights(weights(tmp_path, 2), weights(ensemble[0], 2))
     again = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS, members=2)
     assert {stage for stage, _ in again} == {"proposals"}
