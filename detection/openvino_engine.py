@@ -66,7 +66,7 @@ class OpenVINOForward:
 def _compiled(network: nn.Module, shape: Shape, settings: dict[str, str | int]) -> Any:
     """The compiled network, from the disk where it is there.
 
-    On 2 cores of an AMD EPYC (Zen 4) GoogLeNet takes 3 s to convert and 0.7 s to compile; loading it takes 0.3 s.
+    On a busy AMD EPYC (Zen 4) GoogLeNet takes 4 s to convert and 0.7 s to compile; loading it takes 0.3 s.
     """
     core = _core()
     key = cache_key(network, _machine(), shape, settings)
