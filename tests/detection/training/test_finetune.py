@@ -89,6 +89,7 @@ def test_training_writes_a_model_that_detects(uninterrupted, dataset):
     assert [category.name for category in model.categories] == ["dog", "domestic cat"]
     assert len(losses) == 4
     assert model.card["objects"] == {"dog": 2, "domestic cat": 2}
+    assert load_model(out).members[0].input_ranges["trunk.conv2.convolution"] > 0
     detector = Detector.load(out, device="cpu", score_threshold=0)
     found = detector(np.asarray(Image.open(dataset[0].path)))
     assert set(found.labels) <= {category.id for category in model.categories}
