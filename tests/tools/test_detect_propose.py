@@ -71,7 +71,8 @@ def test_unreadable_pictures_are_listed_and_the_exit_code_is_3(photos: Path, tmp
     (photos / "broken.jpg").write_bytes(b"no picture")
     code, output = run(photos, "--out", tmp_path / "p.npz", "--mode", "single")
     assert code == 3
-    assert "broken.jpg: not a JPEG" in output
+    assert "broken.jpg" in output
+    assert "not a JPEG" in output
     assert "1 of 2 pictures could not be read" in output
     with read_proposals(tmp_path / "p.npz") as file:
         assert file.names == ["a.png"]
