@@ -134,8 +134,8 @@ class Detector:
             MultiBoxEngine(model.multibox, device=self.device, threads=threads) if model.multibox is not None else None
         )
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
-        # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._regressor = model.regressor if box_regression else None
+        # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
 

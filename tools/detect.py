@@ -163,10 +163,10 @@ def detect(
             cluster = detector = None
             if ray:
                 cluster = context.with_resource(Cluster(ray, device))
-                where, pictures = str(cluster.workers), False
+                where, why, pictures = str(cluster.workers), "", False
             else:
                 detector = Detector(loaded, device=device, **options)
-                where = detector.engines[0].description
+                where, why = detector.engines[0].description, f" ({detector.engines[0].reason})"
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the model's digest": model_digest(model)[:12],
@@ -188,7 +188,7 @@ def detect(
     with state:
         left = state.left()
         console.print(
-            f"{len(paths)} pictures, {networks} network(s) on {where}"
+            f"{len(paths)} pictures, {networks} network(s) on {where}{why}"
             + (f"; {len(paths) - len(left)} were done before" if resume else "")
         )
         if cluster:

@@ -266,7 +266,9 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(many, model, tmp_path,
 
 def test_members_and_cascade_are_options(odd_folder, model, tmp_path):
     arguments = (odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
-    assert run(*arguments, "--cascade", "off", "--members", 1).exit_code == 0
+    result = run(*arguments, "--cascade", "off", "--members", 1)
+    assert result.exit_code == 0
+    assert "the fastest engine for CPUs" in " ".join(result.output.split())
     refused = run(*arguments, "--members", 2)
     assert refused.exit_code == 2
     assert "members is 2" in refused.output
