@@ -26,6 +26,7 @@ from .engine_choice import Kind
 from .model_files import Model, load_model
 from .multibox_engine import MultiBoxEngine
 from .pipeline import Crops, pack, pooled_features
+from .regression import LEAST_PROBABILITY
 from .suppression import Detections, select_detections, vote_boxes
 from .warp import warp_regions
 
@@ -65,7 +66,8 @@ class _Picture:
     Attributes:
         item: the result to be.
         boxes: float32 [N, 4], distinct.
-        features: float32 [N, D], pooled features of the first member, where a regressor wants them.
+        features: float32 [R, D], features of the first member for a regressor, of regions that may be objects.
+        regressed: int64 [R], which regions these are.
         probabilities: float32 [N, 1 + classes], as far as the networks have spoken.
         uploaded: the pixels, uint8 [H, W, 3], where networks on a GPU have seen it.
     """
@@ -73,6 +75,7 @@ class _Picture:
     item: FileResult
     boxes: np.ndarray
     features: np.ndarray | None = None
+    regressed: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     uploaded: torch.Tensor | None = None
 
@@ -128,13 +131,22 @@ class Detector:
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.seed = seed
-        self.engines = [Engine(member, kind=engine, device=device, threads=threads) for member in model.first(members)]
+        self._regressor = model.regressor if box_regression else None
+        self.engines = [
+            Engine(
+                member,
+                kind=engine,
+                device=device,
+                threads=threads,
+                moments=number == 0 and self._regressor is not None,
+            )
+            for number, member in enumerate(model.first(members))
+        ]
         self.device = self.engines[0].device
         self.multibox = (
             MultiBoxEngine(model.multibox, device=self.device, threads=threads) if model.multibox is not None else None
         )
         self._least_object = (model.cascade or 0.0) if cascade else 0.0
-        self._regressor = model.regressor if box_regression else None
         # One reader keeps networks on a CPU busy, which want the cores themselves; a GPU needs all that there are.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
@@ -255,8 +267,9 @@ class Detector:
         """What the first member says of all regions."""
         for picture, (features,) in pictures:
             picture.probabilities = self.engines[0].classify(features)
-            if self._regressor is not None:
-                picture.features = features
+            if self._regressor is not None:  # only what may be needed: features are large, and pictures wait
+                picture.regressed = np.flatnonzero(1 - picture.probabilities[:, 0] >= LEAST_PROBABILITY)
+                picture.features = features[picture.regressed]
             yield picture
 
     def _averaged(self, pictures: Iterable[_Picture], size: int) -> Iterator[_Picture]:
@@ -284,8 +297,11 @@ class Detector:
         boxes = picture.boxes
         if self._regressor is not None:
             assert picture.features is not None
-            height, width = picture.item.image.shape[:2]
-            boxes = self._regressor.regress(boxes, picture.probabilities, picture.features, width, height)
+            assert picture.regressed is not None
+            rows, (height, width) = picture.regressed, picture.item.image.shape[:2]
+            moved = self._regressor.regress(boxes[rows], picture.probabilities[rows], picture.features, width, height)
+            boxes = np.repeat(boxes[:, None], moved.shape[1], axis=1)
+            boxes[rows] = moved
         found = select_detections(
             boxes,
             picture.probabilities,

@@ -174,6 +174,25 @@ class _PooledFeatures(nn.Module):
         return self.backbone.features(pixels).float().mean((2, 3))
 
 
+class _Moments(nn.Module):
+    """Float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels]: means, and means weighted by x, y, x^2 and y^2."""
+
+    basis: Tensor
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+        side = CROP_SIZE // 32
+        place = torch.linspace(-1, 1, side)
+        x, y = place.expand(side, side), place[:, None].expand(side, side)
+        self.register_buffer("basis", torch.stack([x, y, x * x, y * y]).flatten(1).T / side**2)  # [49, 4]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.backbone.features(pixels).float()  # [N, out_channels, 7, 7]
+        moments = features.flatten(2) @ self.basis  # [N, out_channels, 4]
+        return torch.cat([features.mean((2, 3)), moments.transpose(1, 2).flatten(1)], dim=1)
+
+
 class Engine:
     """The forward pass of a region classifier.
 
@@ -187,9 +206,13 @@ class Engine:
         precision: "auto" is the fastest that the device computes with.
         batch_size: rows of one forward pass; None for the device's own.
         threads: CPU threads of OpenVINO; None for all.
+        moments: features also say where in the region a channel is active, which box regression wants to know: after
+            the means of the 1024 channels come their means weighted by x, y, x^2 and y^2, x and y from -1 to 1 across
+            the region.
 
     Attributes:
         num_classes: columns of the probabilities.
+        num_features: columns of the features.
         device: "cpu", "cuda" or "cuda:N".
         description: engine, device and precision in words.
         reason: why this engine was chosen.
@@ -207,10 +230,11 @@ class Engine:
         precision: Precision = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
+        moments: bool = False,
     ):
         backbone = quantised(model) if kind == "openvino-int8" else model
         self._forward = CompiledForward(
-            _PooledFeatures(backbone),
+            _Moments(backbone) if moments else _PooledFeatures(backbone),
             kind=kind,
             device=device,
             precision=precision,
@@ -220,6 +244,7 @@ class Engine:
         self._weight = model.classifier.weight.detach().float().cpu().numpy().copy()  # [C, 1024]
         self._bias = model.classifier.bias.detach().float().cpu().numpy().copy()
         self.num_classes = len(self._bias)
+        self.num_features = self._weight.shape[1] * (5 if moments else 1)
         self.device = self._forward.choice.device
         self.description = self._forward.description
         self.reason = self._forward.choice.reason
@@ -230,13 +255,15 @@ class Engine:
         return self._forward.batch_size
 
     def features(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Pooled features: crops uint8 RGB [N, 224, 224, 3], array or tensor on any device -> float32 [N, 1024]."""
+        """Pooled features: crops uint8 RGB [N, 224, 224, 3], array or tensor on any device -> float32 [N, 1024],
+        with `moments` [N, 5120]."""
         if not len(crops):
-            return np.empty((0, self._weight.shape[1]), np.float32)
+            return np.empty((0, self.num_features), np.float32)
         return self._forward(crops)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Pooled features float32 [N, 1024] -> probabilities float32 [N, C]."""
+        """Pooled features float32 [N, 1024 or more], from `features` -> probabilities float32 [N, C]."""
+        features = features[:, : self._weight.shape[1]]
         # A matrix product would be faster (2 against 17 us a row, where the network takes milliseconds), but BLAS adds
         # up in another order for other numbers of rows or threads; einsum's order depends on the row's length alone.
         # On a GPU, whose features come too fast for that, rows have only the stated tolerance.

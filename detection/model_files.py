@@ -276,7 +276,7 @@ def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxReg
         raise ModelError(f"{file}: missing, though model.json names it") from None
     except (SafetensorError, KeyError) as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
-    wanted = (classes, 1 + members[0].out_channels, 4)
+    wanted = (classes, 1 + 5 * members[0].out_channels, 4)  # with moments, see Engine
     if regressor.weights.shape != wanted:
         raise ModelError(f"{file}: weights have shape {list(regressor.weights.shape)}, the model wants {list(wanted)}")
     return regressor

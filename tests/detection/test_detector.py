@@ -237,7 +237,7 @@ def regressed(weights: np.ndarray, **settings) -> Detector:
 
 
 def test_a_regression_that_moves_nothing_changes_nothing_and_one_that_moves_does_unless_it_is_off(detector):
-    weights = np.zeros((2, 1025, 4), np.float32)
+    weights = np.zeros((2, 5121, 4), np.float32)
     plain = detector(picture(0))
     np.testing.assert_allclose(regressed(weights)(picture(0)).boxes, plain.boxes, atol=1e-3)
     weights[:, 0, 2:] = -0.4  # every box shrinks

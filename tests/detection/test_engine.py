@@ -372,3 +372,17 @@ def test_gpu_rows_of_one_call_do_not_overwrite_those_of_another(model):
     engine(CROPS[::-1])
     np.testing.assert_array_equal(first, kept)
     np.testing.assert_allclose(engine(CROPS), kept, atol=1e-5)
+
+
+def test_moments_are_means_weighted_by_the_place_in_the_region(model):
+    engine = Engine(model, device="cpu", precision="float32", moments=True)
+    with torch.no_grad():
+        maps = model.features(torch.from_numpy(CROPS).permute(0, 3, 1, 2).float()).numpy()  # [5, 1024, 7, 7]
+    place = np.linspace(-1, 1, 7)
+    x, y = np.meshgrid(place, place)
+    expected = np.concatenate([(maps * weight).mean((2, 3)) for weight in (np.ones((7, 7)), x, y, x * x, y * y)], 1)
+    features = engine.features(CROPS)
+    assert features.shape == (5, engine.num_features)
+    np.testing.assert_allclose(features, expected, atol=1e-3 * np.abs(expected).max())
+    assert engine.features(CROPS[:0]).shape == (0, 5 * 1024)
+    np.testing.assert_allclose(engine(CROPS), reference(model, CROPS), atol=1e-3)

@@ -151,7 +151,7 @@ def test_a_broken_description_is_named(folder, text):
 
 def with_regression(classes: int) -> Model:
     torch.manual_seed(0)
-    weights = np.random.default_rng(0).normal(size=(classes, 1025, 4)).astype(np.float32)
+    weights = np.random.default_rng(0).normal(size=(classes, 5121, 4)).astype(np.float32)
     return Model([GoogLeNet(3, auxiliary=False).eval()], CATEGORIES, regressor=BoxRegressor(weights))
 
 
@@ -174,7 +174,7 @@ def test_a_model_folder_from_before_there_was_box_regression_has_none(folder):
 
 def test_a_box_regression_that_is_missing_damaged_or_of_other_classes_is_named(tmp_path):
     save_model(with_regression(3), tmp_path)
-    with pytest.raises(ModelError, match=r"box_regression.* shape \[3, 1025, 4\], the model wants \[2"):
+    with pytest.raises(ModelError, match=r"box_regression.* shape \[3, 5121, 4\], the model wants \[2"):
         load_model(tmp_path)
     (tmp_path / "box_regression.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match=r"box_regression\.safetensors: damaged"):

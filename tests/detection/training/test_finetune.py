@@ -110,7 +110,7 @@ def test_a_box_regression_that_helps_becomes_part_of_the_model_and_is_fitted_onc
     monkeypatch.setattr(box_regression, "fit_if_it_helps", fit)
     for _ in range(2):
         train_detector(dataset, tmp_path, init=start, settings=SETTINGS, device="cpu")
-        np.testing.assert_array_equal(load_model(tmp_path).regressor.weights, np.full((2, 1025, 4), 0.5))
+        np.testing.assert_array_equal(load_model(tmp_path).regressor.weights, np.full((2, 5121, 4), 0.5))
     assert len(fits) == 1
     assert fits[0] > 0
 
