@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +42,11 @@ class OperatingPoint:
     f1: float
 
 
-def precision_recall(scores: Floats, hit: npt.NDArray[np.bool_], false: npt.NDArray[np.bool_], positives: int) -> Curve:
-    """The curve of ranked detections, the best first; what is neither hit nor false is passed over."""
+def precision_recall(scores: Floats, hit: npt.NDArray[Any], false: npt.NDArray[Any], positives: int) -> Curve:
+    """The curve of ranked detections, the best first; what is neither hit nor false is passed over.
+
+    `hit` and `false` are flags, or whole numbers where a detection counts several times or not at all.
+    """
     hits, falses = np.cumsum(hit, dtype=np.int64), np.cumsum(false, dtype=np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return Curve(scores, hits / (hits + falses), hits / np.float64(positives), hits, falses, positives)
@@ -86,8 +90,7 @@ def eleven_points(curve: Curve) -> float:
     total = 0.0
     for least in np.arange(11) * 0.1:
         reached = curve.precision[curve.recall >= least]
-        best = np.fmax.reduce(reached) if len(reached) else 0.0
-        total += float(best)
+        total += float(np.fmax.reduce(reached, initial=0.0))  # NaN where nothing has counted yet
     return total / 11
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..data.images import ImageError, read_image
 from .average_precision import Curve, envelope
+from .bootstrap import Bootstrap, interval
 from .error_analysis import ERRORS, ErrorAnalysis
 from .evaluation import MEANS, ClassResult, Evaluation, Mean
 from .mistakes import Mistake, worst_mistakes
@@ -30,9 +31,12 @@ _SIDE = 320  # pixels of the longer side of a picture on the page
 _WORST = 12  # mistakes shown before the classes
 
 
-def summary(evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present") -> dict[str, Any]:
+def summary(
+    evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present", intervals: Bootstrap | None = None
+) -> dict[str, Any]:
     """Everything, ready for ``json.dumps(..., allow_nan=False)``: what is undefined is None.
 
+    With ``intervals`` "mAP_interval" and each class's "ap_interval" are the 95 % intervals, [low, high].
     "ap" of a class without ground truth is None, or with the official mean what the official kit answers (0, or None
     for its NaN).
     """
@@ -41,6 +45,7 @@ def summary(evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "prese
     return {
         "protocol": evaluation.protocol,
         "mAP": means[mean],
+        **({} if intervals is None else {"mAP_interval": [_defined(end) for end in interval(intervals.mean)]}),
         "mean": mean,
         "means": means,
         "measures": {name: _defined(value) for name, value in evaluation.measures.items()},
@@ -58,13 +63,20 @@ def summary(evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "prese
             "gain_without_false_positives": analysis.gain_without_false_positives,
             "gain_without_misses": analysis.gain_without_misses,
         },
-        "classes": [_class_summary(one, mean) for one in evaluation.classes],
+        "classes": [_class_summary(one, mean, intervals) for one in evaluation.classes],
     }
 
 
-def write_json(file: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present") -> None:
+def write_json(
+    file: str | Path,
+    evaluation: Evaluation,
+    analysis: ErrorAnalysis,
+    mean: Mean = "present",
+    intervals: Bootstrap | None = None,
+) -> None:
     """Writes ``summary`` in full double precision."""
-    text = json.dumps(summary(evaluation, analysis, mean), indent=1, ensure_ascii=False, allow_nan=False)
+    data = summary(evaluation, analysis, mean, intervals)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     Path(file).write_text(text + "\n", encoding="utf-8")
 
 
@@ -106,15 +118,19 @@ def write_html(file: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis
     Path(file).write_text(page, encoding="utf-8")
 
 
-def _class_summary(result: ClassResult, mean: Mean) -> dict[str, Any]:
+def _class_summary(result: ClassResult, mean: Mean, intervals: Bootstrap | None) -> dict[str, Any]:
     recall, precision = envelope(result.curve) if result.positives else (np.empty(0), np.empty(0))
     defined = result.positives > 0 or mean == "official"
     hits = int(result.curve.hits[-1]) if len(result.curve.hits) else 0
+    ends = None
+    if intervals is not None and result.positives:
+        ends = [_defined(end) for end in interval(intervals.of(result.category.id))]
     return {
         "det_id": result.category.id,
         "wnid": result.category.wnid,
         "name": result.category.name,
         "ap": _defined(result.ap) if defined else None,
+        **({"ap_interval": ends} if ends is not None else {}),
         "positives": result.positives,
         "detections": result.detections,
         "true_positives": hits,

@@ -62,6 +62,15 @@ def detect_evaluate(
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Count and skip malformed lines and pictures that are not listed.")
     ] = False,
+    resamples: Annotated[
+        int,
+        typer.Option(
+            "--bootstrap",
+            min=0,
+            metavar="N",
+            help="Show 95 % intervals of AP, from drawing the pictures again N times (1000 is usual); not for coco.",
+        ),
+    ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write PNG plots to this folder.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and the worst mistakes.")] = None,
@@ -76,16 +85,19 @@ def detect_evaluate(
         raise typer.BadParameter("only the ilsvrc protocol has a blacklist", param_hint="--blacklist")
     if root is not None and (image_list is not None or images is not None):
         raise typer.BadParameter("--list and --images go with --annotations", param_hint="--root")
+    if resamples and protocol is Protocol.coco:
+        raise typer.BadParameter("there are no intervals for the coco protocol", param_hint="--bootstrap")
     try:
         with messages.status("evaluating ..."):
             truth = _ground_truth(root, split, annotations, image_list, images, classes)
             evaluation, analysis = _evaluate(predictions, truth, protocol, blacklist, lenient)
+            intervals = _intervals(evaluation, resamples)
         for notice in evaluation.notices:
             messages.print(f"[yellow]note:[/yellow] {escape(notice)}", soft_wrap=True)
-        _print_classes(evaluation, mean.value)
+        _print_classes(evaluation, mean.value, intervals)
         _print_errors(analysis)
         with messages.status("writing ..."):
-            _write(evaluation, analysis, mean.value, json, plots, html)
+            _write(evaluation, analysis, mean.value, intervals, json, plots, html)
     except (ValueError, OSError) as error:
         messages.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -145,7 +157,14 @@ def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path
     return evaluation, analyse(evaluation)
 
 
-def _print_classes(evaluation: Any, mean: Any) -> None:
+def _intervals(evaluation: Any, resamples: int) -> Any:
+    from ..detection.bootstrap import bootstrap
+
+    return bootstrap(evaluation, resamples) if resamples else None
+
+
+def _print_classes(evaluation: Any, mean: Any, intervals: Any) -> None:
+    from ..detection.bootstrap import interval
     from ..detection.evaluation import MEANS
     from ..detection.report import PROTOCOLS
 
@@ -153,19 +172,29 @@ def _print_classes(evaluation: Any, mean: Any) -> None:
     title = f"{escape(truth.name)}: {len(truth.image_indices):,} pictures, {int(evaluation.counted.sum()):,} objects"
     table = Table("class", title=title, caption=f"{PROTOCOLS[evaluation.protocol]}; {MEANS[mean]}")
     further = [name for name in evaluation.measures if name in ("AP50", "AP75")]
-    for column in ("AP", *further, "objects", "detections", "found", "best F1", "at score"):
+    spread = () if intervals is None else ("95 % interval",)
+    for column in ("AP", *spread, *further, "objects", "detections", "found", "best F1", "at score"):
         table.add_column(column, justify="right")
     present = [one for one in evaluation.classes if one.positives or mean == "official"]
     for one in sorted(present, key=lambda one: (-one.ap if one.ap == one.ap else 1, one.category.name)):
         found = int(one.curve.hits[-1]) if len(one.curve.hits) else 0
         point = (f"{one.best_f1.f1:.3f}", f"{one.best_f1.score:.3f}") if one.best_f1 else ("-", "-")
         aps = [f"{value:.4f}" for value in (one.ap, *(one.measures[name] for name in further))]
+        if intervals is not None:
+            aps.insert(1, _span(*interval(intervals.of(one.category.id))) if one.positives else "-")
         counts = (str(one.positives), str(one.detections), str(found))
         table.add_row(escape(one.category.name), *aps, *counts, *point)
     console.print(table)
     for name, value in evaluation.measures.items():
         console.print(f"{name:>10} {value:.4f}")
     console.print(f"[bold]mAP {evaluation.mean_ap(mean):.17g}[/bold] ({MEANS[mean]})", highlight=False, soft_wrap=True)
+    if intervals is not None:
+        spread_of_mean = _span(*interval(intervals.mean))
+        console.print(f"95 % interval {spread_of_mean}, of the mean over the classes drawn", highlight=False)
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.4f} to {high:.4f}"
 
 
 def _print_errors(analysis: Any) -> None:
@@ -180,7 +209,15 @@ def _print_errors(analysis: Any) -> None:
     console.print(table)
 
 
-def _write(evaluation: Any, analysis: Any, mean: Any, json: Path | None, plots: Path | None, html: Path | None) -> None:
+def _write(
+    evaluation: Any,
+    analysis: Any,
+    mean: Any,
+    intervals: Any,
+    json: Path | None,
+    plots: Path | None,
+    html: Path | None,
+) -> None:
     from ..detection.plots import write_plots
     from ..detection.report import write_html, write_json
 
@@ -188,7 +225,7 @@ def _write(evaluation: Any, analysis: Any, mean: Any, json: Path | None, plots: 
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     if json is not None:
-        write_json(json, evaluation, analysis, mean)
+        write_json(json, evaluation, analysis, mean, intervals)
     if plots is not None:
         write_plots(plots, evaluation, analysis, mean)
     if html is not None:

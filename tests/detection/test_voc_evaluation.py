@@ -112,3 +112,11 @@ def test_detections_of_classes_without_ground_truth_are_noticed() -> None:
     got = evaluate_voc(*as_arrays([[(1, False, BOX)]], [[1, 1, 0.9, *BOX], [1, 2, 0.9, *BOX]]))
     assert got.ap == {1: 1.0}
     assert got.notices == ("1 detections are of classes that do not occur in ground truth; they are left out",)
+
+
+@pytest.mark.parametrize("year", [2007, 2012])
+def test_a_class_whose_detections_all_fall_on_difficult_objects_has_ap_zero(year: int) -> None:
+    far, near = (1, 1, 50, 50), (101, 1, 150, 50)
+    truth, found = as_arrays([[(7, True, far), (7, False, near)]], [(1, 7, 0.9, *far)])
+    (result,) = evaluate_voc(truth, found, year).classes
+    assert result.ap == 0

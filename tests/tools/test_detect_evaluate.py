@@ -204,3 +204,23 @@ def test_plots_are_pictures(root: Path, predictions: Path, tmp_path: Path) -> No
     for file in files:
         with Image.open(tmp_path / "plots" / file) as picture:
             assert min(picture.size) > 100
+
+
+def test_intervals_are_in_the_table_and_in_the_json(tmp_path: Path, root: Path, predictions: Path) -> None:
+    code, output = run(predictions, "--root", root, "--bootstrap", 50, "--json", tmp_path / "out.json")
+    assert code == 0
+    assert "95 % interval" in output
+    written = json.loads((tmp_path / "out.json").read_text())
+    classes = {one["det_id"]: one for one in written["classes"]}
+    low, high = classes[58]["ap_interval"]
+    assert low <= DOG_AP <= high == 1
+    assert classes[124]["ap_interval"] == [0, 0]
+    assert "ap_interval" not in classes[1]
+    assert written["mAP_interval"][0] < written["mAP_interval"][1]
+    assert "mAP_interval" not in evaluated(tmp_path / "plain.json", predictions, "--root", root)
+
+
+def test_intervals_of_the_coco_protocol_are_refused(root: Path, predictions: Path) -> None:
+    code, output = run(predictions, "--root", root, "--protocol", "coco", "--bootstrap", 10)
+    assert code == 2
+    assert "no intervals for the coco protocol" in output
