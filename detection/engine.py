@@ -174,23 +174,32 @@ class _PooledFeatures(nn.Module):
         return self.backbone.features(pixels).float().mean((2, 3))
 
 
-class _Moments(nn.Module):
-    """Float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels]: means, and means weighted by x, y, x^2 and y^2."""
+class SpatialMoments(nn.Module):
+    """Maps [N, C, side, side] -> [N, 5 * C]: means, and means weighted by x, y, x^2 and y^2 from -1 to 1 across."""
 
     basis: Tensor
+
+    def __init__(self, side: int = CROP_SIZE // 32):
+        super().__init__()
+        place = torch.linspace(-1, 1, side)
+        x, y = place.expand(side, side), place[:, None].expand(side, side)
+        self.register_buffer("basis", torch.stack([x, y, x * x, y * y]).flatten(1).T / side**2)  # [side^2, 4]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        moments = maps.flatten(2) @ self.basis  # [N, C, 4]
+        return torch.cat([maps.mean((2, 3)), moments.transpose(1, 2).flatten(1)], dim=1)
+
+
+class _Moments(nn.Module):
+    """Float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels], see `SpatialMoments`."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
         self.backbone = backbone
-        side = CROP_SIZE // 32
-        place = torch.linspace(-1, 1, side)
-        x, y = place.expand(side, side), place[:, None].expand(side, side)
-        self.register_buffer("basis", torch.stack([x, y, x * x, y * y]).flatten(1).T / side**2)  # [49, 4]
+        self.moments = SpatialMoments()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features = self.backbone.features(pixels).float()  # [N, out_channels, 7, 7]
-        moments = features.flatten(2) @ self.basis  # [N, out_channels, 4]
-        return torch.cat([features.mean((2, 3)), moments.transpose(1, 2).flatten(1)], dim=1)
+        return self.moments(self.backbone.features(pixels).float())
 
 
 class Engine:

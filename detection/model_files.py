@@ -3,7 +3,7 @@
 A model folder holds
 
     model.json              format version, class list, network, region settings, card (data, figures)
-    member_1.safetensors    the weights of each member of the ensemble, float16
+    member_1.safetensors    weights of each member of the ensemble, int8 with a scale for each output, biases float16
     member_2.safetensors    ...
     box_regression.safetensors   the box regression fitted to member 1, float16, where the model has one
     multibox.safetensors    the network that proposes regions beside selective search, float16, where there is one
@@ -35,8 +35,8 @@ from .warp import WarpMode
 FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
 _REGRESSION = "box_regression.safetensors"
-
 _MULTIBOX = "multibox.safetensors"
+_SCALE = ".scale"
 
 _CAFFE_LAYERS = {
     "1x1": "conv1x1",
@@ -71,7 +71,7 @@ class RegionSettings:
     """
 
     superpixel_scale: float = 2.0
-    min_side: float = 20
+    min_side: float = 10
     warp_mode: WarpMode = "warp"
     padding: int = 16
 
@@ -117,7 +117,7 @@ def _architecture(network: nn.Module) -> dict[str, Any]:
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write `model` to `folder` (made if need be), weights rounded to float16.
+    """Write `model` to `folder` (made if need be), weights rounded, see the top of this file.
 
     The JSON file is written last, so a folder with one is complete.
     """
@@ -127,11 +127,11 @@ def save_model(model: Model, folder: str | Path) -> None:
     for stale in [*stale_files, *folder.glob("member_*.safetensors")]:
         stale.unlink(missing_ok=True)
     for number, member in enumerate(model.members, 1):
-        _save_weights(member, folder / f"member_{number}.safetensors")
+        save_file(_in_8_bits(member), folder / f"member_{number}.safetensors")
     if model.regressor is not None:
         model.regressor.save(folder / _REGRESSION)
     if model.multibox is not None:
-        _save_weights(model.multibox, folder / _MULTIBOX)
+        save_file(_in_half(model.multibox), folder / _MULTIBOX)
     document = {
         "format": FORMAT,
         "network": _architecture(model.members[0]),
@@ -149,13 +149,28 @@ def save_model(model: Model, folder: str | Path) -> None:
     temporary.replace(folder / "model.json")
 
 
-def _save_weights(network: nn.Module, file: Path) -> None:
-    tensors = {
+def _in_half(network: nn.Module) -> dict[str, Tensor]:
+    return {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
         if "auxiliary." not in name
     }
-    save_file(tensors, file)
+
+
+def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
+    """As `_in_half`, but kernels as whole numbers from -127 to 127 and beside each "NAME.scale", float32 [outputs].
+
+    Weights that were stored before come out as they were, to the last bit: scales have 12 bits, rounded up.
+    """
+    stored = _in_half(network)
+    for name, value in network.state_dict().items():
+        if name in stored and name.endswith("weight") and value.ndim >= 2:
+            rows = value.float().flatten(1)
+            fraction, exponent = torch.frexp(rows.abs().amax(1).clamp_min(1e-20) / 127)
+            scale = torch.ldexp((fraction * 4096).ceil() / 4096, exponent)
+            stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
+            stored[name + _SCALE] = scale
+    return stored
 
 
 def _describe_multibox(network: MultiBox) -> dict[str, Any]:
@@ -254,11 +269,17 @@ def _load_multibox(
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
+        tensors = load_file(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: missing, though model.json names it") from None
     except SafetensorError as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
+    for name in [name for name in tensors if name.endswith(_SCALE)]:
+        scale, whole = tensors.pop(name), name.removesuffix(_SCALE)
+        if whole not in tensors or scale.shape != tensors[whole].shape[:1]:
+            raise ModelError(f"{file}: {name} belongs to no weights of {len(scale)} outputs")
+        tensors[whole] = tensors[whole] * scale.view(-1, *[1] * (tensors[whole].ndim - 1))
+    return tensors
 
 
 def _backbone(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:

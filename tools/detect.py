@@ -81,6 +81,9 @@ def detect(
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")] = False,
     model: Annotated[str, typer.Option(help="Model folder, or the name of a shipped model.")] = "default",
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Say what --model is and which classes it can be trusted on; no more.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[
         str,
@@ -130,6 +133,9 @@ def detect(
     Writes OUT/detections.json, a COCO dataset with scores, and OUT/pictures/ with the detections drawn in. Results
     are kept in OUT/run.sqlite as they come: a run that was stopped or killed goes on with --resume.
     """
+    if describe:
+        _describe(model)
+        return
     if demo == bool(inputs):
         raise typer.BadParameter("name pictures, folders or lists to detect in, or use --demo", param_hint="INPUT")
     try:
@@ -216,6 +222,16 @@ def detect(
             f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in detections.json'
         )
         raise typer.Exit(3)
+
+
+def _describe(model: str) -> None:
+    from ..detection.model_files import ModelError, load_model
+    from .model_description import describe
+
+    try:
+        describe(model, load_model(model), Console())
+    except ModelError as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
 def _drawn(

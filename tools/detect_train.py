@@ -6,7 +6,7 @@ detect photos/ --model MODEL/
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ..data.annotation import AnnotationError
 from ..data.categories import CategoryError, read_categories
 from ..data.coco import CocoError
+from ..data.dataset import Dataset
 from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
 from ..data.layouts import open_dataset
@@ -88,17 +89,40 @@ def detect_train(
     pool: Annotated[
         int, typer.Option(min=2, help="Windows kept on disk when blocks are frozen, 0.2 MB each below inception_4e.")
     ] = 72_000,
+    multibox_iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Mini-batches of 24 views for the network that proposes regions beside selective search. By default "
+            "that of --init is kept, or where it has none one is trained with 2000; 0: none is trained.",
+        ),
+    ] = None,
+    box_regression: Annotated[
+        bool, typer.Option(help="Fit a box regression, and keep it if it brings boxes closer to objects.")
+    ] = True,
+    validation: Annotated[
+        str, typer.Option(help="List of pictures to measure the detector on at the end, if the data set has it.")
+    ] = "val",
+    measured: Annotated[
+        int, typer.Option(min=0, help="Measure on so many of them, drawn at random; 0: do not measure.")
+    ] = 100,
     outside_boxes: Annotated[
         OutsideBoxes, typer.Option(help="Cut boxes off that reach beyond their picture, or leave them out.")
     ] = OutsideBoxes.clip,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
-    """Train a detector on annotated pictures, by fine-tuning a pretrained network."""
+    """Train a detector on annotated pictures, by fine-tuning a pretrained network.
+
+    The networks, the network that proposes regions, the cascade of an ensemble, the box regression and the figures on
+    pictures of a validation list are made one after the other; what is finished is not made again.
+    """
     from ..detection.caffemodel import CaffeModelError
     from ..detection.engine import EngineError
     from ..detection.model_files import ModelError
     from ..detection.training.finetune import FineTuneSettings
+    from ..detection.training.multibox import MultiBoxSettings
+    from ..detection.training.start import initial_multibox
     from ..detection.training.train import train_detector
     from ..detection.training.windows import TrainingError
 
@@ -119,7 +143,10 @@ def detect_train(
     )
     tasks: dict[str, TaskID] = {}
     try:
-        samples = open_dataset(dataset, split, read_categories(classes) if classes else None)
+        names = read_categories(classes) if classes else None
+        samples = open_dataset(dataset, split, names)
+        if multibox_iterations is None:
+            multibox_iterations = 0 if initial_multibox(init) else MultiBoxSettings.iterations
         with Progress(*columns, console=console) as progress:
 
             def warn(warning: str) -> None:
@@ -136,6 +163,10 @@ def detect_train(
                 init=init,
                 members=members,
                 settings=settings,
+                multibox=MultiBoxSettings(iterations=multibox_iterations, seed=seed) if multibox_iterations else None,
+                regression=box_regression,
+                validation=_validation(dataset, validation, names) if measured else None,
+                measured=measured,
                 device=device,
                 outside=outside_boxes.value,
                 warn=warn,
@@ -153,7 +184,20 @@ def detect_train(
         TrainingError,
     ) as error:
         raise typer.BadParameter(str(error)) from error
+    found = model.card.get("evaluation")
+    if found:
+        low, high = found["interval"]
+        spread = f"{found['mAP']:.3f} ({low:.3f} to {high:.3f})"
+        console.print(f"mAP {spread} on {found['pictures']} pictures of {found['data']}")
     console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
+
+
+def _validation(dataset: Path, split: str, names: Any) -> Dataset | None:
+    """The data set of the list `split`, or None where there is no such list."""
+    try:
+        return open_dataset(dataset, split, names)
+    except (CocoError, LayoutError):
+        return None
 
 
 def main() -> None:

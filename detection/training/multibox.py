@@ -32,7 +32,7 @@ from ..multibox_engine import MultiBoxEngine
 from .checkpoint import Checkpoint
 from .checks import checked
 from .lower_features import lower_features
-from .train import initial_network
+from .start import initial_network
 from .view_batches import ViewBatches
 from .views import View, all_views, rendered_views
 from .windows import TrainingError

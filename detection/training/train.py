@@ -1,26 +1,34 @@
 """Training a detector on a data set, from pictures to a model folder."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from ...data.dataset import Dataset
+from ...data.categories import Category
+from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
-from ..backbones import Backbone, TorchvisionGoogLeNet, with_classes
-from ..googlenet import GoogLeNet
-from ..model_files import Model, RegionSettings, load_caffemodel, load_classifier, load_model, save_model
+from ...proposals.combine import combine
+from ...proposals.proposals import Proposals
+from ..backbones import with_classes
+from ..model_files import Model, RegionSettings, save_model
+from ..multibox_engine import MultiBoxEngine
 from ..quantisation import measure_input_ranges
 from ..warp import warp_regions
 from .box_regression import train_box_regressor
 from .cascade import fit_cascade
 from .checks import Outside, checked
 from .finetune import FineTuneSettings, discard_features, fine_tune
+from .multibox import MultiBoxSettings, train_multibox
+from .start import initial_multibox, initial_network
+from .validation import measure_detector
 from .windows import Windows, collect_windows
 
 # Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
@@ -36,28 +44,6 @@ _MEASURED = 64
 Report = Callable[[str, int, int, str], None]
 
 
-def initial_network(init: str) -> Backbone:
-    """The network that training starts from.
-
-    Args:
-        init: a .caffemodel file; a .safetensors file of detect-train-classifier; "torchvision" (its GoogLeNet,
-            downloaded by torchvision); "scratch" (random weights, with batch norm, without which so deep a network does
-            not learn detection from scratch); else a model folder or a shipped model's name, whose first member it is.
-
-    Raises:
-        ModelError, CaffeModelError: no such model or a damaged file.
-    """
-    if init == "scratch":
-        return GoogLeNet(batch_norm=True, auxiliary=False)
-    if init == "torchvision":
-        return TorchvisionGoogLeNet(pretrained=True)
-    if init.endswith(".caffemodel"):
-        return load_caffemodel(init)
-    if init.endswith(".safetensors"):
-        return load_classifier(init)
-    return load_model(init).members[0]
-
-
 def train_detector(
     dataset: Dataset,
     out: str | Path,
@@ -66,6 +52,10 @@ def train_detector(
     members: int = 1,
     settings: FineTuneSettings | None = None,
     regions: RegionSettings | None = None,
+    multibox: MultiBoxSettings | None = None,
+    regression: bool = True,
+    validation: Dataset | None = None,
+    measured: int = 100,
     device: str = "auto",
     outside: Outside = "clip",
     warn: Callable[[str], None] = lambda warning: None,
@@ -73,10 +63,12 @@ def train_detector(
 ) -> Model:
     """Fine-tune networks on `dataset` and write the detector to the model folder `out`.
 
-    The classes are those of the data set that have an object in it. Called again with the same arguments after an
-    interruption it goes on where it was, and gives the same model; called with more members it trains those that are
-    missing. Proposals, a checkpoint of each member and, while it runs, features of frozen blocks lie in `out`/training,
-    which can be deleted afterwards.
+    The steps: proposals of all pictures; the members; the network that proposes; the cascade's threshold; the box
+    regression; and the figures for the card. The classes are those of the data set that have an object in it. Called
+    again with the same arguments after an interruption it goes on where it was, and gives the same model; a step that
+    is finished is not repeated, and called with more members it trains those that are missing. Proposals, a checkpoint
+    of each network and, while it runs, features of frozen blocks lie in `out`/training, which can be deleted
+    afterwards.
 
     Args:
         init: see `initial_network`.
@@ -84,6 +76,12 @@ def train_detector(
             entry has six.
         settings: the recipe; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
+        multibox: the recipe of the network that proposes regions beside selective search; None to keep that of `init`,
+            or do without where it has none.
+        regression: whether to fit a box regression, which the model gets if it helps.
+        validation: annotated pictures to measure the detector on, for its card; None for none. Pictures that it is
+            trained on are left out.
+        measured: at most so many of them.
         outside: what becomes of boxes that reach beyond their picture.
         warn: called with what `checked` finds that is no error.
         report: called as the work goes on.
@@ -94,6 +92,8 @@ def train_detector(
         AnnotationError, ImageError, ModelError: a file that is needed cannot be used.
     """
     dataset, counts = checked(dataset, outside, warn)
+    if validation is not None:
+        validation = _apart(validation, dataset)
     settings = settings or FineTuneSettings()
     regions = regions or RegionSettings()
     folder = Path(out) / "training"
@@ -143,28 +143,48 @@ def train_detector(
         member.input_ranges = measure_input_ranges(member, crops)
         trained.append(member)
     discard_features(folder)
-    regressor = train_box_regressor(
-        trained[0],
-        dataset,
-        windows,
-        regions,
-        len(categories),
-        folder,
-        seed=settings.seed,
-        device=device,
-        report=lambda done, total: report("box regression", done, total, ""),
-    )
+    proposer = initial_multibox(init)
+    if multibox is not None:
+        proposer = train_multibox(
+            copy.deepcopy(trained[0]),
+            dataset,
+            multibox,
+            folder,
+            device=device,
+            report=lambda stage, done, total, figures: report(
+                f"MultiBox, {stage}", done, total, f"loss {figures['loss']:.3f}" if "loss" in figures else ""
+            ),
+        )
+    regressor = None
+    if regression:
+        regressor = train_box_regressor(
+            trained[0],
+            dataset,
+            windows,
+            regions,
+            len(categories),
+            folder,
+            seed=settings.seed,
+            device=device,
+            report=lambda done, total: report("box regression", done, total, ""),
+        )
     cascade = None
     if members > 1:
         with ProposalCache(
             folder / "proposals.sqlite", superpixel_scale=regions.superpixel_scale, min_side=regions.min_side
         ) as cache:
+            engine = None if proposer is None else MultiBoxEngine(proposer, device=device)
+
+            def all_regions(sample: Sample) -> Proposals:
+                selective = cache(sample.path)
+                return selective if engine is None else combine(selective, engine(read_image(sample.path)))
+
             cascade = fit_cascade(
                 trained[0],
                 dataset,
-                lambda sample: cache(sample.path),
+                all_regions,
                 regions,
-                folder / "cascade.json",
+                folder / f"cascade_{_digest(trained[0], proposer)}.json",
                 seed=settings.seed,
                 device=device,
                 report=lambda done, total: report("cascade", done, total, ""),
@@ -177,9 +197,56 @@ def train_detector(
         "members": members,
         "settings": asdict(settings),
     }
-    model = Model(trained, categories, regions, card, cascade, regressor)
+    if multibox is not None:
+        card["multibox"] = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
+    model = Model(trained, categories, regions, card, cascade, regressor, proposer)
     save_model(model, out)
+    if validation is not None and len(validation):
+        found = measure_detector(
+            Path(out),
+            _with_known_classes(validation, categories),
+            folder,
+            pictures=measured,
+            seed=settings.seed,
+            device=device,
+            report=lambda done, total: report("evaluation", done, total, ""),
+        )
+        model.card = {**card, "evaluation": found}
+        save_model(model, out)
     return model
+
+
+def _digest(*networks: nn.Module | None) -> str:
+    """Of the weights of all networks."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for value in [] if network is None else network.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _apart(dataset: Dataset, other: Dataset) -> Dataset:
+    """`dataset` without the pictures of `other`."""
+    known = {sample.path for sample in other}
+    rows = [row for row in range(len(dataset)) if dataset[row].path not in known]
+    return Dataset(dataset.name, dataset.categories, rows, dataset.__getitem__)
+
+
+def _with_known_classes(dataset: Dataset, categories: tuple[Category, ...]) -> Dataset:
+    """`dataset` without the objects of other classes, which nobody trained the detector to find.
+
+    Classes are known by their names: layouts that have no list number theirs anew in each split.
+    """
+    ids = {category.name: category.id for category in categories}
+    columns = {category.id: ids[category.name] for category in dataset.categories if category.name in ids}
+    return Dataset(dataset.name, categories, range(len(dataset)), partial(_known_at, dataset, columns))
+
+
+def _known_at(dataset: Dataset, ids: dict[int, int], index: int) -> Sample:
+    sample = dataset[index]
+    known = np.isin(sample.labels, list(ids))
+    labels = np.array([ids[label] for label in sample.labels[known].tolist()], np.int64)
+    return replace(sample, boxes=sample.boxes[known], labels=labels, difficult=sample.difficult[known], outside=None)
 
 
 def _some_crops(dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int) -> np.ndarray:

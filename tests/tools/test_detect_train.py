@@ -21,15 +21,20 @@ def run(*arguments: object):
 def root(tmp_path_factory):
     """Two pictures of a class of the user's own."""
     root = tmp_path_factory.mktemp("data")
-    for kind in ("Data/DET/train", "Annotations/DET/train", "ImageSets/DET"):
-        (root / kind).mkdir(parents=True)
-    for number in range(2):
+    for kind in ("Data/DET", "Annotations/DET"):
+        for split in ("train", "val"):
+            (root / kind / split).mkdir(parents=True)
+    (root / "ImageSets/DET").mkdir(parents=True)
+    for number in range(3):
+        split = "train" if number < 2 else "val"
         image = np.full((60, 80, 3), 100, np.uint8)
         image[10:50, 20:60] = (200, 60 * number, 0)
-        Image.fromarray(image).save(root / f"Data/DET/train/{number}.JPEG")
-        one = AnnotatedObject("garden gnome", (21, 11, 60, 50))
-        write_annotation(root / f"Annotations/DET/train/{number}.xml", Annotation(str(number), 80, 60, (one,)))
+        Image.fromarray(image).save(root / f"Data/DET/{split}/{number}.JPEG")
+        gnome, bird = (AnnotatedObject(name, (21, 11, 60, 50)) for name in ("garden gnome", "flamingo"))
+        objects = (gnome,) if number < 2 else (gnome, bird)
+        write_annotation(root / f"Annotations/DET/{split}/{number}.xml", Annotation(str(number), 80, 60, objects))
     (root / "ImageSets/DET/train.txt").write_text("0 1\n1 2\n")
+    (root / "ImageSets/DET/val.txt").write_text("2 1\n")
     (root / "classes.txt").write_text("garden gnome\nflamingo\n")
     return root
 
@@ -45,7 +50,7 @@ def start(tmp_path_factory):
 def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     result = run(
         root, "--out", tmp_path, "--classes", root / "classes.txt", "--init", start, "--device", "cpu",
-        "--freeze-trunk", "--pool", 12, "--iterations", 1,
+        "--freeze-trunk", "--pool", 12, "--iterations", 1, "--multibox-iterations", 0,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     model = load_model(tmp_path)
@@ -54,6 +59,11 @@ def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     assert model.card["pictures"] == 2
     assert model.card["settings"]["freeze_below"] == "classifier"
     assert "fewer than 20 boxes" in result.output
+    figures = model.card["evaluation"]
+    assert (figures["data"].split()[-1], figures["pictures"]) == ("val", 1)
+    assert list(figures["classes"]) == ["garden gnome"]  # nobody trained it to find the flamingo
+    assert f"mAP {figures['mAP']:.3f}" in result.output
+    assert model.multibox is None
 
 
 def test_unknown_classes_are_named_with_the_remedy(root, start, tmp_path):

@@ -22,7 +22,8 @@ from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.training import box_regression, finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.lower_features import lower_features
-from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, initial_network, train_detector
+from inception_rcnn.detection.training.start import initial_network
+from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
 
 DOG, CAT = "n02084071", "n02121808"

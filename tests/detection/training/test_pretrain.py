@@ -24,7 +24,7 @@ from inception_rcnn.detection.training.pretrain import (
     learning_rate,
     train_classifier,
 )
-from inception_rcnn.detection.training.train import initial_network
+from inception_rcnn.detection.training.start import initial_network
 from inception_rcnn.detection.training.windows import TrainingError
 
 SETTINGS = PretrainSettings(epochs=3, batch=4, learning_rate=0.05)

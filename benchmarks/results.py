@@ -1,0 +1,350 @@
+"""What each part of the system is worth on ILSVRC val: the tables of docs/results.md.
+
+    python benchmarks/results.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 100
+
+Every network looks at every region of some pictures of val, drawn at random, once; what it says is kept in `--scores`,
+and each row of the tables is computed from that as `detect` would have done it. Called again with more pictures, the
+command looks at those that are new. `--skip 80` passes over the first of the draw, on which constants of the program
+were chosen.
+
+Blocks that all members share, as they do after training with frozen blocks, are run once for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inception_rcnn import read_image, selective_search
+from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.data.ground_truth import GroundTruth, read_ilsvrc_ground_truth
+from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.bootstrap import Bootstrap, bootstrap, interval
+from inception_rcnn.detection.engine import CompiledForward, SpatialMoments
+from inception_rcnn.detection.evaluation import Evaluation, evaluate
+from inception_rcnn.detection.model_files import Model, load_model
+from inception_rcnn.detection.multibox_engine import MultiBoxEngine
+from inception_rcnn.detection.regression import LEAST_PROBABILITY
+from inception_rcnn.detection.suppression import Detections, select_detections, vote_boxes
+from inception_rcnn.detection.warp import warp_regions
+from inception_rcnn.proposals.combine import combine
+from inception_rcnn.proposals.proposals import Source
+
+MAIN_CLASSES = ("person", "dog", "domestic cat", "sheep", "horse", "cattle")
+CONTEXT_WEIGHTS = (0.1, 0.2, 0.3, 0.5)
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the networks say of one picture.
+
+    Attributes:
+        rcnn_boxes: float32 [K, 4], selective search at scale 1, sides from 20 pixels: R-CNN's proposals.
+        rcnn: float32 [K, 1 + classes], the first member's probabilities of them.
+        boxes, source: float32 [N, 4] and uint8 [N], the model's own proposals.
+        probabilities: float32 [members, N, 1 + classes].
+        near: int64 [R], those that the first member takes for an object by `LEAST_PROBABILITY` or more.
+        moments: float16 [R, 5120], what box regression sees in them.
+        whole: float32 [1024], the first member's pooled features of the whole picture.
+    """
+
+    rcnn_boxes: np.ndarray
+    rcnn: np.ndarray
+    boxes: np.ndarray
+    source: np.ndarray
+    probabilities: np.ndarray
+    near: np.ndarray
+    moments: np.ndarray
+    whole: np.ndarray
+
+
+class AllMembers(nn.Module):
+    """Float RGB in 0..255 [N, 3, 224, 224] -> the first member's moments and the others' pooled features, side by side.
+
+    Leading blocks that all members have in common run once.
+    """
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.members = nn.ModuleList(model.members)
+        trunks = [list(member.trunk) for member in model.members]
+        self.shared = 0
+        for blocks in zip(*trunks, strict=True):
+            weights = [list(block.state_dict().values()) for block in blocks]
+            if not all(torch.equal(a, b) for other in weights[1:] for a, b in zip(weights[0], other, strict=True)):
+                break
+            self.shared += 1
+        self.moments = SpatialMoments()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        first = self.members[0]
+        common = first.trunk[: self.shared](first.normalise(pixels))
+        maps = [member.trunk[self.shared :](common).float() for member in self.members]
+        return torch.cat([self.moments(maps[0]), *(one.mean((2, 3)) for one in maps[1:])], dim=1)
+
+
+class Collector:
+    """Runs every network on every region."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.first = CompiledForward(AllMembers(Model(model.members[:1], model.categories)), batch_size=BATCH)
+        self.all = CompiledForward(AllMembers(model), batch_size=BATCH)
+        self.multibox = MultiBoxEngine(model.multibox) if model.multibox is not None else None
+
+    def __call__(self, image: np.ndarray) -> Scores:
+        regions, width = self.model.regions, self.model.members[0].out_channels
+        rcnn = selective_search(image, superpixel_scale=1, min_side=20)
+        own = selective_search(image, superpixel_scale=regions.superpixel_scale, min_side=regions.min_side)
+        own = own if self.multibox is None else combine(own, self.multibox(image))
+        said = self._forward(self.all, image, own.boxes)
+        moments, others = said[:, : 5 * width], said[:, 5 * width :]
+        features = [moments[:, :width], *np.split(others, max(1, len(self.model.members) - 1), axis=1)]
+        probabilities = np.stack(
+            [self._classify(member, one) for member, one in enumerate(features[: len(self.model.members)])]
+        )
+        near = np.flatnonzero(1 - probabilities[0, :, 0] >= LEAST_PROBABILITY)
+        rcnn_features = self._forward(self.first, image, rcnn.boxes)[:, :width]
+        return Scores(
+            rcnn.boxes,
+            self._classify(0, rcnn_features),
+            own.boxes,
+            own.source,
+            probabilities,
+            near,
+            moments[near].astype(np.float16),
+            self.whole(image),
+        )
+
+    def whole(self, image: np.ndarray) -> np.ndarray:
+        """The first member's pooled features of the whole picture."""
+        box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+        return self._forward(self.first, image, box)[0, : self.model.members[0].out_channels]
+
+    def _forward(self, network: CompiledForward, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        regions, parts = self.model.regions, []
+        for start in range(0, len(boxes), 128):
+            some = boxes[start : start + 128]
+            parts.append(network(warp_regions(image, some, padding=regions.padding, mode=regions.warp_mode)))
+        return np.concatenate(parts)
+
+    def _classify(self, member: int, features: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            logits = self.model.members[member].classifier(torch.from_numpy(np.ascontiguousarray(features)))
+            return logits.softmax(1).numpy()
+
+
+def collect(model: Model, samples: list[Sample], folder: Path) -> list[Scores]:
+    """The scores of the pictures, from files where they are, else looked at and written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    collector = None
+    scores = []
+    for done, sample in enumerate(samples, 1):
+        file = folder / f"{sample.index}.npz"
+        if not file.exists():
+            collector = collector or Collector(model)
+            start = time.perf_counter()
+            np.savez(file.with_suffix(".partial.npz"), **vars(collector(read_image(sample.path))))
+            file.with_suffix(".partial.npz").replace(file)
+            print(f"{done} of {len(samples)}: {sample.image_id}, {time.perf_counter() - start:.0f} s", flush=True)
+        with np.load(file) as arrays:
+            scores.append(Scores(**arrays))
+    return scores
+
+
+def fit_context(model: Model, train: Dataset, file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A logistic regression for each class: does the picture show it, from what the first member sees in the whole.
+
+    Returns:
+        weights [1024, classes] and bias [classes], of features scaled by their spread; fitted on `train`.
+    """
+    if not file.exists():
+        collector = Collector(Model(model.members[:1], model.categories, model.regions))
+        features = np.stack([collector.whole(read_image(sample.path)) for sample in train])
+        ids = [category.id for category in model.categories]
+        shown = np.array([[one in sample.labels for one in ids] for sample in train], np.float32)
+        x, y = torch.from_numpy(features / features.std()), torch.from_numpy(shown)
+        weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
+        bias = torch.full((y.shape[1],), -3.0, requires_grad=True)
+        optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            fit = nn.functional.binary_cross_entropy_with_logits(x @ weight + bias, y, reduction="none").sum(1).mean()
+            value = fit + 0.003 * weight.square().sum()
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+        np.savez(file, weight=weight.detach().numpy() / features.std(), bias=bias.detach().numpy())
+    with np.load(file) as arrays:
+        return arrays["weight"], arrays["bias"]
+
+
+# What a row makes of a picture: boxes [N, 4], probabilities [N, 1 + classes], forward passes.
+Row = Callable[[Scores], tuple[np.ndarray, np.ndarray, float]]
+
+
+def mean_of(scores: Scores, members: int, cascade: float | None = None) -> tuple[np.ndarray, float]:
+    """Averaged probabilities of the model's own proposals, and how many forward passes they take."""
+    first = scores.probabilities[0]
+    passed = 1 - first[:, 0] >= (cascade or 0)
+    mean = np.zeros_like(first)
+    mean[:, 0] = 1
+    mean[passed] = scores.probabilities[:members, passed].mean(axis=0)
+    return mean, len(first) + (members - 1) * int(passed.sum())
+
+
+class Finish:
+    """From probabilities to detections, as the detector does it."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.ids = np.array([category.id for category in model.categories], np.int64)
+
+    def __call__(
+        self, boxes: np.ndarray, probabilities: np.ndarray, size: tuple[int, int], scores: Scores | None = None
+    ) -> Detections:
+        """With `scores` boxes are moved by the model's box regression."""
+        if scores is not None and self.model.regressor is not None:
+            near = scores.near
+            features = scores.moments.astype(np.float32)
+            moved = self.model.regressor.regress(boxes[near], probabilities[near], features, *size)
+            boxes = np.repeat(boxes[:, None], moved.shape[1], axis=1)
+            boxes[near] = moved
+        found = select_detections(boxes, probabilities, self.ids, score_threshold=0.01, max_detections=100)
+        return vote_boxes(found, boxes, probabilities, self.ids)
+
+
+def part_of(truth: GroundTruth, indices: np.ndarray) -> GroundTruth:
+    """The ground truth of some of the pictures."""
+    kept = np.isin(truth.images, indices)
+    return GroundTruth.from_arrays(
+        indices, truth.images[kept], truth.labels[kept], truth.inclusive[kept], categories=truth.categories
+    )
+
+
+class Measured:
+    """One row: an evaluation, its draws, and what it costs."""
+
+    def __init__(self, evaluation: Evaluation, main: list[int], passes: float, resamples: int):
+        self.evaluation, self.passes = evaluation, passes
+        self.draws: Bootstrap = bootstrap(evaluation, resamples)
+        columns = [place for place, label in enumerate(self.draws.labels.tolist()) if label in main]
+        self.main = float(np.mean([evaluation.ap[label] for label in main if label in self.draws.labels]))
+        self.main_draws = np.nanmean(self.draws.aps[:, columns], axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--scores", type=Path, required=True, help="folder for what the networks say; 7 MB a picture")
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--skip", type=int, default=0, help="pictures of the draw to pass over")
+    parser.add_argument("--seed", type=int, default=7, help="of the draw")
+    parser.add_argument("--context", action="store_true", help="also rescore by the whole picture, fitted on train")
+    arguments = parser.parse_args()
+    model = load_model(arguments.model)
+    dataset = open_dataset(arguments.ilsvrc, "val")
+    drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :][: arguments.pictures]
+    samples = [dataset[int(number)] for number in drawn]
+    scores = collect(model, samples, arguments.scores)
+    sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
+    truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), np.array([one.index for one in samples]))
+    finish = Finish(model)
+    names = {category.name: category.id for category in model.categories}
+    main_ids = [names[name] for name in MAIN_CLASSES if name in names]
+    count = len(model.members)
+
+    def measure(row: Row, moved: bool = False) -> Measured:
+        found, passes = [], []
+        for one, size in zip(scores, sizes, strict=True):
+            boxes, probabilities, cost = row(one)
+            found.append(finish(boxes, probabilities, size, one if moved else None))
+            passes.append(cost)
+        numbers = np.repeat([sample.index for sample in samples], [len(one) for one in found])
+        submission = Submission.from_boxes(
+            numbers,
+            np.concatenate([one.labels for one in found]),
+            np.concatenate([one.scores for one in found]),
+            np.concatenate([one.boxes for one in found]),
+        )
+        return Measured(evaluate(truth, submission), main_ids, float(np.mean(passes)), 1000)
+
+    def selective(one: Scores) -> tuple[np.ndarray, np.ndarray, float]:
+        rows = one.source != Source.MULTIBOX
+        return one.boxes[rows], one.probabilities[0, rows], int(rows.sum())
+
+    def ensemble(members: int, cascade: float | None = None) -> Row:
+        def row(one: Scores) -> tuple[np.ndarray, np.ndarray, float]:
+            mean, cost = mean_of(one, members, cascade)
+            return one.boxes, mean, cost
+
+        return row
+
+    rows: dict[str, Measured] = {
+        "selective search, scale 1, sides from 20": measure(lambda one: (one.rcnn_boxes, one.rcnn, len(one.rcnn))),
+        "the union without MultiBox's boxes": measure(selective),
+        "union": measure(ensemble(1)),
+    }
+    for member in range(1, count):
+        rows[f"union, member {member + 1} alone"] = measure(
+            lambda one, member=member: (one.boxes, one.probabilities[member], len(one.boxes))
+        )
+    for members in range(2, count + 1):
+        rows[f"union, {members} members"] = measure(ensemble(members))
+    if count > 1 and model.cascade is not None:
+        rows[f"union, {count} members, cascade"] = measure(ensemble(count, model.cascade))
+    if model.regressor is not None:
+        rows["union, regression"] = measure(ensemble(1), moved=True)
+        if count > 1:
+            rows[f"union, {count} members, cascade, regression"] = measure(ensemble(count, model.cascade), moved=True)
+    if arguments.context:
+        train = open_dataset(arguments.ilsvrc, "train")
+        weight, bias = fit_context(model, train, arguments.scores / "context.npz")
+        for power in CONTEXT_WEIGHTS:
+
+            def rescored(one: Scores, power: float = power) -> tuple[np.ndarray, np.ndarray, float]:
+                mean, cost = mean_of(one, count, model.cascade)
+                shown = 1 / (1 + np.exp(-(one.whole @ weight + bias)))
+                mean[:, 1:] *= shown**power
+                return one.boxes, mean, cost
+
+            rows[f"union, {count} members, cascade, context to the power {power}"] = measure(rescored)
+
+    objects = int(truth.labels.size)
+    print(f"\n{len(samples)} pictures, {objects} objects; 95 % intervals from 1,000 draws of the pictures")
+    print("| | mean AP, six classes | against the union | mean AP, all classes present | forward passes |")
+    print("|---|---|---|---|---|")
+    base = rows["union"]
+    for name, one in rows.items():
+        low, high = interval(one.main_draws)
+        less, more = interval(one.main_draws - base.main_draws)
+        difference = f"{one.main - base.main:+.3f} ({less:+.3f} to {more:+.3f})"
+        every = one.evaluation.mean_ap()
+        print(f"| {name} | {one.main:.3f} ({low:.3f} to {high:.3f}) | {difference} | {every:.3f} | {one.passes:,.0f} |")
+
+    last = list(rows)[-1] if not arguments.context else list(rows)[-1 - len(CONTEXT_WEIGHTS)]
+    print(f"\n| class | objects | AP, one network | AP, {last} |")
+    print("|---|---|---|---|")
+    for label in sorted(base.draws.labels.tolist(), key=lambda label: -int((truth.labels == label).sum())):
+        name = next(category.name for category in truth.categories if category.id == label)
+        aps = []
+        for one in (base, rows[last]):
+            low, high = interval(one.draws.of(label))
+            aps.append(f"{one.evaluation.ap[label]:.3f} ({low:.3f} to {high:.3f})")
+        print(f"| {name} | {int((truth.labels == label).sum())} | {' | '.join(aps)} |")
+
+
+if __name__ == "__main__":
+    main()
