@@ -104,7 +104,12 @@ class Collector:
     def __call__(self, image: np.ndarray) -> Scores:
         regions, width = self.model.regions, self.model.members[0].out_channels
         rcnn = selective_search(image, superpixel_scale=1, min_side=20)
-        own = selective_search(image, superpixel_scale=regions.superpixel_scale, min_side=regions.min_side)
+        own = selective_search(
+            image,
+            superpixel_scale=regions.superpixel_scale,
+            min_side=regions.min_side,
+            connectivity=regions.connectivity,
+        )
         own = own if self.multibox is None else combine(own, self.multibox(image))
         said = self._forward(self.all, image, own.boxes)
         moments, others = said[:, : 5 * width], said[:, 5 * width :]

@@ -193,6 +193,7 @@ class Detector:
             image,
             superpixel_scale=self.regions.superpixel_scale,
             min_side=self.regions.min_side,
+            connectivity=self.regions.connectivity,
             seed=self.seed,
             threads=threads,
         )

@@ -32,11 +32,25 @@ class ProposalCache:
 
     Args:
         file: made if it is not there.
-        superpixel_scale, min_side, seed: as in `selective_search`.
+        superpixel_scale, min_side, connectivity, seed: as in `selective_search`.
     """
 
-    def __init__(self, file: str | Path, *, superpixel_scale: float = 2.0, min_side: float = 20, seed: int = 0):
-        self._search = partial(selective_search, superpixel_scale=superpixel_scale, min_side=min_side, seed=seed)
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        superpixel_scale: float = 2.0,
+        min_side: float = 20,
+        connectivity: int = 4,
+        seed: int = 0,
+    ):
+        self._search = partial(
+            selective_search,
+            superpixel_scale=superpixel_scale,
+            min_side=min_side,
+            connectivity=connectivity,
+            seed=seed,
+        )
         self._settings = json.dumps(self._search.keywords, sort_keys=True)
         self._lock = threading.Lock()
         Path(file).parent.mkdir(parents=True, exist_ok=True)

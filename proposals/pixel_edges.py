@@ -168,12 +168,58 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
 
 
 @kernel
-def _file(key: Any, edge: Any, count: Any, order: Any, ordered_keys: Any) -> None:
+def _keep_lighter(earlier: Any, later: Any, same: Any, other: Any, and_same: Any, and_other: Any) -> None:
+    """Of each two edges between the same two components, only the one that comes first in sorted order stays.
+
+    They are parallel where `same` equals `other` and `and_same` equals `and_other`: numbers of `join_nearest`.
+    """
+    for x in range(earlier.size):
+        parallel = (same[x] == other[x]) & (and_same[x] == and_other[x])
+        a, b = earlier[x], later[x]
+        earlier[x] = NONE if parallel & (a > b) else a
+        later[x] = NONE if parallel & (a <= b) else b
+
+
+@kernel
+def drop_parallel(keys: Any, first: Any) -> None:
+    """Leave out the heavier of two edges between the same two pairs, or between a pair and a pixel.
+
+    When the lighter one's turn comes its components join, and the heavier one lies within one; or one of them can no
+    longer grow, and the heavier one will not make it. Segmentation is the same, with a fifth fewer edges. (Where pixels
+    are 4-connected it would be a twentieth, which is not worth the search.)
+
+    Args:
+        keys: uint16 ``[4, H, W]`` of `edge_keys`; edges left out become `NONE`.
+        first: uint32 ``[H, W]`` of `join_nearest`.
+    """
+    for y in range(first.shape[0] - 1):
+        # of each two by two pixels: p and r above, d and q below
+        p, r, d, q = first[y, :-1], first[y, 1:], first[y + 1, :-1], first[y + 1, 1:]
+        p_r, d_q = keys[0, y, :-1], keys[0, y + 1, :-1]
+        p_d, r_q = keys[1, y, :-1], keys[1, y, 1:]
+        p_q, r_d = keys[2, y, :-1], keys[3, y, 1:]
+        _keep_lighter(p_d, r_q, p, r, d, q)
+        _keep_lighter(p_r, d_q, p, d, r, q)
+        _keep_lighter(p_d, r_d, p, r, p, r)
+        _keep_lighter(p_q, r_q, p, r, p, r)
+        _keep_lighter(p_d, p_q, d, q, d, q)
+        _keep_lighter(r_q, r_d, d, q, d, q)
+        _keep_lighter(p_r, r_d, p, d, p, d)
+        _keep_lighter(p_q, d_q, p, d, p, d)
+        _keep_lighter(p_r, p_q, r, q, r, q)
+        _keep_lighter(r_d, d_q, r, q, r, q)
+        _keep_lighter(p_r, r_q, p, q, p, q)
+        _keep_lighter(p_d, d_q, p, q, p, q)
+        _keep_lighter(p_r, p_d, r, d, r, d)
+        _keep_lighter(r_q, d_q, r, d, r, d)
+
+
+@kernel
+def _file(key: Any, edge: Any, count: Any, order: Any) -> None:
     """Put one edge into its place."""
-    place = np.uint64(count[np.uint32(key)])
-    count[np.uint32(key)] += 1
-    order[place] = edge
-    ordered_keys[place] = key
+    place = count[np.uint32(key)]
+    count[np.uint32(key)] = place + np.uint32(1)
+    order[np.uint64(place)] = edge
 
 
 @kernel
@@ -200,6 +246,7 @@ def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, 
                     line = keys[direction, y]
                     for x in range(left, right):
                         count[np.uint32(line[x])] += 1
+            start = total
             for level in range(LEVELS):
                 starts[number, level] = total
                 for key in range(level * KEYS // LEVELS, (level + 1) * KEYS // LEVELS):
@@ -213,11 +260,17 @@ def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, 
             for y in range(top, bottom):
                 for x in range(left, right):
                     edge = (y * width + x) * directions
-                    _file(keys[0, y, x], edge, count, order, ordered_keys)
-                    _file(keys[1, y, x], edge + 1, count, order, ordered_keys)
+                    _file(keys[0, y, x], edge, count, order)
+                    _file(keys[1, y, x], edge + 1, count, order)
                     if directions == 4:
-                        _file(keys[2, y, x], edge + 2, count, order, ordered_keys)
-                        _file(keys[3, y, x], edge + 3, count, order, ordered_keys)
+                        _file(keys[2, y, x], edge + 2, count, order)
+                        _file(keys[3, y, x], edge + 3, count, order)
+            # Each count is now the end of its key's edges: their keys are written in order, not one by one all over.
+            for key in range(KEYS - 1):
+                end = count[key]
+                for place in range(start, end):
+                    ordered_keys[place] = key
+                start = end
     return total
 
 
@@ -264,5 +317,7 @@ def sorted_edges(
     edge_keys(smoothed, directions == 4, squared, squared.view(np.int32), keys)
     highest = np.searchsorted(WEIGHTS, np.float32(least_k), side="right") - 1
     join_nearest(keys, WEIGHTS, min(int(highest), KEYS - 2), rows, pairs, first, pair_weight)
+    if directions == 4:
+        drop_parallel(keys, first)
     edges = sort_edges(keys, tile, count, order, ordered_keys, starts)
     return Edges(order[:edges], ordered_keys[:edges], starts, directions, tile, first, pair_weight)

@@ -105,9 +105,7 @@ def train_detector(
             yield index
             report("proposals", done + 1, len(dataset), "")
 
-    with ProposalCache(
-        folder / "proposals.sqlite", superpixel_scale=regions.superpixel_scale, min_side=regions.min_side
-    ) as cache:
+    with _proposal_cache(folder, regions) as cache:
         windows = collect_windows(dataset, lambda sample: cache(sample.path), settings.seed, progress)
 
     categories = tuple(category for category in dataset.categories if counts.get(category.id))
@@ -170,9 +168,7 @@ def train_detector(
         )
     cascade = None
     if members > 1:
-        with ProposalCache(
-            folder / "proposals.sqlite", superpixel_scale=regions.superpixel_scale, min_side=regions.min_side
-        ) as cache:
+        with _proposal_cache(folder, regions) as cache:
             engine = None if proposer is None else MultiBoxEngine(proposer, device=device)
 
             def all_regions(sample: Sample) -> Proposals:
@@ -214,6 +210,15 @@ def train_detector(
         model.card = {**card, "evaluation": found}
         save_model(model, out)
     return model
+
+
+def _proposal_cache(folder: Path, regions: RegionSettings) -> ProposalCache:
+    return ProposalCache(
+        folder / "proposals.sqlite",
+        superpixel_scale=regions.superpixel_scale,
+        min_side=regions.min_side,
+        connectivity=regions.connectivity,
+    )
 
 
 def _digest(*networks: nn.Module | None) -> str:
