@@ -1,17 +1,17 @@
 """From which probability on a region is worth the other members' while (`Model.cascade`)."""
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from ...data.dataset import Dataset, Sample
+from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...proposals.proposals import Proposals
-from ..backbones import Backbone
-from ..engine import Engine
-from ..model_files import RegionSettings
+from ..detector import Detector
+from ..model_files import Model
 from ..warp import warp_regions
 
 # The share of regions that the first member passes on: six members then cost 1 + 5 * 0.09 = 1.45 times one. One picture
@@ -23,11 +23,9 @@ REGIONS_PER_PICTURE = 64
 
 
 def fit_cascade(
-    first: Backbone,
+    model: Model,
     dataset: Dataset,
-    proposals: Callable[[Sample], Proposals],
-    regions: RegionSettings,
-    file: Path,
+    folder: Path,
     *,
     seed: int,
     device: str = "auto",
@@ -36,29 +34,38 @@ def fit_cascade(
     """The probability of being an object that the `PASSED` most likely of all regions have, by the first member.
 
     Args:
-        first: the first member of the ensemble, as it will be used.
+        model: the ensemble, with what proposes its regions.
         dataset: training pictures; some regions of some of them are looked at.
-        proposals: all regions of a picture.
-        regions: how regions are warped.
-        file: keeps the result; where it is, it is taken from there.
+        folder: a threshold that was fitted there to the same networks is taken from there.
         seed: of the choice.
         report: called with the number of pictures done, and of all.
     """
+    file = folder / f"cascade_{_digest(model)}.json"
     if file.exists():
         return float(json.loads(file.read_text())["cascade"])
     rng = np.random.default_rng([seed, 5])
-    engine = Engine(first, device=device)
+    detector = Detector(replace(model, members=model.members[:1], regressor=None), device=device, seed=seed)
     chosen = rng.permutation(len(dataset))[:PICTURES]
     likely = []
     for done, index in enumerate(chosen):
-        sample = dataset[int(index)]
-        boxes = proposals(sample).boxes
+        image = read_image(dataset[int(index)].path)
+        boxes = detector.propose(image).boxes
         boxes = boxes[rng.permutation(len(boxes))[:REGIONS_PER_PICTURE]]
-        crops = warp_regions(read_image(sample.path), boxes, padding=regions.padding, mode=regions.warp_mode)
-        likely.append(1 - engine(crops)[:, 0])
+        crops = warp_regions(image, boxes, padding=model.regions.padding, mode=model.regions.warp_mode)
+        likely.append(1 - detector.engines[0](crops)[:, 0])
         report(done + 1, len(chosen))
     threshold = float(np.quantile(np.concatenate(likely), 1 - PASSED))
+    folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     partial.write_text(json.dumps({"cascade": threshold}))
     partial.replace(file)
     return threshold
+
+
+def _digest(model: Model) -> str:
+    """Of the first member and of all that regions depend on."""
+    digest = hashlib.sha256(json.dumps(asdict(model.regions)).encode())
+    for network in (model.members[0], model.multibox):
+        for value in [] if network is None else network.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

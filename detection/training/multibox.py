@@ -29,6 +29,7 @@ from ..backbones import Backbone, headless
 from ..engine_choice import computes_bfloat16, resolve_device
 from ..model_files import Model, load_model, save_model
 from ..multibox_engine import MultiBoxEngine
+from .cascade import fit_cascade
 from .checkpoint import Checkpoint
 from .checks import checked
 from .lower_features import lower_features
@@ -211,6 +212,9 @@ def add_multibox(
 ) -> Model:
     """Train a MultiBox network for a detector, and write both to the model folder `out`.
 
+    An ensemble's cascade is fitted anew, since its first member meets other regions now. Figures on how good the
+    detector is, which its card may have, are left out: they are those of another.
+
     Called again with the same arguments after an interruption it goes on where it was. Checkpoint and, while it runs,
     features of frozen blocks lie in `out`/training, which can be deleted afterwards.
 
@@ -237,7 +241,17 @@ def add_multibox(
         "init": Path(model if init is None else init).name,
         "settings": asdict(settings),
     }
-    trained = replace(detector, multibox=network, card={**detector.card, "multibox": card})
+    known = {name: value for name, value in detector.card.items() if name != "evaluation"}
+    trained = replace(detector, multibox=network, card={**known, "multibox": card})
+    if trained.cascade is not None:  # it meets other regions now
+        trained.cascade = fit_cascade(
+            trained,
+            dataset,
+            folder,
+            seed=settings.seed,
+            device=device,
+            report=lambda done, total: report("cascade", done, total, {}),
+        )
     save_model(trained, out)
     return trained
 

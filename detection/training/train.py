@@ -1,7 +1,6 @@
 """Training a detector on a data set, from pictures to a model folder."""
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,17 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...data.categories import Category
 from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
-from ...proposals.combine import combine
-from ...proposals.proposals import Proposals
 from ..backbones import with_classes
 from ..model_files import Model, RegionSettings, save_model
-from ..multibox_engine import MultiBoxEngine
 from ..quantisation import measure_input_ranges
 from ..warp import warp_regions
 from .box_regression import train_box_regressor
@@ -63,8 +58,8 @@ def train_detector(
 ) -> Model:
     """Fine-tune networks on `dataset` and write the detector to the model folder `out`.
 
-    The steps: proposals of all pictures; the members; the network that proposes; the cascade's threshold; the box
-    regression; and the figures for the card. The classes are those of the data set that have an object in it. Called
+    The steps: proposals of all pictures; the members; the network that proposes; the box regression; the cascade's
+    threshold; and the figures for the card. The classes are those of the data set that have an object in it. Called
     again with the same arguments after an interruption it goes on where it was, and gives the same model; a step that
     is finished is not repeated, and called with more members it trains those that are missing. Proposals, a checkpoint
     of each network and, while it runs, features of frozen blocks lie in `out`/training, which can be deleted
@@ -105,7 +100,12 @@ def train_detector(
             yield index
             report("proposals", done + 1, len(dataset), "")
 
-    with _proposal_cache(folder, regions) as cache:
+    with ProposalCache(
+        folder / "proposals.sqlite",
+        superpixel_scale=regions.superpixel_scale,
+        min_side=regions.min_side,
+        connectivity=regions.connectivity,
+    ) as cache:
         windows = collect_windows(dataset, lambda sample: cache(sample.path), settings.seed, progress)
 
     categories = tuple(category for category in dataset.categories if counts.get(category.id))
@@ -166,25 +166,6 @@ def train_detector(
             device=device,
             report=lambda done, total: report("box regression", done, total, ""),
         )
-    cascade = None
-    if members > 1:
-        with _proposal_cache(folder, regions) as cache:
-            engine = None if proposer is None else MultiBoxEngine(proposer, device=device)
-
-            def all_regions(sample: Sample) -> Proposals:
-                selective = cache(sample.path)
-                return selective if engine is None else combine(selective, engine(read_image(sample.path)))
-
-            cascade = fit_cascade(
-                trained[0],
-                dataset,
-                all_regions,
-                regions,
-                folder / f"cascade_{_digest(trained[0], proposer)}.json",
-                seed=settings.seed,
-                device=device,
-                report=lambda done, total: report("cascade", done, total, ""),
-            )
     card = {
         "data": dataset.name,
         "pictures": len(dataset),
@@ -195,7 +176,16 @@ def train_detector(
     }
     if multibox is not None:
         card["multibox"] = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
-    model = Model(trained, categories, regions, card, cascade, regressor, proposer)
+    model = Model(trained, categories, regions, card, regressor=regressor, multibox=proposer)
+    if members > 1:
+        model.cascade = fit_cascade(
+            model,
+            dataset,
+            folder,
+            seed=settings.seed,
+            device=device,
+            report=lambda done, total: report("cascade", done, total, ""),
+        )
     save_model(model, out)
     if validation is not None and len(validation):
         found = measure_detector(
@@ -210,24 +200,6 @@ def train_detector(
         model.card = {**card, "evaluation": found}
         save_model(model, out)
     return model
-
-
-def _proposal_cache(folder: Path, regions: RegionSettings) -> ProposalCache:
-    return ProposalCache(
-        folder / "proposals.sqlite",
-        superpixel_scale=regions.superpixel_scale,
-        min_side=regions.min_side,
-        connectivity=regions.connectivity,
-    )
-
-
-def _digest(*networks: nn.Module | None) -> str:
-    """Of the weights of all networks."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for value in [] if network is None else network.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _apart(dataset: Dataset, other: Dataset) -> Dataset:

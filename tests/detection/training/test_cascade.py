@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,21 +7,19 @@ from PIL import Image
 
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
-from inception_rcnn.detection.engine import Engine
+from inception_rcnn.detection.detector import Detector
 from inception_rcnn.detection.googlenet import GoogLeNet
-from inception_rcnn.detection.model_files import RegionSettings
+from inception_rcnn.detection.model_files import Model, RegionSettings
 from inception_rcnn.detection.training import cascade
 from inception_rcnn.detection.warp import warp_regions
-from inception_rcnn.proposals.proposals import Proposals
 
 
 def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path, monkeypatch):
     monkeypatch.setattr(cascade, "PASSED", 0.25)
+    monkeypatch.setattr(cascade, "REGIONS_PER_PICTURE", 500)
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
     Image.fromarray(image).save(tmp_path / "a.png")
-    corner = rng.uniform(0, 40, (24, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(8, 20, (24, 2))], axis=1).astype(np.float32)
     torch.manual_seed(0)
     network = GoogLeNet(3, auxiliary=False).eval()
     with torch.no_grad():
@@ -28,24 +28,22 @@ def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path,
     sample = Sample("a", 1, tmp_path / "a.png", *nothing)
 
     one = Dataset("one", (Category(1, "n1", "thing"),), [sample], lambda record: record)
-    proposals = Proposals(boxes, np.linspace(1, 0, 24, dtype=np.float32))
+    model = Model([network, network], one.categories, RegionSettings(min_side=100))
     done = []
 
-    def fit() -> float:
+    def fit(model: Model) -> float:
         return cascade.fit_cascade(
-            network,
-            one,
-            lambda _: proposals,
-            RegionSettings(),
-            tmp_path / "cascade.json",
-            seed=0,
-            device="cpu",
-            report=lambda *of: done.append(of),
+            model, one, tmp_path / "training", seed=0, device="cpu", report=lambda *of: done.append(of)
         )
 
-    threshold = fit()
-    likely = 1 - Engine(network, device="cpu")(warp_regions(image, boxes))[:, 0]
-    assert (likely >= threshold).mean() == pytest.approx(0.25)
+    threshold = fit(model)
+    detector = Detector(model, device="cpu")
+    boxes = detector.propose(image).boxes
+    assert 8 < len(boxes) <= cascade.REGIONS_PER_PICTURE  # all of them are looked at
+    likely = 1 - detector.engines[0](warp_regions(image, boxes))[:, 0]
+    assert (likely >= threshold).mean() == pytest.approx(0.25, abs=1 / len(boxes))
     assert done == [(1, 1)]
-    assert fit() == threshold
+    assert fit(model) == threshold
     assert done == [(1, 1)]  # what is there is not fitted again
+    fit(replace(model, regions=RegionSettings(min_side=150)))
+    assert done == [(1, 1)] * 2  # other regions are
