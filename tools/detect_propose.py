@@ -87,6 +87,9 @@ def detect_propose(
     min_side: Annotated[
         float, typer.Option(min=0, help="Least side of a box, in pixels of the picture brought to width 500.")
     ] = 20,
+    connectivity: Annotated[
+        int, typer.Option(help="Neighbours of a pixel, 4 or 8; 8 gives a tenth fewer boxes that cover a little more.")
+    ] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the ranking of the boxes.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
 ) -> None:
@@ -96,6 +99,8 @@ def detect_propose(
     """
     if not 0 < superpixel_scale < float("inf"):
         raise typer.BadParameter(f"expected a number above 0, got {superpixel_scale}", param_hint="--superpixel-scale")
+    if connectivity not in (4, 8):
+        raise typer.BadParameter(f"expected 4 or 8, got {connectivity}", param_hint="--connectivity")
     try:
         paths = find_images([str(path) for path in inputs], recursive)
     except (ListingError, OSError) as error:
@@ -111,7 +116,12 @@ def detect_propose(
         if multibox is not None and method is Method.multibox:
             return multibox(picture)
         searched = selective_search(
-            picture, mode=mode.value, superpixel_scale=superpixel_scale, min_side=min_side, seed=seed
+            picture,
+            mode=mode.value,
+            superpixel_scale=superpixel_scale,
+            min_side=min_side,
+            connectivity=connectivity,
+            seed=seed,
         )
         return searched if multibox is None else combine(searched, multibox(picture))
 
@@ -121,6 +131,7 @@ def detect_propose(
         "mode": mode.value,
         "superpixel_scale": superpixel_scale,
         "min_side": min_side,
+        "connectivity": connectivity,
         "seed": seed,
         "program": f"inception-rcnn {__version__}",
     }

@@ -28,7 +28,7 @@ from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
 
 # What --method may set, and what it is otherwise.
-SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "seed": 0}
+SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "connectivity": 4, "seed": 0}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)

@@ -50,17 +50,17 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_it_writes_what_selective_search_finds(photos: Path, tmp_path: Path) -> None:
-    settings = ("--mode", "single", "--superpixel-scale", "1", "--min-side", "30", "--seed", "3")
+    settings = ("--mode", "single", "--superpixel-scale", "1", "--min-side", "30", "--seed", "3", "--connectivity", "8")
     code, output = run(photos, "--recursive", "--out", tmp_path / "out" / "p.npz", *settings)
     assert code == 0, output
     with read_proposals(tmp_path / "out" / "p.npz") as file:
         assert file.names == ["a.png", "sub/b.png"]
-        expected = {"mode": "single", "superpixel_scale": 1, "min_side": 30, "seed": 3}
+        expected = {"mode": "single", "superpixel_scale": 1, "min_side": 30, "seed": 3, "connectivity": 8}
         assert expected.items() <= file.settings.items()
         for path in (photos / "a.png", photos / "sub" / "b.png"):
             image = read_image(path)
             found = file.find(path, (image.shape[1], image.shape[0]))
-            searched = selective_search(image, "single", superpixel_scale=1, min_side=30, seed=3)
+            searched = selective_search(image, "single", superpixel_scale=1, min_side=30, seed=3, connectivity=8)
             assert found is not None
             assert len(found) > 0
             assert np.array_equal(found.boxes, searched.boxes)
@@ -86,6 +86,7 @@ def test_unreadable_pictures_are_listed_and_the_exit_code_is_3(photos: Path, tmp
         ([".", "--out", "p.npz"], "use --recursive"),
         (["photos", "--out", "p.npz", "--superpixel-scale", "0"], "above 0"),
         (["photos", "--out", "p.npz", "--mode", "best"], "'best' is not one of"),
+        (["photos", "--out", "p.npz", "--connectivity", "6"], "expected 4 or 8"),
         (["photos", "--out", "photos/a.png/p.npz", "--mode", "single"], "cannot write"),
     ],
 )

@@ -99,6 +99,7 @@ def test_several_sets_are_compared_in_one_table(root: Path, boxes: Path, tmp_pat
     assert methods[0]["recall"] == methods[1]["recall"]
     assert methods[2]["recall"]["0.5"] == 1  # rectangles on a plain ground are no riddle
     search = {"method": "selective search", "mode": "single", "superpixel_scale": 1.0, "min_side": 5.0, "seed": 0}
+    search["connectivity"] = 4
     assert methods[2]["settings"] == search
     assert methods[3]["settings"] == {**search, "mode": "fast", "superpixel_scale": 2.0, "min_side": 20.0}
 
