@@ -40,8 +40,10 @@ class BoxRegressor:
     weights: np.ndarray
 
     def save(self, file: Path) -> None:
-        """Write the weights, rounded to float16."""
-        save_file({"weights": self.weights.astype(np.float16)}, file)
+        """Write the weights, rounded to float16 of the largest of each feature, which may be of any size."""
+        scale = np.abs(self.weights).max(axis=(0, 2), initial=0)  # [1 + D]
+        scale[scale == 0] = 1
+        save_file({"weights": (self.weights / scale[:, None]).astype(np.float16), "scale": scale}, file)
 
     @classmethod
     def load(cls, file: Path) -> "BoxRegressor":
@@ -50,7 +52,8 @@ class BoxRegressor:
         Raises:
             FileNotFoundError, SafetensorError, KeyError: it is not there, damaged, or another file.
         """
-        return cls(load_file(file)["weights"].astype(np.float32))
+        stored = load_file(file)
+        return cls(stored["weights"].astype(np.float32) * stored["scale"][:, None])
 
     def deltas(self, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """How regions are to be moved, in `box_deltas`' terms.

@@ -15,16 +15,18 @@ from inception_rcnn import Detector
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
-from inception_rcnn.detection.backbones import with_classes
+from inception_rcnn.detection.backbones import headless, with_classes
 from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.training import box_regression, finetune
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.lower_features import lower_features
+from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.start import initial_network
-from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, train_detector
+from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, _apart, _with_known_classes, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
+from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 
 DOG, CAT = "n02084071", "n02121808"
 SETTINGS = FineTuneSettings(
@@ -232,20 +234,20 @@ def test_the_classifier_alone_is_trained_on_pooled_features(dataset, start, tmp_
     kept = []
     monkeypatch.setattr(finetune, "lower_features", lambda *a, **k: kept.append(lower_features(*a, **k)) or kept[0])
     settings = replace(SETTINGS, freeze_below="classifier")
-    train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
+    model = train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
     assert kept[0].shape == (36, 1024, 1, 1)
     before, after = load_file(f"{start}/member_1.safetensors"), weights(tmp_path)
     assert [name for name in before if name.startswith("trunk") and not torch.equal(before[name], after[name])] == []
     torch.manual_seed(SETTINGS.seed)
     untrained = with_classes(GoogLeNet(2, auxiliary=False), 3)
-    assert not torch.equal(untrained.classifier.weight.half(), after["classifier.weight"])
+    assert not torch.equal(untrained.classifier.weight, model.members[0].classifier.weight)
 
 
 def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
     settings = FineTuneSettings(iterations=1, positives=1, backgrounds=2, freeze_below=None, learning_rate=1e-4)
-    train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
-    before, after = load_file(f"{start}/member_1.safetensors"), weights(tmp_path)
-    assert not torch.equal(before["trunk.conv1.convolution.weight"], after["trunk.conv1.convolution.weight"])
+    (after,) = train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu").members
+    before = initial_network(start)
+    assert not torch.equal(before.trunk.conv1.convolution.weight, after.trunk.conv1.convolution.weight)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy(dataset, start, tmp_path):
@@ -282,3 +284,39 @@ def test_an_unknown_block_is_refused_with_the_known_ones(dataset, start, tmp_pat
 
 def test_training_from_scratch_starts_with_batch_norm():
     assert initial_network("scratch").batch_norm
+
+
+def test_the_network_that_proposes_is_that_of_the_start_unless_one_is_trained(dataset, tmp_path):
+    torch.manual_seed(2)
+    multibox = MultiBox(headless(GoogLeNet(2)), [PriorGrid(32, 1, ((20.0, 30.0),))], width=8, sizes=(64,)).eval()
+    start = Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),), multibox=multibox)
+    save_model(start, tmp_path / "start")
+    settings = replace(SETTINGS, freeze_below="classifier", iterations=1)
+    arguments = {"init": str(tmp_path / "start"), "settings": settings, "regression": False, "device": "cpu"}
+    kept = train_detector(dataset, tmp_path / "kept", **arguments).multibox
+    for name, value in multibox.state_dict().items():
+        torch.testing.assert_close(kept.state_dict()[name], value.half().float(), rtol=0, atol=0)
+
+    recipe = MultiBoxSettings(iterations=1, batch=2, views=1, size=64, shapes=2)
+    states = []
+    for _ in range(2):
+        model = train_detector(
+            dataset, tmp_path / "trained", multibox=recipe, report=lambda *state: states.append(state), **arguments
+        )
+    assert len(model.multibox.grids[0].shapes) == 2
+    assert model.card["multibox"]["settings"]["iterations"] == 1
+    assert load_model(tmp_path / "trained").multibox is not None
+    assert [state[:3] for state in states if state[0] == "MultiBox, training"] == [("MultiBox, training", 1, 1)]
+
+
+def test_what_is_measured_are_known_classes_by_name_in_pictures_that_were_not_trained_on(dataset):
+    names = {category.id: category.name for category in dataset.categories}
+    dog, cat = (
+        next(i for i, one in enumerate(dataset) if names[int(one.labels[0])] == name)
+        for name in ("dog", "domestic cat")
+    )
+    known = _with_known_classes(dataset, (Category(3, "x", "dog"),))
+    assert known[dog].labels.tolist() == [3]
+    assert known[cat].labels.tolist() == []
+    assert known[cat].boxes.shape == (0, 4)
+    assert [one.image_id for one in _apart(dataset, dataset[:3])] == [dataset[3].image_id]
