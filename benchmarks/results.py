@@ -30,7 +30,7 @@ from inception_rcnn.data.submission import Submission
 from inception_rcnn.detection.bootstrap import Bootstrap, bootstrap, interval
 from inception_rcnn.detection.engine import CompiledForward, SpatialMoments
 from inception_rcnn.detection.evaluation import Evaluation, evaluate
-from inception_rcnn.detection.model_files import Model, load_model
+from inception_rcnn.detection.model_files import Model, load_model, model_digest
 from inception_rcnn.detection.multibox_engine import MultiBoxEngine
 from inception_rcnn.detection.regression import LEAST_PROBABILITY
 from inception_rcnn.detection.suppression import Detections, select_detections, vote_boxes
@@ -263,7 +263,8 @@ def main() -> None:
     dataset = open_dataset(arguments.ilsvrc, "val")
     drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :][: arguments.pictures]
     samples = [dataset[int(number)] for number in drawn]
-    scores = collect(model, samples, arguments.scores)
+    folder = arguments.scores / model_digest(arguments.model)[:12]
+    scores = collect(model, samples, folder)
     sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
     truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), np.array([one.index for one in samples]))
     finish = Finish(model)
@@ -312,11 +313,11 @@ def main() -> None:
         rows[f"union, {count} members, cascade"] = measure(ensemble(count, model.cascade))
     if model.regressor is not None:
         rows["union, regression"] = measure(ensemble(1), moved=True)
-        if count > 1:
+        if model.cascade is not None:
             rows[f"union, {count} members, cascade, regression"] = measure(ensemble(count, model.cascade), moved=True)
     if arguments.context:
         train = open_dataset(arguments.ilsvrc, "train")
-        weight, bias = fit_context(model, train, arguments.scores / "context.npz")
+        weight, bias = fit_context(model, train, folder / "context.npz")
         for power in CONTEXT_WEIGHTS:
 
             def rescored(one: Scores, power: float = power) -> tuple[np.ndarray, np.ndarray, float]:

@@ -1,7 +1,7 @@
 """How sure an AP is: intervals from drawing the pictures again, with replacement (Efron, 1979).
 
-    intervals = bootstrap(evaluation)
-    intervals.interval(intervals.mean), intervals.interval(intervals.aps[:, 0])
+    drawn = bootstrap(evaluation)
+    interval(drawn.mean), interval(drawn.aps[:, 0])
 
 A small set of pictures is one draw of many that could have been; the spread of AP over sets drawn from it says how far
 another draw may lie. Matching stays as it was, since it goes picture by picture.
@@ -34,9 +34,11 @@ class Bootstrap:
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
-        """float64 [resamples]: mean AP over the classes that have an object in the pictures drawn."""
+        """float64 [resamples]: mean AP over the classes that have an object in the pictures drawn; NaN if none has."""
         known = ~np.isnan(self.aps)
-        return np.where(known, self.aps, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        classes = known.sum(axis=1)
+        total = np.where(known, self.aps, 0).sum(axis=1)
+        return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
 
     def of(self, label: int) -> npt.NDArray[np.float64]:
         """float64 [resamples]: AP of the class with this id.

@@ -268,7 +268,9 @@ class Detector:
         """What the first member says of all regions."""
         for picture, (features,) in pictures:
             picture.probabilities = self.engines[0].classify(features)
-            if self._regressor is not None:  # only what may be needed: features are large, and pictures wait
+            # Features are large, and pictures wait for others: regions that are hardly an object to the first member
+            # are not moved, whatever the others say of them.
+            if self._regressor is not None:
                 picture.regressed = np.flatnonzero(1 - picture.probabilities[:, 0] >= LEAST_PROBABILITY)
                 picture.features = features[picture.regressed]
             yield picture

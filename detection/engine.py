@@ -186,7 +186,8 @@ class SpatialMoments(nn.Module):
         self.register_buffer("basis", torch.stack([x, y, x * x, y * y]).flatten(1).T / side**2)  # [side^2, 4]
 
     def forward(self, maps: Tensor) -> Tensor:
-        moments = maps.flatten(2) @ self.basis  # [N, C, 4]
+        with torch.autocast(maps.device.type, enabled=False):  # a product of few terms, which are to cancel
+            moments = maps.flatten(2) @ self.basis  # [N, C, 4]
         return torch.cat([maps.mean((2, 3)), moments.transpose(1, 2).flatten(1)], dim=1)
 
 

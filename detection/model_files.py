@@ -162,7 +162,7 @@ def _in_half(network: nn.Module) -> dict[str, Tensor]:
 def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
     """As `_in_half`, but kernels as whole numbers from -127 to 127 and beside each "NAME.scale", float32 [outputs].
 
-    Weights that were stored before come out as they were, to the last bit: scales have 12 bits, rounded up.
+    Weights that were stored so before come out as they were, to the last bit: scales have 12 bits, rounded up.
     """
     stored = _in_half(network)
     for name, value in network.state_dict().items():
@@ -226,7 +226,7 @@ def load_model(name_or_folder: str | Path) -> Model:
         if document["format"] != FORMAT:
             raise ModelError(f"{file}: format is {document['format']!r}, this version reads {FORMAT!r}")
         categories = tuple(Category(**category) for category in document["categories"])
-        regions = RegionSettings(**document["regions"])
+        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # in older folders it is not said
         network = dict(document["network"])
         name = network.pop("name")
         members = [

@@ -76,7 +76,7 @@ def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], dev
 
 
 def pooled_features(engines: Sequence[Engine], lots: Iterable[Lot[T]]) -> Iterator[tuple[T, list[np.ndarray]]]:
-    """Each picture, in order, with the pooled features of all its regions: float32 [N, 1024] from every engine."""
+    """Each picture, in order, with the features of all its regions: float32 [N, D] from every engine."""
     pieces: list[list[np.ndarray]] = [[] for _ in engines]
     for lot in lots:
         features = [engine.features(lot.crops) for engine in engines]

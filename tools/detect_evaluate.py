@@ -68,7 +68,8 @@ def detect_evaluate(
             "--bootstrap",
             min=0,
             metavar="N",
-            help="Show 95 % intervals of AP, from drawing the pictures again N times (1000 is usual); not for coco.",
+            help="Show 95 % intervals of AP, in the table and in --json, from drawing the pictures again N times "
+            "(1000 is usual); not for coco.",
         ),
     ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
@@ -85,6 +86,8 @@ def detect_evaluate(
         raise typer.BadParameter("only the ilsvrc protocol has a blacklist", param_hint="--blacklist")
     if root is not None and (image_list is not None or images is not None):
         raise typer.BadParameter("--list and --images go with --annotations", param_hint="--root")
+    if resamples and mean is Mean.official:
+        raise typer.BadParameter("intervals are of the mean over the classes present", param_hint="--bootstrap")
     if resamples and protocol is Protocol.coco:
         raise typer.BadParameter("there are no intervals for the coco protocol", param_hint="--bootstrap")
     try:

@@ -94,15 +94,16 @@ def detect_train(
         typer.Option(
             min=0,
             help="Mini-batches of 24 views for the network that proposes regions beside selective search. By default "
-            "that of --init is kept, or where it has none one is trained with 2000; 0: none is trained.",
+            "that of --init is kept, or where it has none one is trained with 2000; 0: none is trained in any case.",
         ),
     ] = None,
     box_regression: Annotated[
         bool, typer.Option(help="Fit a box regression, and keep it if it brings boxes closer to objects.")
     ] = True,
     validation: Annotated[
-        str, typer.Option(help="List of pictures to measure the detector on at the end, if the data set has it.")
-    ] = "val",
+        str | None,
+        typer.Option(help="List of pictures to measure the detector on at the end; by default val, if there is one."),
+    ] = None,
     measured: Annotated[
         int, typer.Option(min=0, help="Measure on so many of them, drawn at random; 0: do not measure.")
     ] = 100,
@@ -114,7 +115,7 @@ def detect_train(
 ) -> None:
     """Train a detector on annotated pictures, by fine-tuning a pretrained network.
 
-    The networks, the network that proposes regions, the cascade of an ensemble, the box regression and the figures on
+    The networks, the network that proposes regions, the box regression, the cascade of an ensemble and the figures on
     pictures of a validation list are made one after the other; what is finished is not made again.
     """
     from ..detection.caffemodel import CaffeModelError
@@ -146,7 +147,7 @@ def detect_train(
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
         if multibox_iterations is None:
-            multibox_iterations = 0 if initial_multibox(init) else MultiBoxSettings.iterations
+            multibox_iterations = 0 if initial_multibox(init)[0] else MultiBoxSettings.iterations
         with Progress(*columns, console=console) as progress:
 
             def warn(warning: str) -> None:
@@ -192,10 +193,12 @@ def detect_train(
     console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
 
 
-def _validation(dataset: Path, split: str, names: Any) -> Dataset | None:
-    """The data set of the list `split`, or None where there is no such list."""
-    try:
+def _validation(dataset: Path, split: str | None, names: Any) -> Dataset | None:
+    """The data set of the list `split`, or of val; None where val was not asked for and is not there."""
+    if split is not None:
         return open_dataset(dataset, split, names)
+    try:
+        return open_dataset(dataset, "val", names)
     except (CocoError, LayoutError):
         return None
 

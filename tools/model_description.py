@@ -29,10 +29,13 @@ def describe(name: str, model: Model, console: Console) -> None:
     regions = model.regions
     console.print(
         f"regions: selective search with superpixels x {regions.superpixel_scale:g}, sides from {regions.min_side:g} "
-        f"pixels; {'warped' if regions.warp_mode == 'warp' else 'as squares'} with {regions.padding} pixels around"
+        f"pixels, {regions.connectivity}-connected; {'warped' if regions.warp_mode == 'warp' else 'as squares'} with "
+        f"{regions.padding} pixels around"
     )
     if "data" in card:
-        console.print(escape(f"trained on {card['pictures']:,} pictures of {card['data']}, from {card['init']}"))
+        console.print(
+            escape(f"trained on {card.get('pictures', '?')} pictures of {card['data']}, from {card.get('init', '?')}")
+        )
     figures = card.get("evaluation", {})
     if figures:
         low, high = figures["interval"]

@@ -55,7 +55,7 @@ def train_box_regressor(
         The regression, or None where it does not help, see `fit_if_it_helps`.
     """
     chosen, objects = near_windows(dataset, windows, seed)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"moments")  # of the form of the file
     for array in (chosen.images, chosen.boxes, objects, *(value.numpy() for value in network.state_dict().values())):
         digest.update(np.ascontiguousarray(array).tobytes())
     file = folder / f"box_regression_{digest.hexdigest()[:16]}.safetensors"
@@ -63,7 +63,9 @@ def train_box_regressor(
         features = _features(network, dataset, chosen, regions, device, report)
         fitted = fit_if_it_helps(features, chosen, objects, classes)
         nothing = BoxRegressor(np.zeros((0, 1 + features.shape[1], 4), np.float32))
-        (fitted or nothing).save(file)
+        partial = file.with_name(file.name + ".partial")
+        (fitted or nothing).save(partial)
+        partial.replace(file)
     regressor = BoxRegressor.load(file)  # as rounded, whether it was fitted now or before
     return regressor if len(regressor.weights) else None
 
@@ -84,7 +86,7 @@ def fit_if_it_helps(features: np.ndarray, windows: Windows, objects: np.ndarray,
     gains = []
     for penalty in _PENALTIES:
         trial = fit_box_regressor(
-            features[some], windows.boxes[some], objects[some], columns[some], classes, penalty * some.sum()
+            features[some], windows.boxes[some], objects[some], columns[some], classes, penalty * int(some.sum())
         )
         moved = move_boxes(windows.boxes[held], trial.deltas(features[held], columns[held]))
         gain = _overlaps(moved, objects[held]) - _overlaps(windows.boxes[held], objects[held])

@@ -212,8 +212,9 @@ def add_multibox(
 ) -> Model:
     """Train a MultiBox network for a detector, and write both to the model folder `out`.
 
-    An ensemble's cascade is fitted anew, since its first member meets other regions now. Figures on how good the
-    detector is, which its card may have, are left out: they are those of another.
+    The members are stored as `save_model` does, in 8 bits. An ensemble's cascade is fitted anew, since its first member
+    meets other regions now. Figures on how good the detector is, which its card may have, are left out: they are those
+    of another.
 
     Called again with the same arguments after an interruption it goes on where it was. Checkpoint and, while it runs,
     features of frozen blocks lie in `out`/training, which can be deleted afterwards.

@@ -1,5 +1,7 @@
 """What training starts from."""
 
+from typing import Any
+
 from ...proposals.multibox import MultiBox
 from ..backbones import Backbone, TorchvisionGoogLeNet
 from ..googlenet import GoogLeNet
@@ -28,12 +30,15 @@ def initial_network(init: str) -> Backbone:
     return load_model(init).members[0]
 
 
-def initial_multibox(init: str) -> MultiBox | None:
-    """The network that proposes regions in the model folder `init`; None where `init` is no folder or has none.
+def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:
+    """The network that proposes regions in the model folder `init`, and what its card says of it.
+
+    None where `init` is no folder or has none.
 
     Raises:
         ModelError: no such model or a damaged file.
     """
     if init in ("scratch", "torchvision") or init.endswith((".caffemodel", ".safetensors")):
-        return None
-    return load_model(init).multibox
+        return None, {}
+    model = load_model(init)
+    return model.multibox, model.card.get("multibox", {})

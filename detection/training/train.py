@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from ...data.boxes import area
 from ...data.categories import Category
 from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
-from ..backbones import with_classes
-from ..model_files import Model, RegionSettings, save_model
+from ...proposals.multibox import MultiBox
+from ..backbones import Backbone, with_classes
+from ..model_files import Model, RegionSettings, load_model, save_model
 from ..quantisation import measure_input_ranges
 from ..warp import warp_regions
 from .box_regression import train_box_regressor
@@ -24,7 +27,7 @@ from .finetune import FineTuneSettings, discard_features, fine_tune
 from .multibox import MultiBoxSettings, train_multibox
 from .start import initial_multibox, initial_network
 from .validation import measure_detector
-from .windows import Windows, collect_windows
+from .windows import TrainingError, Windows, collect_windows
 
 # Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
 # finds objects everywhere. log(30 / 3) = 2.3 added to the background's logit would move its prior all the way (Saerens
@@ -78,7 +81,7 @@ def train_detector(
             trained on are left out.
         measured: at most so many of them.
         outside: what becomes of boxes that reach beyond their picture.
-        warn: called with what `checked` finds that is no error.
+        warn: called with what `checked` finds that is no error, and if the detector cannot be measured.
         report: called as the work goes on.
 
     Raises:
@@ -141,22 +144,26 @@ def train_detector(
         member.input_ranges = measure_input_ranges(member, crops)
         trained.append(member)
     discard_features(folder)
-    proposer = initial_multibox(init)
-    if multibox is not None:
-        proposer = train_multibox(
-            copy.deepcopy(trained[0]),
-            dataset,
-            multibox,
-            folder,
-            device=device,
-            report=lambda stage, done, total, figures: report(
-                f"MultiBox, {stage}", done, total, f"loss {figures['loss']:.3f}" if "loss" in figures else ""
-            ),
-        )
-    regressor = None
+    card: dict[str, Any] = {
+        "data": dataset.name,
+        "pictures": len(dataset),
+        "objects": {category.name: counts[category.id] for category in categories},
+        "init": Path(init).name,
+        "members": members,
+        "settings": asdict(settings),
+    }
+    save_model(Model(trained, categories, regions, card), out)
+    model = load_model(out)  # the rest is fitted to the weights as they are stored
+    if multibox is None:
+        model.multibox, about = initial_multibox(init)
+    else:
+        model.multibox = _trained_multibox(model.members[0], dataset, multibox, folder, device, report)
+        about = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
+    if about:
+        card["multibox"] = about
     if regression:
-        regressor = train_box_regressor(
-            trained[0],
+        model.regressor = train_box_regressor(
+            model.members[0],
             dataset,
             windows,
             regions,
@@ -166,17 +173,6 @@ def train_detector(
             device=device,
             report=lambda done, total: report("box regression", done, total, ""),
         )
-    card = {
-        "data": dataset.name,
-        "pictures": len(dataset),
-        "objects": {category.name: counts[category.id] for category in categories},
-        "init": Path(init).name,
-        "members": members,
-        "settings": asdict(settings),
-    }
-    if multibox is not None:
-        card["multibox"] = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
-    model = Model(trained, categories, regions, card, regressor=regressor, multibox=proposer)
     if members > 1:
         model.cascade = fit_cascade(
             model,
@@ -186,20 +182,38 @@ def train_detector(
             device=device,
             report=lambda done, total: report("cascade", done, total, ""),
         )
+    model.card = card
     save_model(model, out)
-    if validation is not None and len(validation):
-        found = measure_detector(
-            Path(out),
-            _with_known_classes(validation, categories),
-            folder,
-            pictures=measured,
-            seed=settings.seed,
-            device=device,
-            report=lambda done, total: report("evaluation", done, total, ""),
-        )
-        model.card = {**card, "evaluation": found}
+    if validation is not None and len(validation) and measured:
+        try:
+            card["evaluation"] = measure_detector(
+                Path(out),
+                _with_known_classes(validation, categories),
+                folder,
+                pictures=measured,
+                seed=settings.seed,
+                device=device,
+                report=lambda done, total: report("evaluation", done, total, ""),
+            )
+        except TrainingError as error:
+            warn(f"the detector could not be measured: {error}")
         save_model(model, out)
-    return model
+    return load_model(out)
+
+
+def _trained_multibox(
+    first: Backbone, dataset: Dataset, settings: MultiBoxSettings, folder: Path, device: str, report: Report
+) -> MultiBox:
+    def report_step(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+        report(f"MultiBox, {stage}", done, total, f"loss {figures['loss']:.3f}" if "loss" in figures else "")
+
+    try:
+        return train_multibox(copy.deepcopy(first), dataset, settings, folder, device=device, report=report_step)
+    except TrainingError as error:
+        raise TrainingError(
+            f"MultiBox: {error}\nThe rest of the detector is written; --multibox-iterations 0 leaves MultiBox out, and "
+            "detect-train-multibox, which has more options, can add it"
+        ) from error
 
 
 def _apart(dataset: Dataset, other: Dataset) -> Dataset:
@@ -221,7 +235,7 @@ def _with_known_classes(dataset: Dataset, categories: tuple[Category, ...]) -> D
 
 def _known_at(dataset: Dataset, ids: dict[int, int], index: int) -> Sample:
     sample = dataset[index]
-    known = np.isin(sample.labels, list(ids))
+    known = np.isin(sample.labels, list(ids)) & (area(sample.boxes) > 0)
     labels = np.array([ids[label] for label in sample.labels[known].tolist()], np.int64)
     return replace(sample, boxes=sample.boxes[known], labels=labels, difficult=sample.difficult[known], outside=None)
 

@@ -12,7 +12,7 @@ from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
 from ..bootstrap import bootstrap, interval
 from ..detector import Detector
-from ..evaluation import Evaluation, EvaluationError, evaluate
+from ..evaluation import Evaluation, evaluate
 from ..model_files import model_digest
 from ..run_state import Result, RunState, RunStateError
 from ..voc_evaluation import evaluate_voc
@@ -33,8 +33,8 @@ def measure_detector(
 ) -> dict[str, Any]:
     """The figures of a model folder on pictures that it was not trained on: mean AP, and AP of each class.
 
-    By the rules of ILSVRC, or where objects are marked difficult by those of VOC 2012. A measurement that was
-    interrupted goes on where it was.
+    By the rules of ILSVRC, or where any objects of `dataset` are marked difficult by those of VOC 2012. A
+    measurement that was interrupted goes on where it was.
 
     Args:
         model: the model folder.
@@ -45,10 +45,13 @@ def measure_detector(
         report: called with the number of pictures done and in all.
 
     Raises:
-        TrainingError: a picture cannot be read, or none of them shows an object.
+        TrainingError: a picture cannot be read, or none of them shows an object to find.
     """
     drawn = np.sort(np.random.default_rng([seed, 10]).permutation(len(dataset))[:pictures])
     samples = [dataset[int(number)] for number in drawn]
+    marked = any(dataset[number].difficult.any() for number in range(len(dataset)))
+    if not any(len(sample.labels[~sample.difficult] if marked else sample.labels) for sample in samples):
+        raise TrainingError(f"{dataset.name}: none of {len(samples)} pictures shows an object to find")
     paths = [sample.path for sample in samples]
     file = folder / "evaluation.sqlite"
     about = {"the model's digest": model_digest(model)}
@@ -87,11 +90,7 @@ def measure_detector(
         np.concatenate([one.scores for one in detections]),
         np.concatenate([one.boxes for one in detections]),
     )
-    try:
-        evaluation = (evaluate_voc if truth.difficult.any() else evaluate)(truth, submission)
-    except EvaluationError as error:
-        raise TrainingError(str(error)) from error
-    return figures(evaluation)
+    return figures((evaluate_voc if marked else evaluate)(truth, submission))
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

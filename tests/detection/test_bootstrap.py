@@ -76,6 +76,14 @@ def test_two_evaluations_get_the_same_draws_and_a_seed_fixes_them() -> None:
     assert (bootstrap(evaluate(truth, found), resamples=50, seed=1).aps != one.aps).any()
 
 
+def test_draws_of_pictures_without_any_object_count_neither_way() -> None:
+    box = [[1, 1, 50, 50]]
+    truth = GroundTruth.from_arrays(range(4), [0], [7], box)
+    drawn = bootstrap(evaluate(truth, Submission(np.array([0]), np.array([7]), np.ones(1), np.array(box, float))), 100)
+    assert 0 < np.isnan(drawn.mean).sum() < 100
+    assert interval(drawn.mean) == (1, 1)
+
+
 def test_the_interval_holds_the_middle_and_skips_what_is_undefined() -> None:
     values = np.append(np.arange(101.0), [np.nan] * 7)
     assert interval(values) == pytest.approx((2.5, 97.5))

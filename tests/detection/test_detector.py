@@ -10,11 +10,12 @@ from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.boxes import area
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.detector import FileResult, _Picture
-from inception_rcnn.detection.model_files import Model
+from inception_rcnn.detection.model_files import Model, RegionSettings
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.suppression import Detections, select_detections, vote_boxes
 from inception_rcnn.proposals.files import ProposalWriter, read_proposals
 from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.selective_search import selective_search
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02510455", "cat"))
 
@@ -259,3 +260,12 @@ def test_the_package_hands_out_its_names_without_importing_torch():
     code = "import sys, inception_rcnn; print('torch' in sys.modules, 'numba' in sys.modules); inception_rcnn.Detector"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_proposals_are_those_that_the_models_settings_ask_for(connectivity):
+    network = GoogLeNet(3, auxiliary=False).eval()
+    regions = RegionSettings(superpixel_scale=1.5, min_side=30, connectivity=connectivity)
+    found = Detector(Model([network], CATEGORIES, regions), device="cpu").propose(picture(0))
+    expected = selective_search(picture(0), superpixel_scale=1.5, min_side=30, connectivity=connectivity)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)

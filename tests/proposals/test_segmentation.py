@@ -69,13 +69,16 @@ def test_a_picture_in_tiles_has_about_as_many_superpixels_as_in_one(monkeypatch:
     assert tiled == pytest.approx(whole, rel=0.05)
 
 
+@pytest.mark.parametrize("min_size", [1, 30])
 @pytest.mark.parametrize("k", [30, 200, 400])
-def test_leaving_out_parallel_edges_changes_no_superpixel(k: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_out_parallel_edges_changes_no_superpixel(
+    k: float, min_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(3)
     # many equal weights, and pairs in every direction
     pictures = [rng.integers(0, 3, (90, 120, 3)), rng.integers(0, 256, (60, 70, 3)), rng.integers(0, 20, (80, 50, 3))]
     pictures = [picture.astype(np.uint8) for picture in pictures]
-    found = [segment(picture, k, 1, 8) for picture in pictures]
+    found = [segment(picture, k, min_size, 8) for picture in pictures]
     dropped = []
 
     def count(keys: np.ndarray, first: np.ndarray) -> None:
@@ -87,5 +90,5 @@ def test_leaving_out_parallel_edges_changes_no_superpixel(k: float, monkeypatch:
     drop_parallel = pixel_edges.drop_parallel
     monkeypatch.setattr(pixel_edges, "drop_parallel", count)
     for picture, labels in zip(pictures, found, strict=True):
-        np.testing.assert_array_equal(segment(picture, k, 1, 8), labels)
+        np.testing.assert_array_equal(segment(picture, k, min_size, 8), labels)
     assert min(dropped) > 0

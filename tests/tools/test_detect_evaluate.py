@@ -224,3 +224,6 @@ def test_intervals_of_the_coco_protocol_are_refused(root: Path, predictions: Pat
     code, output = run(predictions, "--root", root, "--protocol", "coco", "--bootstrap", 10)
     assert code == 2
     assert "no intervals for the coco protocol" in output
+    code, output = run(predictions, "--root", root, "--mean", "official", "--bootstrap", 10)
+    assert code == 2
+    assert "classes present" in output

@@ -44,7 +44,7 @@ def test_each_class_has_its_figures_and_how_far_to_trust_it(networks, tmp_path):
     text = described(tmp_path)
     assert "2 networks, 4 classes" in text
     assert "a cascade (only the first network looks at regions that it gives less than 0.125)" in text
-    assert "2,500 pictures of garden train, from bvlc" in text
+    assert "2500 pictures of garden train, from bvlc" in text
     assert "mAP 0.603 (0.500 to 0.700) on 60 pictures of garden val" in text
     assert row(text, "gnome") == ["gnome", "1,200", "0.710", "0.50 to 0.90", "40", "good"]
     assert row(text, "[pond]")[-1] == "fair"

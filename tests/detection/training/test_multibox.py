@@ -16,6 +16,7 @@ from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.training import multibox
 from inception_rcnn.detection.training.multibox import MultiBoxSettings, add_multibox
+from inception_rcnn.detection.training.start import initial_network
 from inception_rcnn.detection.training.windows import TrainingError
 from inception_rcnn.proposals.proposals import Source
 
@@ -81,10 +82,10 @@ def test_the_detector_proposes_with_what_was_trained(uninterrupted, dataset, sta
 
 
 def test_frozen_blocks_stay_and_the_others_learn(uninterrupted, start):
-    before = load_file(f"{start}/member_1.safetensors")
+    before = initial_network(start).state_dict()
     after = load_file(uninterrupted[0] / "multibox.safetensors")
     trunk = [name for name in before if name.startswith("trunk.")]
-    changed = {name.split(".")[1] for name in trunk if not torch.equal(before[name], after[f"trunk.{name}"])}
+    changed = {name.split(".")[1] for name in trunk if not torch.equal(before[name].half(), after[f"trunk.{name}"])}
     assert changed == {"inception_4e", "inception_5a", "inception_5b"}
 
 
@@ -126,8 +127,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, datas
 def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
     settings = replace(SETTINGS, freeze_below=None, iterations=1)
     add_multibox(start, dataset, tmp_path, settings=settings, device="cpu")
-    before, after = load_file(f"{start}/member_1.safetensors"), load_file(tmp_path / "multibox.safetensors")
-    assert not torch.equal(before["trunk.conv1.convolution.weight"], after["trunk.trunk.conv1.convolution.weight"])
+    before, after = initial_network(start), load_file(tmp_path / "multibox.safetensors")
+    assert not torch.equal(before.trunk.conv1.convolution.weight.half(), after["trunk.trunk.conv1.convolution.weight"])
 
 
 def test_pictures_without_objects_alone_train_without_nan(dataset, start, tmp_path):
@@ -155,3 +156,14 @@ def test_pictures_without_objects_alone_train_without_nan(dataset, start, tmp_pa
 def test_settings_that_cannot_work_are_refused(change, message, dataset, start, tmp_path):
     with pytest.raises(TrainingError, match=message):
         add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, **change), device="cpu")
+
+
+def test_an_ensembles_cascade_is_fitted_anew_and_its_figures_are_gone(dataset, start, tmp_path):
+    one = load_model(start)
+    ensemble = replace(one, members=one.members * 2, cascade=2.0, card={"data": "x", "evaluation": {"mAP": 0.5}})
+    save_model(ensemble, tmp_path / "start")
+    add_multibox(str(tmp_path / "start"), dataset, tmp_path, settings=replace(SETTINGS, iterations=1), device="cpu")
+    model = load_model(tmp_path)
+    assert 0 < model.cascade < 1
+    assert (model.card["data"], model.card["multibox"]["pictures"]) == ("x", 5)
+    assert "evaluation" not in model.card
