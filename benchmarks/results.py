@@ -1,11 +1,11 @@
 """What each part of the system is worth on ILSVRC val: the tables of docs/results.md.
 
-    python benchmarks/results.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 100
+    python benchmarks/results.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 100 --rcnn 40
 
 Every network looks at every region of some pictures of val, drawn at random, once; what it says is kept in `--scores`,
 and each row of the tables is computed from that as `detect` would have done it. Called again with more pictures, the
 command looks at those that are new. `--skip 80` passes over the first of the draw, on which constants of the program
-were chosen.
+were chosen. R-CNN's proposals, twice as many, are shown to the first member in the first `--rcnn` pictures only.
 
 Blocks that all members share, as they do after training with frozen blocks, are run once for all of them.
 """
@@ -48,7 +48,7 @@ class Scores:
     """What the networks say of one picture.
 
     Attributes:
-        rcnn_boxes: float32 [K, 4], selective search at scale 1, sides from 20 pixels: R-CNN's proposals.
+        rcnn_boxes: float32 [K, 4], selective search at scale 1, sides from 20 pixels: R-CNN's proposals; or none.
         rcnn: float32 [K, 1 + classes], the first member's probabilities of them.
         boxes, source: float32 [N, 4] and uint8 [N], the model's own proposals.
         probabilities: float32 [members, N, 1 + classes].
@@ -101,9 +101,13 @@ class Collector:
         self.all = CompiledForward(AllMembers(model), batch_size=BATCH)
         self.multibox = MultiBoxEngine(model.multibox) if model.multibox is not None else None
 
-    def __call__(self, image: np.ndarray) -> Scores:
+    def __call__(self, image: np.ndarray, with_rcnn: bool) -> Scores:
         regions, width = self.model.regions, self.model.members[0].out_channels
-        rcnn = selective_search(image, superpixel_scale=1, min_side=20)
+        rcnn_boxes = np.zeros((0, 4), np.float32)
+        rcnn = np.zeros((0, len(self.model.categories) + 1), np.float32)
+        if with_rcnn:
+            rcnn_boxes = selective_search(image, superpixel_scale=1, min_side=20).boxes
+            rcnn = self._classify(0, self._forward(self.first, image, rcnn_boxes)[:, :width])
         own = selective_search(
             image,
             superpixel_scale=regions.superpixel_scale,
@@ -118,10 +122,9 @@ class Collector:
             [self._classify(member, one) for member, one in enumerate(features[: len(self.model.members)])]
         )
         near = np.flatnonzero(1 - probabilities[0, :, 0] >= LEAST_PROBABILITY)
-        rcnn_features = self._forward(self.first, image, rcnn.boxes)[:, :width]
         return Scores(
-            rcnn.boxes,
-            self._classify(0, rcnn_features),
+            rcnn_boxes,
+            rcnn,
             own.boxes,
             own.source,
             probabilities,
@@ -148,17 +151,17 @@ class Collector:
             return logits.softmax(1).numpy()
 
 
-def collect(model: Model, samples: list[Sample], folder: Path) -> list[Scores]:
-    """The scores of the pictures, from files where they are, else looked at and written."""
+def collect(model: Model, samples: list[Sample], folder: Path, rcnn: int) -> list[Scores]:
+    """The scores of the pictures, from files where they are, else looked at and written; of `rcnn` with R-CNN's."""
     folder.mkdir(parents=True, exist_ok=True)
     collector = None
     scores = []
     for done, sample in enumerate(samples, 1):
-        file = folder / f"{sample.index}.npz"
+        file = folder / f"{sample.index}{'' if done > rcnn else '_rcnn'}.npz"
         if not file.exists():
             collector = collector or Collector(model)
             start = time.perf_counter()
-            np.savez(file.with_suffix(".partial.npz"), **vars(collector(read_image(sample.path))))
+            np.savez(file.with_suffix(".partial.npz"), **vars(collector(read_image(sample.path), done <= rcnn)))
             file.with_suffix(".partial.npz").replace(file)
             print(f"{done} of {len(samples)}: {sample.image_id}, {time.perf_counter() - start:.0f} s", flush=True)
         with np.load(file) as arrays:
@@ -249,12 +252,26 @@ class Measured:
         self.main_draws = np.nanmean(self.draws.aps[:, columns], axis=1)
 
 
+def print_rows(title: str, rows: dict[str, Measured], base: Measured) -> None:
+    """A table in Markdown, with what each row gains over `base`."""
+    print(f"\n{title}; 95 % intervals from 1,000 draws of the pictures")
+    print("| | mean AP, six classes | gain | mean AP, all classes present | forward passes |")
+    print("|---|---|---|---|---|")
+    for name, one in rows.items():
+        low, high = interval(one.main_draws)
+        less, more = interval(one.main_draws - base.main_draws)
+        gain = "" if one is base else f"{one.main - base.main:+.3f} ({less:+.3f} to {more:+.3f})"
+        every = one.evaluation.mean_ap()
+        print(f"| {name} | {one.main:.3f} ({low:.3f} to {high:.3f}) | {gain} | {every:.3f} | {one.passes:,.0f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
     parser.add_argument("--model", default="default")
     parser.add_argument("--scores", type=Path, required=True, help="folder for what the networks say; 7 MB a picture")
     parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--rcnn", type=int, default=0, help="pictures whose R-CNN proposals are looked at too")
     parser.add_argument("--skip", type=int, default=0, help="pictures of the draw to pass over")
     parser.add_argument("--seed", type=int, default=7, help="of the draw")
     parser.add_argument("--context", action="store_true", help="also rescore by the whole picture, fitted on train")
@@ -264,28 +281,31 @@ def main() -> None:
     drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :][: arguments.pictures]
     samples = [dataset[int(number)] for number in drawn]
     folder = arguments.scores / model_digest(arguments.model)[:12]
-    scores = collect(model, samples, folder)
+    scores = collect(model, samples, folder, arguments.rcnn)
     sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
-    truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), np.array([one.index for one in samples]))
+    whole_truth = read_ilsvrc_ground_truth(arguments.ilsvrc, "val")
+    truth = part_of(whole_truth, np.array([one.index for one in samples]))
     finish = Finish(model)
     names = {category.name: category.id for category in model.categories}
     main_ids = [names[name] for name in MAIN_CLASSES if name in names]
     count = len(model.members)
 
-    def measure(row: Row, moved: bool = False) -> Measured:
+    def measure(row: Row, moved: bool = False, first: int | None = None) -> Measured:
         found, passes = [], []
-        for one, size in zip(scores, sizes, strict=True):
+        for one, size in zip(scores[:first], sizes[:first], strict=True):
             boxes, probabilities, cost = row(one)
             found.append(finish(boxes, probabilities, size, one if moved else None))
             passes.append(cost)
-        numbers = np.repeat([sample.index for sample in samples], [len(one) for one in found])
+        indices = np.array([sample.index for sample in samples[:first]])
+        numbers = np.repeat(indices, [len(one) for one in found])
         submission = Submission.from_boxes(
             numbers,
             np.concatenate([one.labels for one in found]),
             np.concatenate([one.scores for one in found]),
             np.concatenate([one.boxes for one in found]),
         )
-        return Measured(evaluate(truth, submission), main_ids, float(np.mean(passes)), 1000)
+        part = truth if first is None else part_of(whole_truth, indices)
+        return Measured(evaluate(part, submission), main_ids, float(np.mean(passes)), 1000)
 
     def selective(one: Scores) -> tuple[np.ndarray, np.ndarray, float]:
         rows = one.source != Source.MULTIBOX
@@ -298,23 +318,30 @@ def main() -> None:
 
         return row
 
-    rows: dict[str, Measured] = {
-        "selective search, scale 1, sides from 20": measure(lambda one: (one.rcnn_boxes, one.rcnn, len(one.rcnn))),
-        "the union without MultiBox's boxes": measure(selective),
-        "union": measure(ensemble(1)),
-    }
+    if arguments.rcnn:
+        some = min(arguments.rcnn, len(samples))
+        union = measure(ensemble(1), first=some)
+        proposals = {
+            "R-CNN's: scale 1, sides from 20": measure(
+                lambda one: (one.rcnn_boxes, one.rcnn, len(one.rcnn)), first=some
+            ),
+            "the union without MultiBox's boxes": measure(selective, first=some),
+            "union": union,
+        }
+        print_rows(f"the first {some} pictures, one network", proposals, union)
+    rows: dict[str, Measured] = {"one network": measure(ensemble(1))}
     for member in range(1, count):
-        rows[f"union, member {member + 1} alone"] = measure(
+        rows[f"member {member + 1} alone"] = measure(
             lambda one, member=member: (one.boxes, one.probabilities[member], len(one.boxes))
         )
     for members in range(2, count + 1):
-        rows[f"union, {members} members"] = measure(ensemble(members))
+        rows[f"{members} members"] = measure(ensemble(members))
     if count > 1 and model.cascade is not None:
-        rows[f"union, {count} members, cascade"] = measure(ensemble(count, model.cascade))
+        rows[f"{count} members, cascade"] = measure(ensemble(count, model.cascade))
     if model.regressor is not None:
-        rows["union, regression"] = measure(ensemble(1), moved=True)
+        rows["one network, regression"] = measure(ensemble(1), moved=True)
         if model.cascade is not None:
-            rows[f"union, {count} members, cascade, regression"] = measure(ensemble(count, model.cascade), moved=True)
+            rows[f"{count} members, cascade, regression"] = measure(ensemble(count, model.cascade), moved=True)
     if arguments.context:
         train = open_dataset(arguments.ilsvrc, "train")
         weight, bias = fit_context(model, train, folder / "context.npz")
@@ -326,20 +353,10 @@ def main() -> None:
                 mean[:, 1:] *= shown**power
                 return one.boxes, mean, cost
 
-            rows[f"union, {count} members, cascade, context to the power {power}"] = measure(rescored)
+            rows[f"{count} members, cascade, context to the power {power}"] = measure(rescored)
 
-    objects = int(truth.labels.size)
-    print(f"\n{len(samples)} pictures, {objects} objects; 95 % intervals from 1,000 draws of the pictures")
-    print("| | mean AP, six classes | against the union | mean AP, all classes present | forward passes |")
-    print("|---|---|---|---|---|")
-    base = rows["union"]
-    for name, one in rows.items():
-        low, high = interval(one.main_draws)
-        less, more = interval(one.main_draws - base.main_draws)
-        difference = f"{one.main - base.main:+.3f} ({less:+.3f} to {more:+.3f})"
-        every = one.evaluation.mean_ap()
-        print(f"| {name} | {one.main:.3f} ({low:.3f} to {high:.3f}) | {difference} | {every:.3f} | {one.passes:,.0f} |")
-
+    base = rows["one network"]
+    print_rows(f"{len(samples)} pictures, {truth.labels.size} objects, the union's regions", rows, base)
     last = list(rows)[-1] if not arguments.context else list(rows)[-1 - len(CONTEXT_WEIGHTS)]
     print(f"\n| class | objects | AP, one network | AP, {last} |")
     print("|---|---|---|---|")

@@ -25,7 +25,7 @@ _PICTURES_AHEAD = 8
 # Penalties of the ridge, as multiples of the number of samples, that are tried on pictures held out, one in so many,
 # and the least gain in mean IoU there for which a model gets a regression at all: less is not worth its cost, and
 # regression on features that say little of where the object is does harm..
-_PENALTIES = (0.1, 1.0, 5.0)
+_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 _HELD_OUT = 5
 LEAST_GAIN = 0.01
 
@@ -133,13 +133,18 @@ def near_windows(dataset: Dataset, windows: Windows, seed: int) -> tuple[Windows
         _, numbers, overlaps = label_windows(windows.boxes[rows], sample)
         objects[rows], near[rows] = sample.boxes[numbers], (overlaps >= NEAR_IOU) & (overlaps < 1)
     rng = np.random.default_rng([seed, 9])
-    most = min(_PER_CLASS, _IN_ALL // max(1, len(np.unique(windows.labels[near]))))
-    kept = [
-        rng.permutation(np.flatnonzero(near & (windows.labels == label)))[:most]
-        for label in np.unique(windows.labels[near])
-    ]
+    numbers, counts = np.unique(windows.labels[near], return_counts=True)
+    most = _most_of_a_class(counts)
+    kept = [rng.permutation(np.flatnonzero(near & (windows.labels == label)))[:most] for label in numbers]
     index = np.sort(np.concatenate([np.zeros(0, np.int64), *kept]))
     return windows[index], objects[index]
+
+
+def _most_of_a_class(counts: np.ndarray) -> int:
+    """How many windows of each class may be taken at most so that there are no more than `_IN_ALL`: int64 [classes]."""
+    possible = np.arange(_PER_CLASS, 0, -1)
+    sums = np.minimum(counts[:, None], possible).sum(axis=0)
+    return int(possible[np.argmax(sums <= _IN_ALL)])
 
 
 def _crops(dataset: Dataset, windows: Windows, regions: RegionSettings) -> Iterator[np.ndarray]:
