@@ -90,5 +90,6 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
         weights = probabilities[:, 1 + column].astype(np.float64)  # no mean leaves the picture
         voters = boxes if boxes.ndim == 2 else boxes[:, column]
         votes = (iou(found.boxes[chosen], voters) >= VOTE_IOU) * weights
-        voted[chosen] = votes @ voters / votes.sum(axis=1, keepdims=True)
+        total = votes.sum(axis=1)
+        voted[chosen[total > 0]] = (votes @ voters)[total > 0] / total[total > 0, None]  # 0: detections that score 0
     return replace(found, boxes=voted)

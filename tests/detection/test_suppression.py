@@ -67,3 +67,10 @@ def test_no_detections_vote_for_nothing():
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     voted = vote_boxes(nothing, np.zeros((3, 4), np.float32), np.zeros((3, 3), np.float32), np.array([58, 7]))
     assert voted.boxes.shape == (0, 4)
+
+
+def test_detections_that_score_nothing_keep_their_box():
+    boxes, ids = np.array([[0, 0, 10, 10], [1, 0, 10, 10]], np.float32), np.array([5])
+    probabilities = np.array([[1, 0], [1, 0]], np.float32)
+    found = select_detections(boxes, probabilities, ids, score_threshold=0, max_detections=10)
+    np.testing.assert_array_equal(vote_boxes(found, boxes, probabilities, ids).boxes, found.boxes)

@@ -130,7 +130,7 @@ def test_the_background_is_as_likely_as_in_pictures_not_as_in_mini_batches(unint
     out, model, _ = uninterrupted
     trained = load_file(out / "training" / "member_1" / "checkpoint.safetensors")["weight.classifier.bias"]
     moved = (model.members[0].classifier.bias.detach() - trained).tolist()
-    assert moved == pytest.approx([BACKGROUND_SHIFT, 0, 0], abs=1e-6)
+    assert moved == pytest.approx([BACKGROUND_SHIFT, 0, 0], abs=1e-3)  # biases are float16
 
 
 def test_large_features_are_cleaned_up_and_the_checkpoint_kept(uninterrupted):
@@ -248,7 +248,8 @@ def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
     train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu", regression=False)
     before = initial_network(start).trunk.conv1.convolution.weight  # what is stored has 8 bits
     after = load_file(tmp_path / "training" / "member_1" / "checkpoint.safetensors")
-    assert not torch.equal(before, after["weight.trunk.0.convolution.weight"])
+    (name,) = (name for name in after if name.startswith("weight.") and name.endswith("conv1.convolution.weight"))
+    assert not torch.equal(before, after[name])
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy(dataset, start, tmp_path):
