@@ -189,7 +189,7 @@ def test_the_page_opens_in_a_browser_at_phone_width(root: Path, boxes: Path, tmp
     [
         (["--split", "test"], "missing image list"),
         (["--method", "mode:single"], "expected NAME=KEY:VALUE"),
-        (["--method", "x=scale:1"], "'scale' is none of the settings mode, superpixel-scale, min-side, seed"),
+        (["--method", "x=scale:1"], "'scale' is none of the settings mode, superpixel-scale, min-side, connectivity"),
         (["--method", "x=seed:many"], "seed must be a number, got 'many'"),
         (["--method", "x=mode:slow"], "unknown mode 'slow'"),
         (["--method", "x=superpixel-scale:-1"], "superpixel_scale must be a positive number"),
