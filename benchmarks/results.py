@@ -224,11 +224,8 @@ class Finish:
     ) -> Detections:
         """With `scores` boxes are moved by the model's box regression."""
         if scores is not None and self.model.regressor is not None:
-            near = scores.near
             features = scores.moments.astype(np.float32)
-            moved = self.model.regressor.regress(boxes[near], probabilities[near], features, *size)
-            boxes = np.repeat(boxes[:, None], moved.shape[1], axis=1)
-            boxes[near] = moved
+            boxes = self.model.regressor.regress(boxes, probabilities, features, scores.near, *size)
         found = select_detections(boxes, probabilities, self.ids, score_threshold=0.01, max_detections=100)
         return vote_boxes(found, boxes, probabilities, self.ids)
 
@@ -353,11 +350,11 @@ def main() -> None:
                 mean[:, 1:] *= shown**power
                 return one.boxes, mean, cost
 
-            rows[f"{count} members, cascade, context to the power {power}"] = measure(rescored)
+            rows[f"{count} members, context to the power {power}"] = measure(rescored)
 
     base = rows["one network"]
     print_rows(f"{len(samples)} pictures, {truth.labels.size} objects, the union's regions", rows, base)
-    last = list(rows)[-1] if not arguments.context else list(rows)[-1 - len(CONTEXT_WEIGHTS)]
+    last = [name for name in rows if "context" not in name][-1]
     print(f"\n| class | objects | AP, one network | AP, {last} |")
     print("|---|---|---|---|")
     for label in sorted(base.draws.labels.tolist(), key=lambda label: -int((truth.labels == label).sum())):

@@ -301,10 +301,10 @@ class Detector:
         if self._regressor is not None:
             assert picture.features is not None
             assert picture.regressed is not None
-            rows, (height, width) = picture.regressed, picture.item.image.shape[:2]
-            moved = self._regressor.regress(boxes[rows], picture.probabilities[rows], picture.features, width, height)
-            boxes = np.repeat(boxes[:, None], moved.shape[1], axis=1)
-            boxes[rows] = moved
+            height, width = picture.item.image.shape[:2]
+            boxes = self._regressor.regress(
+                boxes, picture.probabilities, picture.features, picture.regressed, width, height
+            )
         found = select_detections(
             boxes,
             picture.probabilities,

@@ -72,23 +72,32 @@ class BoxRegressor:
         return np.clip(moved, -_LIMIT, _LIMIT)
 
     def regress(
-        self, boxes: np.ndarray, probabilities: np.ndarray, features: np.ndarray, width: int, height: int
+        self,
+        boxes: np.ndarray,
+        probabilities: np.ndarray,
+        features: np.ndarray,
+        seen: np.ndarray,
+        width: int,
+        height: int,
     ) -> np.ndarray:
         """The box of each region as each class would have it.
 
-        Only where a class has at least `LEAST_PROBABILITY`; elsewhere the region stays as it is.
+        Only regions that are `seen`, and where a class has at least `LEAST_PROBABILITY`; elsewhere a region stays as it
+        is.
 
         Args:
             boxes: float32 [N, 4].
             probabilities: float32 [N, 1 + classes], column 0 the background.
-            features: float32 [N, D], as for `deltas`.
+            features: float32 [R, D], as for `deltas`, of some of the regions.
+            seen: int64 [R], which these are.
             width, height: of the picture; boxes are clipped to it.
 
         Returns:
             float32 [N, classes, 4].
         """
-        regions, classes = np.nonzero(probabilities[:, 1:] >= LEAST_PROBABILITY)
-        moved = clip(move_boxes(boxes[regions], self.deltas(features[regions], classes)), width, height)
+        rows, classes = np.nonzero(probabilities[seen, 1:] >= LEAST_PROBABILITY)
+        regions = seen[rows]
+        moved = clip(move_boxes(boxes[regions], self.deltas(features[rows], classes)), width, height)
         stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # nothing of it is left in the picture
         by_class = np.repeat(boxes[:, None], len(self.weights), axis=1)
         by_class[regions, classes] = np.where(stays[:, None], boxes[regions], moved)

@@ -32,7 +32,7 @@ def random_boxes(count: int, width: int, height: int, seed: int) -> NDArray[np.f
     return np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
 
 
-def compare(image: NDArray[np.uint8], boxes: NDArray[Any], device: str, **settings: Any) -> None:
+def assert_like_the_cpu_kernels(image: NDArray[np.uint8], boxes: NDArray[Any], device: str, **settings: Any) -> None:
     got = warp_on_device(torch.from_numpy(image).to(device), boxes, **settings)
     assert got.device.type == device
     assert got.is_contiguous()
@@ -45,7 +45,7 @@ def compare(image: NDArray[np.uint8], boxes: NDArray[Any], device: str, **settin
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", MODES)
 def test_random_boxes_equal_the_cpu_kernels_within_a_grey_level(mode: WarpMode, device: str) -> None:
-    compare(noise(157, 211), random_boxes(25, 211, 157, seed=MODES.index(mode)), device, mode=mode)
+    assert_like_the_cpu_kernels(noise(157, 211), random_boxes(25, 211, 157, seed=MODES.index(mode)), device, mode=mode)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -55,22 +55,26 @@ def test_huge_shrinks_equal_the_cpu_kernels_within_a_grey_level(mode: WarpMode, 
         [(0, 0, 2501, 1999), (-900, -100, 2600, 2700), (0, 900, 2501, 1000), (3, 5, 1160.3, 1500.1), (1, 1, 9, 9)]
     )
     coarse = Image.fromarray(noise(83, 104)).resize((2501, 1999), Image.Resampling.BICUBIC)
-    compare(np.array(coarse), boxes, device, mode=mode)
+    assert_like_the_cpu_kernels(np.array(coarse), boxes, device, mode=mode)
 
 
 def test_float16_which_a_gpu_takes_stays_within_a_grey_level_too() -> None:
-    compare(noise(157, 211), random_boxes(6, 211, 157, seed=7), "cpu", size=64, precision=torch.float16)
+    assert_like_the_cpu_kernels(
+        noise(157, 211), random_boxes(6, 211, 157, seed=7), "cpu", size=64, precision=torch.float16
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
 def test_tiny_pictures(shape: tuple[int, int]) -> None:
     boxes = np.array([(0, 0, shape[1], shape[0]), (0.25, 0.25, 0.75, 0.5), (-300, -200, 400, 500)])
     for mode in MODES:
-        compare(noise(*shape), boxes, "cpu", mode=mode, fill=(255, 0, 9))
+        assert_like_the_cpu_kernels(noise(*shape), boxes, "cpu", mode=mode, fill=(255, 0, 9))
 
 
 def test_box_of_astronomical_size() -> None:
-    compare(noise(30, 40), np.array([(-3e30, -1e30, 1e30, 2e30), (0, 0, 1e6, 5)]), "cpu", size=32, padding=2)
+    assert_like_the_cpu_kernels(
+        noise(30, 40), np.array([(-3e30, -1e30, 1e30, 2e30), (0, 0, 1e6, 5)]), "cpu", size=32, padding=2
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 9), (1, 1), (5, 4)])

@@ -83,22 +83,25 @@ def test_regions_are_moved_for_each_class_that_is_probable_and_stay_in_the_pictu
     weights = np.zeros((2, 3, 4), np.float32)
     weights[0, 0] = [0.2, 0, 0, 0]  # class 0 moves every region to the right by a fifth
     weights[1, 1] = [0, 0, 0.3, 0]  # class 1 widens by the first feature
-    boxes = np.array([[10, 10, 20, 30], [85, 10, 95, 30], [10, 10, 20, 30]], np.float32)
-    probabilities = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.99, 0.009, 0.001]], np.float32)
+    boxes = np.array([[10, 10, 20, 30], [7, 7, 9, 9], [85, 10, 95, 30], [10, 10, 20, 30]], np.float32)
+    likely, hardly = [0.2, 0.5, 0.3], [0.99, 0.009, 0.001]
+    probabilities = np.array([likely, likely, likely, hardly], np.float32)
     features = np.array([[1, 0], [0, 0], [1, 0]], np.float32)
-    moved = BoxRegressor(weights).regress(boxes, probabilities, features, width=96, height=100)
+    moved = BoxRegressor(weights).regress(boxes, probabilities, features, np.array([0, 2, 3]), 96, 100)
     half = 5 * math.exp(0.3)
     assert moved.dtype == np.float32
     np.testing.assert_allclose(moved[0], [[12, 10, 22, 30], [15 - half, 10, 15 + half, 30]], rtol=1e-6)
-    np.testing.assert_allclose(moved[1], [[87, 10, 96, 30], boxes[1]], rtol=1e-6)
-    np.testing.assert_array_equal(moved[2], boxes[[2, 2]])
+    np.testing.assert_array_equal(moved[1], boxes[[1, 1]])  # not seen
+    np.testing.assert_allclose(moved[2], [[87, 10, 96, 30], boxes[2]], rtol=1e-6)
+    np.testing.assert_array_equal(moved[3], boxes[[3, 3]])
 
 
 def test_a_region_that_would_leave_the_picture_stays():
     weights = np.zeros((1, 2, 4), np.float32)
     weights[0, 0] = [9, 0, 0, 0]
     boxes = np.array([[96, 0, 100, 50]], np.float32)
-    moved = BoxRegressor(weights).regress(boxes, np.array([[0, 1]], np.float32), np.zeros((1, 1), np.float32), 98, 50)
+    probabilities, features = np.array([[0, 1]], np.float32), np.zeros((1, 1), np.float32)
+    moved = BoxRegressor(weights).regress(boxes, probabilities, features, np.array([0]), 98, 50)
     np.testing.assert_array_equal(moved[0], boxes)
 
 
