@@ -21,6 +21,10 @@ from .strategies import Strategy, strategies_of
 
 WORKING_WIDTH: Final = 500  # R-CNN's (Girshick et al. 2014, section 2.2)
 MAX_PIXELS: Final = 500 * 1500  # a tall picture is shrunk further: width 500 must not mean 500 x 50,000
+# Superpixels end where the smoothed picture is steepest; people draw their boxes around what they see. Of the margins
+# 0, 1, 1.5, 2 and 3 this one has the largest average recall on 300 pictures of ILSVRC DET train: 0.537 against 0.527
+# without.
+MARGIN: Final = 2
 
 
 def working_size(width: int, height: int, working_width: int | None = WORKING_WIDTH) -> tuple[int, int]:
@@ -45,8 +49,8 @@ def selective_search(
     """Boxes that are likely to hold an object of any kind, best first.
 
     The picture is cut into superpixels, and the most similar neighbours are merged until one region is left; every
-    region on the way gives a box. Several strategies (colour space, superpixel size, similarity) are run, and their
-    boxes pooled without duplicates.
+    region on the way gives a box, drawn `MARGIN` pixels of the working picture around it. Several strategies (colour
+    space, superpixel size, similarity) are run, and their boxes pooled without duplicates.
 
     Args:
         image: uint8 RGB ``[H, W, 3]``.
@@ -54,7 +58,8 @@ def selective_search(
             list of `Strategy`.
         superpixel_scale: multiplies every strategy's k and minimum superpixel size. 1 is Uijlings' setting, 2 that
             of GoogLeNet's detector (Szegedy et al. 2015, section 8): half the boxes.
-        min_side: boxes with a side under this many pixels of the working picture are dropped (R-CNN: 20; 0 keeps all).
+        min_side: regions with a side under this many pixels of the working picture are dropped (R-CNN: 20; 0 keeps
+            all).
         seed: of the pseudo-random ranking.
         threads: how many to use at the most; None for all cores. The boxes are the same for any number.
         connectivity: neighbours of a pixel, 4 or 8 (Felzenszwalb's; a tenth fewer boxes that
@@ -90,7 +95,7 @@ def selective_search(
     positions = hierarchy_positions([len(part) for part in found])
     values = pseudo_random_values(positions, seed)
     large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= min_side)
-    boxes, positions, values = boxes[large], positions[large], values[large]
+    boxes, positions, values = _widened(boxes[large], wide, high), positions[large], values[large]
     if ranking == "objectness":
         from .objectness import objectness
 
@@ -99,6 +104,11 @@ def selective_search(
     order = order[first_of_each(boxes[order], wide, high)]
     to_given = np.array([width_given / wide, height_given / high] * 2)
     return Proposals((boxes[order] * to_given).astype(np.float32), (1 / (1 + values[order])).astype(np.float32))
+
+
+def _widened(boxes: NDArray[np.int32], width: int, height: int) -> NDArray[np.int32]:
+    """Boxes with `MARGIN` more pixels on every side, as far as the picture goes."""
+    return (boxes + np.array([-MARGIN, -MARGIN, MARGIN, MARGIN], np.int32)).clip(0, [width, height, width, height])
 
 
 def _resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

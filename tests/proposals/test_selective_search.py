@@ -11,7 +11,7 @@ import pytest
 
 from inception_rcnn import selective_search
 from inception_rcnn.data.boxes import iou
-from inception_rcnn.proposals.selective_search import MAX_PIXELS, working_size
+from inception_rcnn.proposals.selective_search import MARGIN, MAX_PIXELS, working_size
 from inception_rcnn.proposals.strategies import Strategy
 
 
@@ -47,9 +47,13 @@ def test_doubled_superpixels_give_about_half_the_boxes(cat: np.ndarray) -> None:
 
 
 def test_min_side_counts_pixels_of_the_working_picture(cat: np.ndarray) -> None:
-    everything = selective_search(cat, min_side=0).boxes * (500 / 451)
-    sides = (everything[:, 2:] - everything[:, :2]).min(axis=1)
-    assert len(selective_search(cat, min_side=20)) == (sides >= 19.9).sum() < len(everything)
+    everything, large = (selective_search(cat, min_side=side).boxes * (500 / 451) for side in (0, 20))
+    assert set(map(tuple, large.tolist())) < set(map(tuple, everything.tolist()))
+    inside = everything[(everything[:, :2] > 0).all(axis=1) & (everything[:, 2:] < [499.9, 332.4]).all(axis=1)]
+    sides = (inside[:, 2:] - inside[:, :2]).min(axis=1) - 2 * MARGIN  # of the region
+    expected = set(map(tuple, inside[sides >= 19.9].tolist()))
+    assert 0 < len(expected) < len(inside)
+    assert expected == set(map(tuple, large.tolist())) & set(map(tuple, inside.tolist()))
 
 
 @pytest.mark.parametrize("threads", [2, 4, None])
@@ -131,7 +135,8 @@ def test_full_resolution_keeps_whole_pixels() -> None:
     image[16:48, 20:70] = (200, 30, 30)
     boxes = selective_search(image, width=None, min_side=5, mode="single", superpixel_scale=0.2).boxes
     np.testing.assert_array_equal(boxes, np.round(boxes))
-    assert iou(boxes, np.array([[20, 16, 70, 48]], np.float32)).max() > 0.85
+    expected = np.array([[20 - MARGIN, 16 - MARGIN, 70 + MARGIN, 48 + MARGIN]], np.float32)
+    assert iou(boxes, expected).max() > 0.85
 
 
 def test_a_tall_picture_is_not_blown_up() -> None:
@@ -141,10 +146,16 @@ def test_a_tall_picture_is_not_blown_up() -> None:
     assert width * height < MAX_PIXELS * 1.2
 
 
-def test_an_object_of_one_colour_is_found_exactly() -> None:
+def test_an_object_of_one_colour_is_found_exactly_but_for_the_margin() -> None:
     image = np.full((375, 500, 3), 90, np.uint8)
     image[100:200, 150:300] = (200, 40, 40)
-    assert [150, 100, 300, 200] in selective_search(image).boxes.tolist()
+    assert [150 - MARGIN, 100 - MARGIN, 300 + MARGIN, 200 + MARGIN] in selective_search(image).boxes.tolist()
+
+
+def test_the_margin_ends_where_the_picture_does() -> None:
+    image = np.full((375, 500, 3), 90, np.uint8)
+    image[1:100, 400:] = (200, 40, 40)
+    assert [400 - MARGIN, 0, 500, 100 + MARGIN] in selective_search(image).boxes.tolist()
 
 
 def test_quality_pools_the_boxes_of_fast_and_more() -> None:
