@@ -80,7 +80,13 @@ def write_json(
     Path(file).write_text(text + "\n", encoding="utf-8")
 
 
-def write_html(file: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present") -> None:
+def write_html(
+    file: str | Path,
+    evaluation: Evaluation,
+    analysis: ErrorAnalysis,
+    mean: Mean = "present",
+    intervals: Bootstrap | None = None,
+) -> None:
     """Writes the page: one file that needs no network. Pictures are in it as far as their files are known."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -95,7 +101,7 @@ def write_html(file: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    data = summary(evaluation, analysis, mean)
+    data = summary(evaluation, analysis, mean, intervals)
     results = {one["det_id"]: one for one in data["classes"]}
     page = environment.get_template("report.html.j2").render(
         summary=data,

@@ -68,7 +68,7 @@ def detect_evaluate(
             "--bootstrap",
             min=0,
             metavar="N",
-            help="Show 95 % intervals of AP, in the table and in --json, from drawing the pictures again N times "
+            help="Show 95 % intervals of AP, in the table, --json and --html, from drawing the pictures again N times "
             "(1000 is usual); not for coco.",
         ),
     ] = 0,
@@ -232,7 +232,7 @@ def _write(
     if plots is not None:
         write_plots(plots, evaluation, analysis, mean)
     if html is not None:
-        write_html(html, evaluation, analysis, mean)
+        write_html(html, evaluation, analysis, mean, intervals)
     for path in (json, plots, html):
         if path is not None:
             messages.print(f"written: {escape(str(path))}", soft_wrap=True)

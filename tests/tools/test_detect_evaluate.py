@@ -206,18 +206,22 @@ def test_plots_are_pictures(root: Path, predictions: Path, tmp_path: Path) -> No
             assert min(picture.size) > 100
 
 
-def test_intervals_are_in_the_table_and_in_the_json(tmp_path: Path, root: Path, predictions: Path) -> None:
-    code, output = run(predictions, "--root", root, "--bootstrap", 50, "--json", tmp_path / "out.json")
+def test_intervals_are_in_the_table_the_json_and_the_page(tmp_path: Path, root: Path, predictions: Path) -> None:
+    json_file, page = tmp_path / "out.json", tmp_path / "out.html"
+    code, output = run(predictions, "--root", root, "--bootstrap", 50, "--json", json_file, "--html", page)
     assert code == 0
     assert "95 % interval" in output
-    written = json.loads((tmp_path / "out.json").read_text())
+    written = json.loads(json_file.read_text())
     classes = {one["det_id"]: one for one in written["classes"]}
     low, high = classes[58]["ap_interval"]
+    assert page.read_text().count(f"{low:.4f} to {high:.4f}") == 2  # in the table, and above the curve of dog
     assert low <= DOG_AP <= high == 1
     assert classes[124]["ap_interval"] == [0, 0]
     assert "ap_interval" not in classes[1]
     assert written["mAP_interval"][0] < written["mAP_interval"][1]
     assert "mAP_interval" not in evaluated(tmp_path / "plain.json", predictions, "--root", root)
+    assert run(predictions, "--root", root, "--html", page)[0] == 0
+    assert "95 % interval" not in page.read_text()
 
 
 def test_intervals_of_the_coco_protocol_are_refused(root: Path, predictions: Path) -> None:
