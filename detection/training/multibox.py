@@ -32,7 +32,7 @@ from ..multibox_engine import MultiBoxEngine
 from .cascade import fit_cascade
 from .checkpoint import Checkpoint
 from .checks import checked
-from .lower_features import lower_features
+from .lower_features import LowerBlocks, check_room, lower_features
 from .start import initial_network
 from .view_batches import ViewBatches
 from .views import View, all_views, rendered_views
@@ -196,6 +196,21 @@ def train_multibox(
     for file in (features_file, features_file.with_suffix(".progress.json")):
         file.unlink(missing_ok=True)
     return average.to("cpu")
+
+
+def check_multibox_room(backbone: Backbone, settings: MultiBoxSettings, pictures: int, folder: Path) -> None:
+    """Refuse a training for which the disk of `folder` has no room, before anything is trained.
+
+    Raises:
+        TrainingError: features of frozen blocks would not fit, or no block is called `freeze_below`.
+    """
+    frozen = _frozen_rows(backbone, settings.freeze_below)
+    if frozen:
+        with torch.inference_mode():
+            features = LowerBlocks(copy.deepcopy(backbone), frozen).eval()(
+                torch.zeros(1, 3, settings.size, settings.size)
+            )
+        check_room(folder, settings.views * pictures * features.numel() * 2)
 
 
 def add_multibox(

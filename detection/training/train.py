@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from .box_regression import train_box_regressor
 from .cascade import fit_cascade
 from .checks import Outside, checked
 from .finetune import FineTuneSettings, discard_features, fine_tune
-from .multibox import MultiBoxSettings, train_multibox
+from .multibox import MultiBoxSettings, check_multibox_room, train_multibox
 from .start import initial_multibox, initial_network
 from .validation import measure_detector
 from .windows import TrainingError, Windows, collect_windows
@@ -97,6 +98,10 @@ def train_detector(
     folder = Path(out) / "training"
     torch.manual_seed(settings.seed)
     network = initial_network(init)
+    if multibox is not None and not folder.exists():  # a training gone on with has files there that will go
+        folder.mkdir(parents=True)
+        with _multibox_errors("Nothing is trained yet"):
+            check_multibox_room(network, multibox, len(dataset), folder)
 
     def progress(indices: Iterable[int]) -> Iterator[int]:
         for done, index in enumerate(indices):
@@ -207,12 +212,19 @@ def _trained_multibox(
     def report_step(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         report(f"MultiBox, {stage}", done, total, f"loss {figures['loss']:.3f}" if "loss" in figures else "")
 
-    try:
+    with _multibox_errors("The rest of the detector is written"):
         return train_multibox(copy.deepcopy(first), dataset, settings, folder, device=device, report=report_step)
+
+
+@contextmanager
+def _multibox_errors(state: str) -> Iterator[None]:
+    """Say that it was MultiBox's training that failed, and what can be done."""
+    try:
+        yield
     except TrainingError as error:
         raise TrainingError(
-            f"MultiBox: {error}\nThe rest of the detector is written; --multibox-iterations 0 leaves MultiBox out, and "
-            "detect-train-multibox, which has more options, can add it"
+            f"MultiBox: {error}\n{state}; --multibox-iterations 0 leaves MultiBox out, and detect-train-multibox, "
+            "which has more options, can add it"
         ) from error
 
 

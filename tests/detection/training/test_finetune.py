@@ -278,6 +278,26 @@ def test_a_disk_without_room_for_features_is_said_before_they_are_made(dataset, 
     assert not list((tmp_path / "training").glob("lower_features*"))
 
 
+def test_a_disk_without_room_for_the_views_of_multibox_is_said_first(dataset, start, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=503_000_000))
+    states = []
+    # of 448 x 448 below inception_4e: 528 x 28 x 28 in 16 bits, 0.83 MB
+    with pytest.raises(
+        TrainingError, match=r"MultiBox: .*GB, the disk has 0\.5 GB free.*--views(.|\n)*Nothing is trained"
+    ):
+        train_detector(
+            dataset,
+            tmp_path,
+            init=start,
+            settings=SETTINGS,
+            multibox=MultiBoxSettings(),
+            device="cpu",
+            report=lambda *s: states.append(s[0]),
+        )
+    assert not states
+
+
 def test_an_unknown_block_is_refused_with_the_known_ones(dataset, start, tmp_path):
     settings = FineTuneSettings(freeze_below="inception_6a")
     with pytest.raises(TrainingError, match=r"inception_6a.*inception_5b"):
