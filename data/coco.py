@@ -205,10 +205,20 @@ def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
     ):
         rows = order[start:stop]
         size = one.get("width"), one.get("height")
-        width, height = size if all(isinstance(side, (int, float)) for side in size) else (math.inf, math.inf)
+        said = all(isinstance(side, (int, float)) for side in size)
+        width, height = size if said else (math.inf, math.inf)
         inside, outside = clip(boxes[rows], width, height), reach_beyond(boxes[rows], width, height)
         records.append(
-            Sample(image_id, index, truth.paths[index], inside, truth.labels[rows], truth.crowd[rows], outside)
+            Sample(
+                image_id,
+                index,
+                truth.paths[index],
+                inside,
+                truth.labels[rows],
+                truth.crowd[rows],
+                outside,
+                (width, height) if said else None,
+            )
         )
     return Dataset(truth.name, truth.categories, records, _same)
 

@@ -30,6 +30,7 @@ class Sample:
         difficult: bool [N], objects that an evaluation may leave out (PASCAL VOC).
         outside: bool [N], boxes that reached more than a pixel beyond the picture before they were clipped to it; None
             where nobody looked.
+        size: width and height of the picture by its annotation; None where that says nothing of it.
     """
 
     image_id: str
@@ -39,6 +40,7 @@ class Sample:
     labels: npt.NDArray[np.int64] = field(repr=False)
     difficult: npt.NDArray[np.bool_] = field(repr=False)
     outside: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
+    size: tuple[int, int] | None = None
 
 
 class Dataset(Sequence[Sample]):

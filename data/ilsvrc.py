@@ -180,6 +180,7 @@ def _read_sample(entry: _Entry, pictures: Path, annotations: Path, ids: Mapping[
         labels=annotation.labels(ids),
         difficult=annotation.difficult,
         outside=annotation.outside,
+        size=None if without_objects else (annotation.width, annotation.height),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +30,7 @@ MAX_PIXELS = 178_956_970  # the size from which on Pillow too takes a picture fo
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 _Pixels = npt.NDArray[np.uint8]
 
@@ -72,13 +75,32 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
     # Pillow has a limit of its own, for the whole process. It is raised where ours is higher, never lowered.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
+    with _opened(path, max_pixels) as picture:
+        picture.load()
+        return _upright(_rgb(picture, path), _orientation(picture))
+
+
+def read_size(source: str | Path) -> tuple[int, int]:
+    """Width and height of the picture that `read_image` would make of a file; only its header is read.
+
+    Raises:
+        ImageError: no such file, or not a picture.
+    """
+    path = source if isinstance(source, str) and is_url(source) else Path(source)
+    with _opened(path, MAX_PIXELS) as picture:
+        width, height = picture.size
+        return (height, width) if _orientation(picture) in _TURNED else (width, height)
+
+
+@contextmanager
+def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture of at most `max_pixels`, not decoded yet; whatever fails while it is open is an `ImageError`."""
     try:
         with _open(path) as file, Image.open(file, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
-            picture.load()
-            pixels = _upright(_rgb(picture, path), _orientation(picture))
+            yield picture
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -91,7 +113,6 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         else:
             reason = f"damaged or truncated: {error or type(error).__name__}"
         raise ImageError(path, reason) from error
-    return pixels
 
 
 def _open(path: Path | str) -> BinaryIO:
@@ -151,7 +172,7 @@ def _orientation(picture: Image.Image) -> int:
 
 def _upright(pixels: _Pixels, orientation: int) -> _Pixels:
     """Undoes an EXIF orientation (EXIF 2.3, section 4.6.4): 1..4 keep the sides, 5..8 exchange them."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]

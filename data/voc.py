@@ -172,4 +172,5 @@ def _read_sample(record: tuple[str, int, Path, Path], ids: dict[str, int]) -> Sa
         labels=annotation.labels(ids),
         difficult=annotation.difficult,
         outside=annotation.outside,
+        size=(annotation.width, annotation.height),
     )

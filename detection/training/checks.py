@@ -11,6 +11,7 @@ import numpy as np
 from ...data import boxes as box_ops
 from ...data.annotation import AnnotationError
 from ...data.dataset import Dataset, Sample
+from ...data.images import ImageError, read_size
 from .windows import TrainingError
 
 # What becomes of boxes that reach beyond their picture: cut off at its border, or left out.
@@ -25,11 +26,12 @@ def checked(
 ) -> tuple[Dataset, dict[int, int]]:
     """The data set as it can be trained on, and its objects of each class, difficult ones not counted.
 
-    Every annotation is read, no picture is opened. Objects without area are left out.
+    Every annotation is read, and of every picture its size. Objects without area are left out.
 
     Args:
         outside: what becomes of boxes that reach more than a pixel beyond their picture.
-        warn: called with a sentence on boxes that were cut off or left out, and on classes with few objects.
+        warn: called with a sentence on pictures of another size than their annotation says, on boxes that were cut off
+            or left out, and on classes with few objects or none.
 
     Returns:
         the data set; the number of objects by category id.
@@ -40,6 +42,8 @@ def checked(
     """
     broken: list[str] = []
     beyond: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    resized: list[str] = []
     empty: list[str] = []
     counts: Counter[int] = Counter()
     for index in range(len(dataset)):
@@ -48,18 +52,30 @@ def checked(
         except AnnotationError as error:
             broken.append(str(error))
             continue
-        if not sample.path.is_file():
-            broken.append(f"{sample.path}: there is no such picture, though it is annotated")
-        reaches = _outside(sample)
+        try:
+            sizes.append(read_size(sample.path))
+        except ImageError as error:
+            there = sample.path.is_file()
+            broken.append(str(error) if there else f"{sample.path}: there is no such picture, though it is annotated")
+            continue
+        width, height = sizes[-1]
+        if sample.size is not None and sample.size != (width, height):
+            resized.append(f"{sample.image_id} ({width} x {height}, annotated as {sample.size[0]} x {sample.size[1]})")
+        reaches = _outside(sample, width, height)
         beyond += _names(sample, reaches)
         empty += _names(sample, ~reaches & (box_ops.area(sample.boxes) == 0))
-        usable = _usable(sample, outside)
+        usable = _usable(sample, outside, width, height)
         counts.update(usable.labels[~usable.difficult].tolist())
     if broken:
         lines = "\n".join(broken[:_SHOWN]) + ("\n..." if len(broken) > _SHOWN else "")
         raise TrainingError(f"{dataset.name}: {len(broken)} of {len(dataset)} pictures cannot be trained on:\n{lines}")
     if not counts:
         raise TrainingError(f"{dataset.name}: no picture of {len(dataset)} has an object of a known class")
+    if resized:
+        warn(
+            f"{len(resized)} pictures have another size than their annotation says; boxes are taken as pixels of the "
+            f"upright picture as it is now: {_some(resized)}"
+        )
     if beyond:
         fate = {"clip": "are cut off at its border", "drop": "are left out"}[outside]
         warn(f"{len(beyond)} boxes reach beyond their picture and {fate}: {_some(beyond)}")
@@ -68,27 +84,34 @@ def checked(
     few = [f"{one.name} {counts[one.id]}" for one in dataset.categories if 0 < counts[one.id] < FEW_BOXES]
     if few:
         warn(f"classes with fewer than {FEW_BOXES} boxes, which will hardly be found: {_some(few)}")
+    none = [one.name for one in dataset.categories if not counts[one.id]]
+    if none:
+        of = f"{len(none)} of {len(dataset.categories)}"
+        warn(f"{of} classes have no box, and the detector will not know them: {_some(none)}")
     usable_samples = Dataset(
-        dataset.name, dataset.categories, range(len(dataset)), partial(_usable_at, dataset, outside)
+        dataset.name, dataset.categories, range(len(dataset)), partial(_usable_at, dataset, outside, sizes)
     )
     return usable_samples, dict(counts)
 
 
-def _usable_at(dataset: Dataset, outside: Outside, index: int) -> Sample:
-    return _usable(dataset[index], outside)
+def _usable_at(dataset: Dataset, outside: Outside, sizes: Sequence[tuple[int, int]], index: int) -> Sample:
+    return _usable(dataset[index], outside, *sizes[index])
 
 
-def _usable(sample: Sample, outside: Outside) -> Sample:
-    keep = box_ops.area(sample.boxes) > 0
+def _usable(sample: Sample, outside: Outside, width: int, height: int) -> Sample:
+    boxes = box_ops.clip(sample.boxes, width, height)
+    keep = box_ops.area(boxes) > 0
     if outside == "drop":
-        keep &= ~_outside(sample)
+        keep &= ~_outside(sample, width, height)
     return replace(
-        sample, boxes=sample.boxes[keep], labels=sample.labels[keep], difficult=sample.difficult[keep], outside=None
+        sample, boxes=boxes[keep], labels=sample.labels[keep], difficult=sample.difficult[keep], outside=None
     )
 
 
-def _outside(sample: Sample) -> np.ndarray:
-    return np.zeros(len(sample.boxes), np.bool_) if sample.outside is None else sample.outside
+def _outside(sample: Sample, width: int, height: int) -> np.ndarray:
+    """Boxes that reach beyond the picture, or did before they were clipped to its annotated size."""
+    reaches = box_ops.reach_beyond(sample.boxes, width, height)
+    return reaches if sample.outside is None else reaches | sample.outside
 
 
 def _names(sample: Sample, which: np.ndarray) -> list[str]:

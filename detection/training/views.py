@@ -13,7 +13,7 @@ import numpy as np
 from ...data import boxes as box_ops
 from ...data.augment import distort_colours
 from ...data.dataset import Dataset, Sample
-from ...data.images import read_image
+from ...data.images import read_image, read_size
 from ..warp import warp_regions
 
 # An object is sought in a view that shows at least this share of it, and ignored where a lesser part is left.
@@ -71,7 +71,7 @@ def all_views(dataset: Dataset, views: int, size: int, seed: int) -> list[View]:
     """The views of all pictures, `views` of each, in the order of the data set. Every picture's size is read."""
     drawn = []
     for index, sample in enumerate(dataset):
-        width, height = picture_size(sample)
+        width, height = read_size(sample.path)
         for number in range(views):
             rng = np.random.default_rng([seed, 6, index, number])
             drawn.append(draw_view(sample, width, height, size, number, rng))
@@ -89,12 +89,6 @@ def rendered_views(
             rows.start,
             np.stack([render_view(image, drawn[row], size, np.random.default_rng([seed, 7, row])) for row in rows]),
         )
-
-
-def picture_size(sample: Sample) -> tuple[int, int]:
-    """Width and height of a sample's picture, upright."""
-    height, width = read_image(sample.path).shape[:2]
-    return width, height
 
 
 def _draw_window(width: int, height: int, rng: np.random.Generator) -> np.ndarray:

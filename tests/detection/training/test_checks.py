@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
@@ -17,7 +18,7 @@ def root(tmp_path):
         "c": [("cart", (1, 1, 20, 20)), ("gnome", (5, 5, 5, 5))],
     }
     for name, some in objects.items():
-        (tmp_path / f"{name}.jpg").touch()
+        Image.new("RGB", (60, 40)).save(tmp_path / f"{name}.jpg")
         found = tuple(AnnotatedObject(label, box, difficult=label == "cart") for label, box in some)
         write_annotation(tmp_path / f"{name}.xml", Annotation(f"{name}.jpg", 60, 40, found))
     return tmp_path
@@ -39,6 +40,34 @@ def test_or_left_out_if_so_chosen(root):
     assert dataset[0].boxes.tolist() == [[0, 0, 20, 20]]
     assert len(dataset[0].labels) == len(dataset[0].difficult) == 1
     assert "are left out: a (object 2)" in warnings[0]
+
+
+def test_a_picture_of_another_size_than_annotated_is_named_and_its_own_size_counts(root):
+    Image.new("RGB", (50, 40)).save(root / "a.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown upright, the picture is 60 wide and 40 high
+    Image.new("RGB", (40, 60)).save(root / "b.jpg", exif=turned)
+    warnings = []
+    dataset, _ = checked(open_folder(root), "clip", warnings.append)
+    assert dataset[0].boxes.tolist() == [[0, 0, 20, 20], [29, 0, 50, 40]]
+    assert dataset[1].boxes.tolist() == [[0, 0, 60, 40]]
+    assert [one for one in warnings if "another size" in one] == [
+        "1 pictures have another size than their annotation says; boxes are taken as pixels of the upright picture as "
+        "it is now: a (50 x 40, annotated as 60 x 40)"
+    ]
+
+
+def test_a_file_that_is_no_picture_is_named_before_training(root):
+    (root / "b.jpg").write_text("no picture")
+    with pytest.raises(TrainingError, match=r"1 of 3 pictures cannot be trained on:\n.*b\.jpg: not a JPEG"):
+        checked(open_folder(root))
+
+
+def test_classes_without_a_box_are_named(root):
+    warnings = []
+    known = [Category(number, name, name) for number, name in enumerate(("cart", "gnome", "dwarf"), 1)]
+    checked(open_folder(root, known), "clip", warnings.append)
+    assert "2 of 3 classes have no box, and the detector will not know them: cart, dwarf" in warnings
 
 
 def test_boxes_without_area_are_left_out_and_listed(root):
