@@ -121,19 +121,23 @@ def _architecture(network: nn.Module) -> dict[str, Any]:
 def save_model(model: Model, folder: str | Path) -> None:
     """Write `model` to `folder` (made if need be), weights rounded, see the top of this file.
 
-    The JSON file is written last, so a folder with one is complete.
+    A model that is there stays until all of the new one is on the disk. The JSON file is put there last, so a folder
+    with one is complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stale_files = [folder / "model.json", folder / _REGRESSION, folder / _MULTIBOX]
-    for stale in [*stale_files, *folder.glob("member_*.safetensors")]:
-        stale.unlink(missing_ok=True)
+    files = []
+
+    def partial(name: str) -> Path:
+        files.append(folder / name)
+        return folder / f"{name}.partial"
+
     for number, member in enumerate(model.members, 1):
-        save_file(_in_8_bits(member), folder / f"member_{number}.safetensors")
+        save_file(_in_8_bits(member), partial(f"member_{number}.safetensors"))
     if model.regressor is not None:
-        model.regressor.save(folder / _REGRESSION)
+        model.regressor.save(partial(_REGRESSION))
     if model.multibox is not None:
-        save_file(_in_half(model.multibox), folder / _MULTIBOX)
+        save_file(_in_half(model.multibox), partial(_MULTIBOX))
     document = {
         "format": FORMAT,
         "network": _architecture(model.members[0]),
@@ -146,9 +150,13 @@ def save_model(model: Model, folder: str | Path) -> None:
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "card": model.card,
     }
-    temporary = folder / "model.json.partial"
-    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / "model.json")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    partial("model.json").write_text(text, encoding="utf-8")
+    before = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX)]
+    for stale in [*before, *folder.glob("member_*.safetensors")]:
+        stale.unlink(missing_ok=True)
+    for file in files:
+        file.with_name(f"{file.name}.partial").replace(file)
 
 
 def _in_half(network: nn.Module) -> dict[str, Tensor]:

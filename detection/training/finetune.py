@@ -115,7 +115,7 @@ def fine_tune(
     checkpoint = Checkpoint(
         folder / f"member_{member}" / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
     )
-    features_file = folder / f"{_FEATURES}{origin}.npy"
+    features_file = folder / f"{_FEATURES}{origin}_{settings.freeze_below}.npy"
     if frozen and checkpoint.step() < settings.iterations:
         features = lower_features(
             network,
@@ -127,8 +127,8 @@ def fine_tune(
             report=lambda done: report_features(done, len(windows)),
         )
 
-    trained = nn.Sequential(network.trunk[frozen:]).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.classifier.to(device)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = nn.Sequential(network.trunk[frozen:])
     body, head = list(trained.parameters()), list(network.classifier.parameters())
     optimiser = torch.optim.SGD(
         [{"params": body, "factor": 1.0}, {"params": head, "factor": settings.classifier_factor}],
@@ -166,8 +166,8 @@ def fine_tune(
                 kept = folder / f"member_{member}" / "failed_batch.safetensors"
                 _keep_batch(kept, batch, dataset, windows[sampler(step)])
                 raise TrainingError(
-                    f"the loss is {loss.item()} at step {step + 1}: lower --learning-rate (now "
-                    f"{settings.learning_rate}); the mini-batch is in {kept}"
+                    f"the loss is {loss.item()} at step {step + 1}: begin anew in another --out with a lower "
+                    f"--learning-rate (now {settings.learning_rate}); the mini-batch is in {kept}"
                 )
             for group in optimiser.param_groups:
                 group["lr"] = group["factor"] * _learning_rate(settings, step)

@@ -1,6 +1,7 @@
 """What the frozen lower blocks make of the training windows, computed once and kept in a file."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from .windows import TrainingError, Windows
 # Pictures whose windows are warped ahead of the network: enough that it never waits, little memory.
 _PICTURES_AHEAD = 8
 _RESERVE = 500_000_000
+FLUSHED_EVERY = 4096  # crops: what an interruption costs at the most
 
 
 class LowerBlocks(nn.Module):
@@ -101,6 +103,11 @@ def lower_features(
     if not done:
         check_room(file.parent, count * int(np.prod(shape)) * 2)
     features = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=(count, *shape))
+    if features.shape != (count, *shape):
+        raise TrainingError(f"{file}: has shape {features.shape}, expected {(count, *shape)}; delete it to start anew")
+    if not done and hasattr(os, "posix_fallocate"):  # a disk that others fill meanwhile would end the process
+        with file.open("r+b") as whole:
+            os.posix_fallocate(whole.fileno(), 0, file.stat().st_size)
     if done < count:
         for start, crops in prefetch(crops_from(done), _PICTURES_AHEAD):
             for offset in range(0, len(crops), forward.batch_size):
@@ -108,9 +115,11 @@ def lower_features(
                 features[start + offset : start + offset + len(part)] = forward(part)
             done = start + len(crops)
             report(done)
-            if (start // 4096) != (done // 4096) or done == count:
+            if start // FLUSHED_EVERY != done // FLUSHED_EVERY or done == count:
                 features.flush()
-                progress_file.write_text(json.dumps({"done": done}))
+                partial = progress_file.with_suffix(".partial")
+                partial.write_text(json.dumps({"done": done}))
+                partial.replace(progress_file)
     return np.load(file, mmap_mode="r")
 
 

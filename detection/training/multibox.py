@@ -122,7 +122,7 @@ def train_multibox(
     checkpoint = Checkpoint(
         folder / "multibox_checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
     )
-    features_file = folder / f"multibox_features_{origin}.npy"
+    features_file = folder / f"multibox_features_{origin}_{settings.freeze_below}.npy"
     features: np.ndarray | None = None
     if frozen and checkpoint.step() < settings.iterations:
         features = lower_features(
@@ -198,19 +198,21 @@ def train_multibox(
     return average.to("cpu")
 
 
-def check_multibox_room(backbone: Backbone, settings: MultiBoxSettings, pictures: int, folder: Path) -> None:
-    """Refuse a training for which the disk of `folder` has no room, before anything is trained.
+def check_multibox(backbone: Backbone, settings: MultiBoxSettings, dataset: Dataset, folder: Path) -> None:
+    """Refuse a training that will not come to its end, before anything else is trained.
 
     Raises:
-        TrainingError: features of frozen blocks would not fit, or no block is called `freeze_below`.
+        TrainingError: too few different objects, features of frozen blocks do not fit on the disk of `folder`, or no
+            block is called `freeze_below`.
     """
+    _sides(all_views(dataset, settings.views, settings.size, settings.seed), settings.shapes)
     frozen = _frozen_rows(backbone, settings.freeze_below)
     if frozen:
         with torch.inference_mode():
             features = LowerBlocks(copy.deepcopy(backbone), frozen).eval()(
                 torch.zeros(1, 3, settings.size, settings.size)
             )
-        check_room(folder, settings.views * pictures * features.numel() * 2)
+        check_room(folder, settings.views * len(dataset) * features.numel() * 2)
 
 
 def add_multibox(
@@ -291,14 +293,7 @@ def prior_grids(views: Sequence[View], shapes: int, seed: int) -> list[PriorGrid
     Raises:
         TrainingError: fewer different boxes than shapes.
     """
-    sides = np.concatenate([view.boxes[:, 2:] - view.boxes[:, :2] for view in views] or [np.zeros((0, 2), np.float32)])
-    sides = sides[(sides >= _SMALLEST).all(axis=1)]
-    if len(np.unique(sides, axis=0)) < shapes:
-        raise TrainingError(
-            f"{len(views)} views show {len(np.unique(sides, axis=0))} different sizes of objects, fewer than the "
-            f"{shapes} shapes of priors: train on more pictures, or ask for fewer shapes"
-        )
-    clustered = np.round(cluster_shapes(sides, shapes, seed))
+    clustered = np.round(cluster_shapes(_sides(views, shapes), shapes, seed))
     scale = np.sqrt(clustered.prod(axis=1))
     chosen = (scale < CLOSE_BELOW, (scale >= CLOSE_BELOW) & (scale < FINE_BELOW), scale >= FINE_BELOW)
     return [
@@ -306,6 +301,18 @@ def prior_grids(views: Sequence[View], shapes: int, seed: int) -> list[PriorGrid
         for (stride, division), of_grid in zip(((16, 2), (16, 1), (32, 1)), chosen, strict=True)
         if of_grid.any()
     ]
+
+
+def _sides(views: Sequence[View], shapes: int) -> np.ndarray:
+    """Widths and heights [N, 2] of the objects that the views show."""
+    sides = np.concatenate([view.boxes[:, 2:] - view.boxes[:, :2] for view in views] or [np.zeros((0, 2), np.float32)])
+    sides = sides[(sides >= _SMALLEST).all(axis=1)]
+    if len(np.unique(sides, axis=0)) < shapes:
+        raise TrainingError(
+            f"{len(views)} views show {len(np.unique(sides, axis=0))} different sizes of objects, fewer than the "
+            f"{shapes} shapes of priors: train on more pictures"
+        )
+    return sides
 
 
 def recall_at_half(network: MultiBox, dataset: Dataset, device: str = "auto") -> float:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from .box_regression import train_box_regressor
 from .cascade import fit_cascade
 from .checks import Outside, checked
 from .finetune import FineTuneSettings, discard_features, fine_tune
-from .multibox import MultiBoxSettings, check_multibox_room, train_multibox
+from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .start import initial_multibox, initial_network
 from .validation import measure_detector
 from .windows import TrainingError, Windows, collect_windows
@@ -97,11 +98,14 @@ def train_detector(
     regions = regions or RegionSettings()
     folder = Path(out) / "training"
     torch.manual_seed(settings.seed)
+    if Path(init).resolve() == Path(out).resolve():
+        raise TrainingError(f"{out} is what training starts from: write the new model to another --out")
     network = initial_network(init)
+    kept_multibox, about_multibox = initial_multibox(init) if multibox is None else (None, {})
     if multibox is not None and not folder.exists():  # a training gone on with has files there that will go
-        folder.mkdir(parents=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
         with _multibox_errors("Nothing is trained yet"):
-            check_multibox_room(network, multibox, len(dataset), folder)
+            check_multibox(network, multibox, dataset, Path(out))
 
     def progress(indices: Iterable[int]) -> Iterator[int]:
         for done, index in enumerate(indices):
@@ -157,15 +161,18 @@ def train_detector(
         "members": members,
         "settings": asdict(settings),
     }
-    save_model(Model(trained, categories, regions, card), out)
-    model = load_model(out)  # the rest is fitted to the weights as they are stored
+    with TemporaryDirectory(dir=folder) as stored:  # the rest is fitted to the weights as they are stored
+        save_model(Model(trained, categories, regions, card), stored)
+        model = load_model(stored)
+    if not (Path(out) / "model.json").exists():  # of use already, should a later step fail
+        save_model(model, out)
     if multibox is None:
-        model.multibox, about = initial_multibox(init)
+        model.multibox = kept_multibox
     else:
         model.multibox = _trained_multibox(model.members[0], dataset, multibox, folder, device, report)
-        about = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
-    if about:
-        card["multibox"] = about
+        about_multibox = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
+    if about_multibox:
+        card["multibox"] = about_multibox
     if regression:
         model.regressor = train_box_regressor(
             model.members[0],
@@ -212,7 +219,7 @@ def _trained_multibox(
     def report_step(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         report(f"MultiBox, {stage}", done, total, f"loss {figures['loss']:.3f}" if "loss" in figures else "")
 
-    with _multibox_errors("The rest of the detector is written"):
+    with _multibox_errors("The networks are trained; what comes after MultiBox is not"):
         return train_multibox(copy.deepcopy(first), dataset, settings, folder, device=device, report=report_step)
 
 

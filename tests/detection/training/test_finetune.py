@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from inception_rcnn.detection.backbones import headless, with_classes
 from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.regression import BoxRegressor
-from inception_rcnn.detection.training import box_regression, finetune
+from inception_rcnn.detection.training import box_regression, finetune, train
+from inception_rcnn.detection.training import lower_features as lower_features_module
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.lower_features import lower_features
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
@@ -151,29 +153,24 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["frozen blocks", "training"])
+@pytest.mark.parametrize(("stage", "after"), [("frozen blocks", 20), ("training", 3)])
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    dataset, start, uninterrupted, tmp_path, monkeypatch, stage
+    dataset, start, uninterrupted, tmp_path, monkeypatch, stage, after
 ):
     monkeypatch.setattr(finetune, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(lower_features_module, "FLUSHED_EVERY", 1)
 
     def stop(at, done, total, note):
-        if at == stage and done >= (3 if stage == "training" else 1):
+        if at == stage and done >= after:
             raise Stop
 
     with pytest.raises(Stop):
         train_detector(dataset, tmp_path, init=start, settings=SETTINGS, device="cpu", report=stop)
     assert not (tmp_path / "model.json").exists()
-    steps = []
-    train_detector(
-        dataset,
-        tmp_path,
-        init=start,
-        settings=SETTINGS,
-        device="cpu",
-        report=lambda at, done, total, note: steps.append(done) if at == "training" else None,
-    )
-    assert steps == ([3, 4] if stage == "training" else [1, 2, 3, 4])
+    states = states_of_training(dataset, tmp_path, init=start, settings=SETTINGS)
+    assert [done for at, done in states if at == "training"] == ([3, 4] if stage == "training" else [1, 2, 3, 4])
+    made_again = [done for at, done in states if at == "frozen blocks"]
+    assert not made_again if stage == "training" else made_again[0] > 9  # of 36 crops
     assert same_weights(weights(tmp_path), weights(uninterrupted[0]))
 
 
@@ -233,14 +230,18 @@ def test_members_that_are_there_are_not_trained_again(dataset, start, uninterrup
 def test_the_classifier_alone_is_trained_on_pooled_features(dataset, start, tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(finetune, "lower_features", lambda *a, **k: kept.append(lower_features(*a, **k)) or kept[0])
-    settings = replace(SETTINGS, freeze_below="classifier")
+    settings = replace(SETTINGS, freeze_below="classifier", learning_rate=1e-7)
     model = train_detector(dataset, tmp_path, init=start, settings=settings, device="cpu")
     assert kept[0].shape == (36, 1024, 1, 1)
     before, after = load_file(f"{start}/member_1.safetensors"), weights(tmp_path)
     assert [name for name in before if name.startswith("trunk") and not torch.equal(before[name], after[name])] == []
+    untrained = initial_network(start)
     torch.manual_seed(SETTINGS.seed)
-    untrained = with_classes(GoogLeNet(2, auxiliary=False), 3)
-    assert not torch.equal(untrained.classifier.weight, model.members[0].classifier.weight)
+    with_classes(untrained, 3)
+    trained = load_file(tmp_path / "training" / "member_1" / "checkpoint.safetensors")["weight.classifier.weight"]
+    moved = (trained - untrained.classifier.weight).abs()
+    assert 0 < moved.max() < 0.001  # four small steps from there, no other random numbers
+    assert (model.members[0].classifier.weight - trained).abs().max() < 0.001
 
 
 def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
@@ -291,11 +292,54 @@ def test_a_disk_without_room_for_the_views_of_multibox_is_said_first(dataset, st
             tmp_path,
             init=start,
             settings=SETTINGS,
-            multibox=MultiBoxSettings(),
+            multibox=MultiBoxSettings(shapes=2),
             device="cpu",
             report=lambda *s: states.append(s[0]),
         )
     assert not states
+    assert not (tmp_path / "training").exists()  # so that it is said the next time too
+
+
+def test_too_few_objects_for_the_priors_of_multibox_are_said_first(dataset, start, tmp_path):
+    with pytest.raises(TrainingError, match=r"fewer than the 90 shapes of priors(.|\n)*Nothing is trained yet"):
+        train_detector(dataset, tmp_path, init=start, settings=SETTINGS, multibox=MultiBoxSettings(shapes=90))
+
+
+def test_the_model_that_training_starts_from_is_not_written_over(dataset, start):
+    before = weights(Path(start))
+    with pytest.raises(TrainingError, match="write the new model to another --out"):
+        train_detector(dataset, start, init=start, settings=SETTINGS)
+    assert same_weights(weights(Path(start)), before)
+
+
+def test_a_model_that_is_there_stays_until_the_new_one_is_whole(dataset, start, uninterrupted, tmp_path, monkeypatch):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+
+    def fail(*arguments, **settings):
+        raise TrainingError("no luck")
+
+    monkeypatch.setattr(train, "train_multibox", fail)
+    with pytest.raises(TrainingError, match="no luck"):
+        train_detector(dataset, tmp_path, init=start, settings=SETTINGS, multibox=MultiBoxSettings(), device="cpu")
+    for file in ("model.json", "member_1.safetensors"):
+        assert (tmp_path / file).read_bytes() == (uninterrupted[0] / file).read_bytes()
+
+
+def test_features_of_other_blocks_are_not_taken_for_those_wanted(dataset, start, tmp_path):
+    def stop(stage, done, total, note):
+        if stage == "training":
+            raise Stop
+
+    made = {}
+    for block in ("inception_5a", "inception_5b"):  # both take 832 x 7 x 7
+        with pytest.raises(Stop):
+            train_detector(
+                dataset, tmp_path, init=start, settings=replace(SETTINGS, freeze_below=block), device="cpu", report=stop
+            )
+        (file,) = (tmp_path / "training").glob(f"lower_features_*_{block}.npy")
+        made[block] = np.load(file)
+    assert made["inception_5a"].shape == made["inception_5b"].shape
+    assert (made["inception_5a"] != made["inception_5b"]).any()
 
 
 def test_an_unknown_block_is_refused_with_the_known_ones(dataset, start, tmp_path):
