@@ -37,22 +37,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 MIN_SIDES = (0, 10, 20)
 
 
-def search_all(samples: list[Sample], settings: dict[str, Any]) -> dict[str, Proposals]:
-    """The unfiltered boxes of every picture: `min_side` only drops boxes, and the others keep their order."""
-    return {s.image_id: selective_search(read_image(s.path), **settings, min_side=0) for s in samples}
-
-
-def with_sides(found: dict[str, Proposals], min_side: float) -> Callable[[Sample], Proposals]:
-    """What `selective_search` returns for a minimum side in pixels of a picture 500 wide."""
-
-    def filtered(sample: Sample) -> Proposals:
-        proposals = found[sample.image_id]
-        # the last box of every hierarchy is the whole picture
-        shrink = 500 / proposals.boxes[:, 2].max()
-        large = (proposals.boxes[:, 2:] - proposals.boxes[:, :2]).min(axis=1) * shrink >= min_side - 1e-3
-        return Proposals(proposals.boxes[large], proposals.scores[large])
-
-    return filtered
+def searcher(settings: dict[str, Any], min_side: float) -> Callable[[Sample], Proposals]:
+    """Selective search with a minimum side in pixels of a picture 500 wide."""
+    side = min_side * settings.get("width", 500) / 500
+    return lambda sample: selective_search(read_image(sample.path), **settings, min_side=side)
 
 
 def peer_searcher(python: str) -> Callable[[Sample], Proposals]:
@@ -110,14 +98,13 @@ def main() -> None:
         curves[name] = measure(samples, peer_searcher(arguments.peer_python), COUNTS)
         print(row(name, curves[name]), flush=True)
     for name, settings in SETTINGS.items():
-        found = search_all(samples, settings)
         for min_side in MIN_SIDES:
-            coverage = measure(samples, with_sides(found, min_side), COUNTS)
+            coverage = measure(samples, searcher(settings, min_side), COUNTS)
             print(row(f"{name}, sides >= {min_side} px", coverage), flush=True)
             if min_side == 0 and "connected" not in name:
                 curves[name] = coverage
     name = "scale 2, objectness order"
-    curves[name] = measure(samples, with_sides(search_all(samples, {"ranking": "objectness"}), 0), COUNTS)
+    curves[name] = measure(samples, searcher({"ranking": "objectness"}, 0), COUNTS)
     print("\n| order, first N | boxes | recall at 0.5 | AR | mean best overlap |\n|---|---|---|---|---|")
     for order in ("scale 2", name, "OpenCV-contrib fast"):
         for count in (100, 300, 1000):

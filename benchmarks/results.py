@@ -339,9 +339,14 @@ def main() -> None:
         rows["one network, regression"] = measure(ensemble(1), moved=True)
         if model.cascade is not None:
             rows[f"{count} members, cascade, regression"] = measure(ensemble(count, model.cascade), moved=True)
+    base = rows["one network"]
+    print_rows(f"{len(samples)} pictures, {truth.labels.size} objects, the union's regions", rows, base)
+    last = list(rows)[-1]
     if arguments.context:
         train = open_dataset(arguments.ilsvrc, "train")
         weight, bias = fit_context(model, train, folder / "context.npz")
+        name = "one network" if count == 1 else f"{count} members, cascade"
+        rescored_rows = {f"{name}, no context": measure(ensemble(count, model.cascade))}
         for power in CONTEXT_WEIGHTS:
 
             def rescored(one: Scores, power: float = power) -> tuple[np.ndarray, np.ndarray, float]:
@@ -350,11 +355,8 @@ def main() -> None:
                 mean[:, 1:] *= shown**power
                 return one.boxes, mean, cost
 
-            rows[f"{count} members, context to the power {power}"] = measure(rescored)
-
-    base = rows["one network"]
-    print_rows(f"{len(samples)} pictures, {truth.labels.size} objects, the union's regions", rows, base)
-    last = [name for name in rows if "context" not in name][-1]
+            rescored_rows[f"{name}, context to the power {power}"] = measure(rescored)
+        print_rows("the same, rescored by the whole picture", rescored_rows, next(iter(rescored_rows.values())))
     print(f"\n| class | objects | AP, one network | AP, {last} |")
     print("|---|---|---|---|")
     for label in sorted(base.draws.labels.tolist(), key=lambda label: -int((truth.labels == label).sum())):

@@ -171,6 +171,18 @@ def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> G
         expected = "image_id and category_id whole, bbox [x, y, width, height] finite numbers"
         got = json.dumps(entries[bad[0]])[:100]
         raise CocoError(f"{file}: annotation {bad[0] + 1} of {len(entries)}: expected {expected}; got {got}")
+    categories = _categories(content, file)
+    for column, known, what in (
+        (0, list(names), "image"),
+        (1, [category.id for category in categories], "category"),
+    ):
+        unknown = np.flatnonzero(~np.isin(rows[:, column], known))
+        if len(unknown):
+            first = int(unknown[0])
+            raise CocoError(
+                f"{file}: annotation {first + 1} of {len(entries)}: its {what}_id is {int(rows[first, column])}, "
+                f"and no {what} in the file has that id"
+            )
     xywh = rows[:, 2:6]
     return GroundTruth.from_arrays(
         list(names),
@@ -180,7 +192,7 @@ def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> G
         crowd=[bool(one.get("iscrowd", 0)) for one in entries],
         areas=[one.get("area", w * h) for one, (w, h) in zip(entries, xywh[:, 2:].tolist(), strict=True)],
         xywh=xywh,
-        categories=_categories(content, file),
+        categories=categories,
         image_ids=[Path(name).with_suffix("").as_posix() for name in names.values()],
         paths={} if pictures is None else {number: Path(pictures) / name for number, name in names.items()},
         name=Path(file).stem,
@@ -217,7 +229,7 @@ def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
                 truth.labels[rows],
                 truth.crowd[rows],
                 outside,
-                (width, height) if said else None,
+                (int(width), int(height)) if said else None,
             )
         )
     return Dataset(truth.name, truth.categories, records, _same)

@@ -90,6 +90,12 @@ class Dataset(Sequence[Sample]):
                 self._samples[position] = sample
         return sample
 
+    def without(self, other: Dataset) -> Dataset:
+        """This data set without the pictures, by their paths, that are in ``other`` too."""
+        known = {sample.path for sample in other}
+        rows = [row for row, sample in enumerate(self) if sample.path not in known]
+        return Dataset(self.name, self.categories, [self._records[row] for row in rows], self._read)
+
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {len(self)} pictures, {len(self.categories)} categories)"
 

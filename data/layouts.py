@@ -60,6 +60,30 @@ def open_dataset(
     raise LayoutError(f"{root}: not a data set; {EXPECTED}{hint}")
 
 
+def open_validation(
+    root: str | Path, split: str | None, categories: Sequence[Category] | None, trained: Dataset
+) -> Dataset | None:
+    """The annotated pictures to measure on: those of `split`, or by default of val.
+
+    Args:
+        root, split, categories: as in `open_dataset`.
+        trained: what is trained on. By default its pictures are left out.
+
+    Returns:
+        None where `split` is None and there is no val, or nothing new in it.
+
+    Raises:
+        as `open_dataset`, where `split` is named.
+    """
+    if split is not None:
+        return open_dataset(root, split, categories)
+    try:
+        found = open_dataset(root, "val", categories).without(trained)
+    except (coco.CocoError, LayoutError):
+        return None
+    return found if len(found) else None
+
+
 def _default_split(lists: Path, wanted: Sequence[str]) -> str:
     for name in wanted:
         if (lists / f"{name}.txt").is_file():

@@ -6,20 +6,16 @@ detect photos/ --model MODEL/
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..data.annotation import AnnotationError
-from ..data.categories import CategoryError, read_categories
-from ..data.coco import CocoError
-from ..data.dataset import Dataset
-from ..data.ilsvrc import LayoutError
-from ..data.images import ImageError
-from ..data.layouts import open_dataset
+from ..data.categories import read_categories
+from ..data.layouts import open_dataset, open_validation
+from .training_errors import told_plainly
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -77,9 +73,10 @@ def detect_train(
     members: Annotated[
         int,
         typer.Option(
-            min=1,
-            help="Networks that are averaged; the paper's entry has 6. Detection takes that much longer. Repeated with "
-            "more members, the command trains those that are missing.",
+            min=0,
+            help="Networks that are averaged; the paper's entry has 6. Repeated with more members, the command trains "
+            "those that are missing. 0: the networks of the model folder --init are taken as they are, and only what "
+            "comes after them is made.",
         ),
     ] = 1,
     iterations: Annotated[
@@ -118,14 +115,10 @@ def detect_train(
     The networks, the network that proposes regions, the box regression, the cascade of an ensemble and the figures on
     pictures of a validation list are made one after the other; what is finished is not made again.
     """
-    from ..detection.caffemodel import CaffeModelError
-    from ..detection.engine import EngineError
-    from ..detection.model_files import ModelError
     from ..detection.training.finetune import FineTuneSettings
     from ..detection.training.multibox import MultiBoxSettings
     from ..detection.training.start import initial_multibox
     from ..detection.training.train import train_detector
-    from ..detection.training.windows import TrainingError
 
     lowest = "classifier" if freeze_trunk else freeze_below
     settings = FineTuneSettings(
@@ -143,7 +136,7 @@ def detect_train(
         TextColumn("{task.fields[note]}"),
     )
     tasks: dict[str, TaskID] = {}
-    try:
+    with told_plainly(console):
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
         if multibox_iterations is None:
@@ -166,41 +159,19 @@ def detect_train(
                 settings=settings,
                 multibox=MultiBoxSettings(iterations=multibox_iterations, seed=seed) if multibox_iterations else None,
                 regression=box_regression,
-                validation=_validation(dataset, validation, names) if measured else None,
+                validation=open_validation(dataset, validation, names, samples) if measured else None,
                 measured=measured,
                 device=device,
                 outside=outside_boxes.value,
                 warn=warn,
                 report=report,
             )
-    except (
-        AnnotationError,
-        CaffeModelError,
-        CategoryError,
-        CocoError,
-        EngineError,
-        ImageError,
-        LayoutError,
-        ModelError,
-        TrainingError,
-    ) as error:
-        raise typer.BadParameter(str(error)) from error
     found = model.card.get("evaluation")
     if found:
         low, high = found["interval"]
         spread = f"{found['mAP']:.3f} ({low:.3f} to {high:.3f})"
         console.print(f"mAP {spread} on {found['pictures']} pictures of {found['data']}")
     console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
-
-
-def _validation(dataset: Path, split: str | None, names: Any) -> Dataset | None:
-    """The data set of the list `split`, or of val; None where val was not asked for and is not there."""
-    if split is not None:
-        return open_dataset(dataset, split, names)
-    try:
-        return open_dataset(dataset, "val", names)
-    except (CocoError, LayoutError):
-        return None
 
 
 def main() -> None:

@@ -13,9 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..data.ilsvrc import LayoutError
 from ..data.image_folders import open_image_folders
-from ..data.images import ImageError
+from .training_errors import told_plainly
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -55,11 +54,9 @@ def detect_train_classifier(
     import torch
     from torch import distributed
 
-    from ..detection.engine import EngineError
     from ..detection.googlenet import GoogLeNet
     from ..detection.model_files import save_classifier
     from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier
-    from ..detection.training.windows import TrainingError
 
     settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     together = "WORLD_SIZE" in os.environ  # torchrun's
@@ -67,41 +64,40 @@ def detect_train_classifier(
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     try:
-        images = open_image_folders(dataset / "train" if (dataset / "train").is_dir() else dataset)
-        tests = open_image_folders(dataset / "val", images.classes) if (dataset / "val").is_dir() else None
-        if together:
-            distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        first = not together or distributed.get_rank() == 0
-        torch.manual_seed(seed)
-        network = GoogLeNet(len(images.classes), stem="separable" if separable else "plain", batch_norm=batch_norm)
-        columns = (
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-        )
-        with Progress(*columns, console=console, disable=not first) as progress:
-            task = progress.add_task("", total=None, loss=float("nan"))
-            average = train_classifier(
-                network,
-                images,
-                settings,
-                out / "training",
-                device=device,
-                workers=workers,
-                report=lambda step, total, loss: progress.update(task, completed=step, total=total, loss=loss),
+        with told_plainly(console):
+            images = open_image_folders(dataset / "train" if (dataset / "train").is_dir() else dataset)
+            tests = open_image_folders(dataset / "val", images.classes) if (dataset / "val").is_dir() else None
+            if together:
+                distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            first = not together or distributed.get_rank() == 0
+            torch.manual_seed(seed)
+            network = GoogLeNet(len(images.classes), stem="separable" if separable else "plain", batch_norm=batch_norm)
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("loss {task.fields[loss]:.3f}"),
             )
-        if first:
-            assert isinstance(average, GoogLeNet)
-            card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
-            if tests is not None:
-                card["top1"], card["top5"] = accuracy(average, tests, device=device)
-                console.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
-            save_classifier(average, images.classes, out / "classifier.safetensors", card)
-            console.print(f"{len(images.classes)} classes; written: {out / 'classifier.safetensors'}")
-    except (EngineError, ImageError, LayoutError, TrainingError) as error:
-        raise typer.BadParameter(str(error)) from error
+            with Progress(*columns, console=console, disable=not first) as progress:
+                task = progress.add_task("", total=None, loss=float("nan"))
+                average = train_classifier(
+                    network,
+                    images,
+                    settings,
+                    out / "training",
+                    device=device,
+                    workers=workers,
+                    report=lambda step, total, loss: progress.update(task, completed=step, total=total, loss=loss),
+                )
+            if first:
+                assert isinstance(average, GoogLeNet)
+                card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
+                if tests is not None:
+                    card["top1"], card["top5"] = accuracy(average, tests, device=device)
+                    console.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
+                save_classifier(average, images.classes, out / "classifier.safetensors", card)
+                console.print(f"{len(images.classes)} classes; written: {out / 'classifier.safetensors'}")
     finally:
         if together and distributed.is_initialized():
             distributed.destroy_process_group()

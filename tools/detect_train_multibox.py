@@ -11,13 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..data.annotation import AnnotationError
-from ..data.categories import CategoryError, read_categories
-from ..data.coco import CocoError
-from ..data.dataset import Dataset
-from ..data.ilsvrc import LayoutError
-from ..data.images import ImageError
-from ..data.layouts import open_dataset
+from ..data.categories import read_categories
+from ..data.layouts import open_dataset, open_validation
+from .training_errors import told_plainly
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -50,8 +46,12 @@ def detect_train_multibox(
         str | None, typer.Option(help="List of pictures to train on; by default train, or trainval.")
     ] = None,
     validation: Annotated[
-        str, typer.Option(help="List of pictures to measure recall on after each epoch; 'none' for none.")
-    ] = "val",
+        str | None,
+        typer.Option(
+            help="List of pictures to measure recall on after each epoch; by default val, if there is one; 'none' for "
+            "none."
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -75,11 +75,7 @@ def detect_train_multibox(
     ] = None,
 ) -> None:
     """Train a MultiBox network: 200 boxes from one look at a picture, proposed beside selective search's."""
-    from ..detection.caffemodel import CaffeModelError
-    from ..detection.engine import EngineError
-    from ..detection.model_files import ModelError
     from ..detection.training.multibox import MultiBoxSettings, add_multibox
-    from ..detection.training.windows import TrainingError
 
     if size % 32:
         raise typer.BadParameter(f"expected a multiple of 32, got {size}", param_hint="--size")
@@ -101,41 +97,38 @@ def detect_train_multibox(
     )
     tasks: dict[str, TaskID] = {}
     try:
-        names = read_categories(classes) if classes else None
-        samples = open_dataset(dataset, split, names)
-        measured: Dataset | None = None if validation == "none" else open_dataset(dataset, validation, names)
-        with Progress(*columns, console=console) as progress:
+        with told_plainly(console):
+            names = read_categories(classes) if classes else None
+            samples = open_dataset(dataset, split, names)
+            measured = None if validation == "none" else open_validation(dataset, validation, names, samples)
+            with Progress(*columns, console=console) as progress:
 
-            def warn(warning: str) -> None:
-                progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+                def warn(warning: str) -> None:
+                    progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
 
-            def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total, note="")
-                note = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-                if "recall" in figures:
-                    progress.console.print(f"step {done}: {note}")
-                else:
-                    progress.update(tasks[stage], completed=done, note=note)
-                for name, value in figures.items():
-                    if curves is not None:
-                        curves.add_scalar(name, value, done)
+                def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+                    if stage not in tasks:
+                        tasks[stage] = progress.add_task(stage, total=total, note="")
+                    note = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+                    if "recall" in figures:
+                        progress.console.print(f"step {done}: {note}")
+                    else:
+                        progress.update(tasks[stage], completed=done, note=note)
+                    for name, value in figures.items():
+                        if curves is not None:
+                            curves.add_scalar(name, value, done)
 
-            add_multibox(
-                model, samples, out, init=init, settings=settings, validation=measured, device=device, report=report
-            )
-    except (
-        AnnotationError,
-        CaffeModelError,
-        CategoryError,
-        CocoError,
-        EngineError,
-        ImageError,
-        LayoutError,
-        ModelError,
-        TrainingError,
-    ) as error:
-        raise typer.BadParameter(str(error)) from error
+                add_multibox(
+                    model,
+                    samples,
+                    out,
+                    init=init,
+                    settings=settings,
+                    validation=measured,
+                    device=device,
+                    warn=warn,
+                    report=report,
+                )
     finally:
         if curves is not None:
             curves.close()

@@ -1,6 +1,7 @@
 """Checkpoints of a training: weights and the optimiser's state after some step, for going on exactly where it was."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .windows import TrainingError
+
+# Steps can take half a minute where a whole network is trained on a CPU: no more than this much work is lost.
+SECONDS_BETWEEN = 600
 
 
 class Checkpoint:
@@ -23,6 +27,11 @@ class Checkpoint:
     def __init__(self, file: Path, identity: dict[str, Any]):
         self._file = file
         self._identity = identity
+        self._saved = time.monotonic()
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether to save after this step: every so many steps, and where they are slow by the clock."""
+        return step % every == 0 or time.monotonic() - self._saved > SECONDS_BETWEEN
 
     def step(self) -> int:
         """The number of steps done; 0 where there is no checkpoint.
@@ -74,3 +83,4 @@ class Checkpoint:
         temporary = self._file.with_suffix(".partial")
         save_file(tensors, temporary, {"step": str(step), "run": json.dumps(self._identity)})
         temporary.replace(self._file)
+        self._saved = time.monotonic()

@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import nn
 
 from ...data.dataset import Dataset
@@ -35,6 +34,7 @@ from ..engine import CROP_SIZE
 from ..engine_choice import computes_bfloat16, resolve_device
 from ..model_files import RegionSettings
 from .checkpoint import Checkpoint
+from .failures import keep_batch
 from .lower_features import lower_features, training_crops, window_crops
 from .windows import BatchSampler, TrainingError, Windows, draw_pool
 
@@ -164,7 +164,9 @@ def fine_tune(
             loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device))
             if not math.isfinite(loss.item()):
                 kept = folder / f"member_{member}" / "failed_batch.safetensors"
-                _keep_batch(kept, batch, dataset, windows[sampler(step)])
+                shown = windows[sampler(step)]
+                pictures = [dataset[index].path for index in shown.images.tolist()]
+                keep_batch(kept, {"inputs": batch, "boxes": shown.boxes, "labels": shown.labels}, pictures)
                 raise TrainingError(
                     f"the loss is {loss.item()} at step {step + 1}: begin anew in another --out with a lower "
                     f"--learning-rate (now {settings.learning_rate}); the mini-batch is in {kept}"
@@ -174,7 +176,7 @@ def fine_tune(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == settings.iterations:
+            if checkpoint.due(step + 1, CHECKPOINT_EVERY) or step + 1 == settings.iterations:
                 checkpoint.save(learned, optimiser, step + 1)
             report_step(step + 1, loss.item())
     network.to("cpu").eval()
@@ -184,16 +186,6 @@ def discard_features(folder: Path) -> None:
     """Delete what frozen blocks gave: gigabytes that only `fine_tune` needs, which would make them again."""
     for file in folder.glob(f"{_FEATURES}*"):
         file.unlink()
-
-
-def _keep_batch(file: Path, batch: np.ndarray, dataset: Dataset, windows: Windows) -> None:
-    """What went into a step, for inspection: inputs, boxes and labels, and the pictures' paths as metadata."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pictures = [str(dataset[index].path) for index in windows.images.tolist()]
-    tensors = {"inputs": batch, "boxes": windows.boxes, "labels": windows.labels}
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()}, file, {"pictures": json.dumps(pictures)}
-    )
 
 
 def _member_seed(seed: int, member: int) -> int:

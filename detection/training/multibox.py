@@ -32,6 +32,7 @@ from ..multibox_engine import MultiBoxEngine
 from .cascade import fit_cascade
 from .checkpoint import Checkpoint
 from .checks import checked
+from .failures import keep_batch
 from .lower_features import LowerBlocks, check_room, lower_features
 from .start import initial_network
 from .view_batches import ViewBatches
@@ -172,9 +173,13 @@ def train_multibox(
                 predictions = network.from_row(x.contiguous(memory_format=torch.channels_last), frozen)
             loss, terms = multibox_loss(predictions.float(), assignment, offsets, settings.alpha)
             if not math.isfinite(loss.item()):
+                kept = folder / "multibox_failed_batch.safetensors"
+                shown = {"inputs": batch, "assignment": assignment, "offsets": offsets}
+                keep_batch(kept, {name: one.cpu().numpy() for name, one in shown.items()}, batches.pictures(step))
                 raise TrainingError(
-                    f"the loss is {loss.item()} at step {step + 1}: "
-                    f"lower --learning-rate (now {settings.learning_rate})"
+                    f"the loss of MultiBox is {loss.item()} at step {step + 1}: begin anew in another --out with a "
+                    f"lower learning rate (now {settings.learning_rate}; detect-train-multibox has --learning-rate); "
+                    f"the mini-batch is in {kept}"
                 )
             for group in optimiser.param_groups:
                 group["lr"] = group["factor"] * _learning_rate(settings, step)
@@ -187,7 +192,7 @@ def train_multibox(
                 "training", step + 1, settings.iterations, {**figures, "learning rate": _learning_rate(settings, step)}
             )
             last = step + 1 == settings.iterations
-            if (step + 1) % CHECKPOINT_EVERY == 0 or last:
+            if checkpoint.due(step + 1, CHECKPOINT_EVERY) or last:
                 checkpoint.save(learned, optimiser, step + 1)
             epoch, before = ((s * settings.batch) // len(dataset) for s in (step + 1, step))
             if validation is not None and (epoch > before or last):

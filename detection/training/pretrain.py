@@ -11,21 +11,23 @@ mini-batch, so neither an interruption nor the number of processes changes what 
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ...data.augment import centre_crop, distort_colours, random_area_crop
 from ...data.image_folders import LabelledImages
-from ...data.images import read_image
+from ...data.images import ImageError, read_image
 from ..engine_choice import computes_bfloat16, resolve_device
 from .checkpoint import Checkpoint
+from .failures import keep_batch
 from .windows import TrainingError
 
 CHECKPOINT_EVERY = 500
@@ -96,7 +98,11 @@ def train_classifier(
     optimiser = torch.optim.SGD(
         network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
     )
-    checkpoint = Checkpoint(folder / "checkpoint.safetensors", {**asdict(settings), "data": _fingerprint(images)})
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    checkpoint = Checkpoint(
+        folder / "checkpoint.safetensors",
+        {**asdict(settings), "data": _fingerprint(images), "network": f"of {weights:,} weights"},
+    )
     learned = nn.ModuleDict({"network": network, "average": average})
     start = checkpoint.load(learned, optimiser)
     model = DistributedDataParallel(network) if processes > 1 else network
@@ -105,8 +111,11 @@ def train_classifier(
     total = steps_per_epoch * settings.epochs
     bfloat16 = computes_bfloat16(device)
     batches = _Batches(len(images), settings, start, total, rank, processes)
-    loader = DataLoader(_Crops(images, settings.seed), batch_sampler=batches, num_workers=workers)
-    for step, (crops, labels) in enumerate(loader, start):
+    loader = DataLoader(_Crops(images, settings.seed), batch_sampler=batches, num_workers=workers, collate_fn=_collate)
+    for step, shown_or_error in enumerate(loader, start):
+        if isinstance(shown_or_error, ImageError):
+            raise shown_or_error
+        crops, labels = shown_or_error
         torch.manual_seed(int(np.random.SeedSequence([settings.seed, 12, step]).generate_state(1)[0]))  # dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings, step // steps_per_epoch)
@@ -119,14 +128,18 @@ def train_classifier(
             distributed.all_reduce(shown)
         mean_loss = shown.item() / processes
         if not math.isfinite(mean_loss):
+            kept = folder / f"failed_batch{f'_{rank}' if processes > 1 else ''}.safetensors"
+            shown_pictures = [images.paths[picture] for _, picture in batches.at(step)]
+            keep_batch(kept, {"inputs": crops.numpy(), "labels": labels.numpy()}, shown_pictures)
             raise TrainingError(
-                f"the loss is {mean_loss} at step {step + 1}: lower --learning-rate (now {settings.learning_rate})"
+                f"the loss is {mean_loss} at step {step + 1}: begin anew in another --out with a lower --learning-rate "
+                f"(now {settings.learning_rate}); the mini-batch is in {kept}"
             )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         _update_average(average, network, min(settings.averaging, (1 + step) / (10 + step)))
-        if rank == 0 and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == total):
+        if rank == 0 and (checkpoint.due(step + 1, CHECKPOINT_EVERY) or step + 1 == total):
             checkpoint.save(learned, optimiser, step + 1)
         report(step + 1, total, mean_loss)
     return average.to("cpu").eval()
@@ -168,11 +181,19 @@ class _Crops(Dataset):
     def __init__(self, images: LabelledImages, seed: int):
         self._images, self._seed = images, seed
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[np.ndarray, int]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[np.ndarray, int] | ImageError:
         epoch, picture = item
         rng = np.random.default_rng([self._seed, 11, epoch, picture])
-        crop = distort_colours(random_area_crop(read_image(self._images.paths[picture]), rng), rng)
-        return crop, int(self._images.labels[picture])
+        try:
+            image = read_image(self._images.paths[picture])
+        except ImageError as error:  # raised in a worker process, it would arrive as another error
+            return error
+        return distort_colours(random_area_crop(image, rng), rng), int(self._images.labels[picture])
+
+
+def _collate(items: list[tuple[np.ndarray, int] | ImageError]) -> Any:
+    """A mini-batch, or the error of the first picture in it that cannot be read."""
+    return next((item for item in items if isinstance(item, ImageError)), None) or default_collate(items)
 
 
 class _Batches:
@@ -189,11 +210,18 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._steps)
 
+    def at(self, step: int) -> list[tuple[int, int]]:
+        """The mini-batch of a step."""
+        return next(iter(self._of([step])))
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._of(self._steps)
+
+    def _of(self, steps: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
         batch = self._settings.batch
         steps_per_epoch = self._pictures // batch
         shuffled: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
-        for step in self._steps:
+        for step in steps:
             epoch, place = divmod(step, steps_per_epoch)
             if shuffled[0] != epoch:
                 order = np.random.default_rng([self._settings.seed, 10, epoch]).permutation(self._pictures)

@@ -73,12 +73,14 @@ def train_detector(
     Args:
         init: see `initial_network`.
         members: networks of the ensemble; what they share and where they differ is said in `finetune`. The paper's
-            entry has six.
+            entry has six. 0 keeps those of the model folder `init` as they are, with their classes and regions, and
+            goes on with the rest.
         settings: the recipe; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
         multibox: the recipe of the network that proposes regions beside selective search; None to keep that of `init`,
             or do without where it has none.
-        regression: whether to fit a box regression, which the model gets if it helps.
+        regression: whether to fit a box regression, which the model gets if it helps. Networks that are kept keep
+            theirs where none is fitted.
         validation: annotated pictures to measure the detector on, for its card; None for none. Pictures that it is
             trained on are left out.
         measured: at most so many of them.
@@ -93,76 +95,46 @@ def train_detector(
     """
     dataset, counts = checked(dataset, outside, warn)
     if validation is not None:
-        validation = _apart(validation, dataset)
+        validation = validation.without(dataset)
+        if not len(validation) and measured:
+            warn(f"{validation.name}: all of its pictures are trained on, so the detector is not measured")
     settings = settings or FineTuneSettings()
-    regions = regions or RegionSettings()
     folder = Path(out) / "training"
-    torch.manual_seed(settings.seed)
     if Path(init).resolve() == Path(out).resolve():
         raise TrainingError(f"{out} is what training starts from: write the new model to another --out")
+    torch.manual_seed(settings.seed)
     network = initial_network(init)
     kept_multibox, about_multibox = initial_multibox(init) if multibox is None else (None, {})
     if multibox is not None and not folder.exists():  # a training gone on with has files there that will go
         Path(out).mkdir(parents=True, exist_ok=True)
         with _multibox_errors("Nothing is trained yet"):
             check_multibox(network, multibox, dataset, Path(out))
-
-    def progress(indices: Iterable[int]) -> Iterator[int]:
-        for done, index in enumerate(indices):
-            yield index
-            report("proposals", done + 1, len(dataset), "")
-
-    with ProposalCache(
-        folder / "proposals.sqlite",
-        superpixel_scale=regions.superpixel_scale,
-        min_side=regions.min_side,
-        connectivity=regions.connectivity,
-    ) as cache:
-        windows = collect_windows(dataset, lambda sample: cache(sample.path), settings.seed, progress)
-
-    categories = tuple(category for category in dataset.categories if counts.get(category.id))
-    columns = {0: 0, **{category.id: column for column, category in enumerate(categories, 1)}}
-    windows = Windows(
-        windows.images, windows.boxes, np.array([columns[label] for label in windows.labels.tolist()], np.int64)
-    )
-    torch.manual_seed(settings.seed)
-    with_classes(network, len(categories) + 1)
-
-    def report_step(stage: str, step: int, loss: float) -> None:
-        report(stage, step, settings.iterations, f"loss {loss:.3f}")
-
-    crops = _some_crops(dataset, windows, regions, settings.seed)
-    trained = []
-    for number in range(1, members + 1):
-        member = copy.deepcopy(network)
-        stage = "training" if members == 1 else f"training member {number} of {members}"
-        fine_tune(
-            member,
-            dataset,
-            windows,
-            regions,
-            settings,
-            folder,
-            member=number,
-            device=device,
-            report_features=lambda done, total: report("frozen blocks", done, total, ""),
-            report_step=partial(report_step, stage),
+    folder.mkdir(parents=True, exist_ok=True)
+    kept_regressor, windows = None, None
+    if members:
+        categories = tuple(category for category in dataset.categories if counts.get(category.id))
+        regions = regions or RegionSettings()
+        windows = _windows(dataset, categories, regions, folder, settings.seed, report)
+        networks = _fine_tuned(
+            network, members, dataset, windows, regions, len(categories), settings, folder, device, report
         )
-        with torch.no_grad():
-            member.classifier.bias[0] += BACKGROUND_SHIFT
-        member.input_ranges = measure_input_ranges(member, crops)
-        trained.append(member)
-    discard_features(folder)
-    card: dict[str, Any] = {
-        "data": dataset.name,
-        "pictures": len(dataset),
-        "objects": {category.name: counts[category.id] for category in categories},
-        "init": Path(init).name,
-        "members": members,
-        "settings": asdict(settings),
-    }
+        card: dict[str, Any] = {
+            "data": dataset.name,
+            "pictures": len(dataset),
+            "objects": {category.name: counts[category.id] for category in categories},
+            "init": Path(init).name,
+            "members": members,
+            "settings": asdict(settings),
+        }
+    else:
+        start = load_model(init)
+        networks, categories, regions, kept_regressor = start.members, start.categories, start.regions, start.regressor
+        dataset = _with_known_classes(dataset, categories)
+        if regression:
+            windows = _windows(dataset, categories, regions, folder, settings.seed, report)
+        card = {name: value for name, value in start.card.items() if name not in ("multibox", "evaluation")}
     with TemporaryDirectory(dir=folder) as stored:  # the rest is fitted to the weights as they are stored
-        save_model(Model(trained, categories, regions, card), stored)
+        save_model(Model(networks, categories, regions, card), stored)
         model = load_model(stored)
     if not (Path(out) / "model.json").exists():  # of use already, should a later step fail
         save_model(model, out)
@@ -173,7 +145,8 @@ def train_detector(
         about_multibox = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(multibox)}
     if about_multibox:
         card["multibox"] = about_multibox
-    if regression:
+    model.regressor = kept_regressor
+    if regression and windows is not None:
         model.regressor = train_box_regressor(
             model.members[0],
             dataset,
@@ -185,7 +158,7 @@ def train_detector(
             device=device,
             report=lambda done, total: report("box regression", done, total, ""),
         )
-    if members > 1:
+    if len(model.members) > 1:
         model.cascade = fit_cascade(
             model,
             dataset,
@@ -213,6 +186,77 @@ def train_detector(
     return load_model(out)
 
 
+def _windows(
+    dataset: Dataset,
+    categories: tuple[Category, ...],
+    regions: RegionSettings,
+    folder: Path,
+    seed: int,
+    report: Report,
+) -> Windows:
+    """Windows on all pictures, labelled by the outputs of a network that knows `categories`."""
+
+    def progress(indices: Iterable[int]) -> Iterator[int]:
+        for done, index in enumerate(indices):
+            yield index
+            report("proposals", done + 1, len(dataset), "")
+
+    with ProposalCache(
+        folder / "proposals.sqlite",
+        superpixel_scale=regions.superpixel_scale,
+        min_side=regions.min_side,
+        connectivity=regions.connectivity,
+    ) as cache:
+        windows = collect_windows(dataset, lambda sample: cache(sample.path), seed, progress)
+    columns = {0: 0, **{category.id: column for column, category in enumerate(categories, 1)}}
+    labels = np.array([columns[label] for label in windows.labels.tolist()], np.int64)
+    return Windows(windows.images, windows.boxes, labels)
+
+
+def _fine_tuned(
+    network: Backbone,
+    members: int,
+    dataset: Dataset,
+    windows: Windows,
+    regions: RegionSettings,
+    classes: int,
+    settings: FineTuneSettings,
+    folder: Path,
+    device: str,
+    report: Report,
+) -> list[Backbone]:
+    """The members of an ensemble, each fine-tuned from `network` with a new classifier."""
+
+    def report_step(stage: str, step: int, loss: float) -> None:
+        report(stage, step, settings.iterations, f"loss {loss:.3f}")
+
+    torch.manual_seed(settings.seed)
+    with_classes(network, classes + 1)
+    crops = _some_crops(dataset, windows, regions, settings.seed)
+    trained = []
+    for number in range(1, members + 1):
+        member = copy.deepcopy(network)
+        stage = "training" if members == 1 else f"training member {number} of {members}"
+        fine_tune(
+            member,
+            dataset,
+            windows,
+            regions,
+            settings,
+            folder,
+            member=number,
+            device=device,
+            report_features=lambda done, total: report("frozen blocks", done, total, ""),
+            report_step=partial(report_step, stage),
+        )
+        with torch.no_grad():
+            member.classifier.bias[0] += BACKGROUND_SHIFT
+        member.input_ranges = measure_input_ranges(member, crops)
+        trained.append(member)
+    discard_features(folder)
+    return trained
+
+
 def _trained_multibox(
     first: Backbone, dataset: Dataset, settings: MultiBoxSettings, folder: Path, device: str, report: Report
 ) -> MultiBox:
@@ -233,13 +277,6 @@ def _multibox_errors(state: str) -> Iterator[None]:
             f"MultiBox: {error}\n{state}; --multibox-iterations 0 leaves MultiBox out, and detect-train-multibox, "
             "which has more options, can add it"
         ) from error
-
-
-def _apart(dataset: Dataset, other: Dataset) -> Dataset:
-    """`dataset` without the pictures of `other`."""
-    known = {sample.path for sample in other}
-    rows = [row for row in range(len(dataset)) if dataset[row].path not in known]
-    return Dataset(dataset.name, dataset.categories, rows, dataset.__getitem__)
 
 
 def _with_known_classes(dataset: Dataset, categories: tuple[Category, ...]) -> Dataset:

@@ -1,5 +1,7 @@
 """Mini-batches of views, with what each prior shall predict."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,7 +43,7 @@ class ViewBatches:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features [N, c, h, w] or pixels [N, size, size, 3], assignment [N, P], offsets [N, P, 4]."""
-        rows = [self._row(place) for place in range(step * self._batch, (step + 1) * self._batch)]
+        rows = self._rows(step)
         assignment = np.stack([match(self._priors, self._views[row].boxes, self._views[row].ignored) for row in rows])
         offsets = np.zeros((*assignment.shape, 4), np.float32)
         for number, row in enumerate(rows):
@@ -50,6 +52,13 @@ class ViewBatches:
             offsets[number, positive] = encode(objects, self._priors[positive])
         inputs = np.stack([self._input(row, step) for row in rows])
         return torch.from_numpy(inputs), torch.from_numpy(assignment), torch.from_numpy(offsets)
+
+    def pictures(self, step: int) -> list[Path]:
+        """The pictures of a mini-batch, a row each."""
+        return [self._dataset[row // self._each].path for row in self._rows(step)]
+
+    def _rows(self, step: int) -> list[int]:
+        return [self._row(place) for place in range(step * self._batch, (step + 1) * self._batch)]
 
     def _row(self, place: int) -> int:
         turn, position = divmod(place, len(self._dataset))

@@ -146,6 +146,21 @@ def test_a_malformed_annotation_is_named(instances: Path) -> None:
         read_instances(instances)
 
 
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("image_id", "annotation 2 of 2: its image_id is 77, and no image in the file has that id"),
+        ("category_id", "annotation 2 of 2: its category_id is 77, and no category in the file has that id"),
+    ],
+)
+def test_an_annotation_that_belongs_to_nothing_is_named(instances: Path, field: str, problem: str) -> None:
+    content = json.loads(instances.read_text())
+    content["annotations"][1][field] = 77
+    instances.write_text(json.dumps(content))
+    with pytest.raises(CocoError, match=problem):
+        open_dataset(instances, "pictures")
+
+
 def test_inclusive_boxes_have_the_width_of_coco_boxes() -> None:
     xmin, ymin, xmax, ymax = inclusive_from_xywh(np.array([[10.0, 20, 30, 40]]))[0]
     assert (xmin, ymin, xmax - xmin + 1, ymax - ymin + 1) == (11, 21, 30, 40)

@@ -11,7 +11,7 @@ from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_an
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.coco import CocoError
 from inception_rcnn.data.ilsvrc import LayoutError
-from inception_rcnn.data.layouts import open_dataset
+from inception_rcnn.data.layouts import open_dataset, open_validation
 
 GNOME = AnnotatedObject("gnome", (11, 11, 50, 40))
 CART = AnnotatedObject("cart", (1, 1, 20, 20), difficult=True)
@@ -184,3 +184,25 @@ def test_what_is_no_data_set_is_told_the_layouts_and_where_one_may_be(tmp_path: 
     voc(tmp_path / "VOCdevkit" / "VOC2012")
     with pytest.raises(LayoutError, match=r"(?s)not a data set.*COCO.*hint: .*VOC2012"):
         open_dataset(tmp_path)
+
+
+def test_pictures_to_measure_on_are_those_of_val_that_are_not_trained_on(tmp_path: Path) -> None:
+    trained = open_dataset(voc(tmp_path))
+    assert open_validation(tmp_path, None, None, trained) is None  # there is no val
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\nc\n")
+    (tmp_path / "JPEGImages" / "c.jpg").touch()
+    write_annotation(tmp_path / "Annotations" / "c.xml", Annotation("c.jpg", 60, 45))
+    found = open_validation(tmp_path, None, None, trained)
+    assert found is not None
+    assert [sample.image_id for sample in found] == ["c"]
+    named = open_validation(tmp_path, "train", None, trained)
+    assert named is not None
+    assert [sample.image_id for sample in named] == ["a", "b"]
+    with pytest.raises(LayoutError):
+        open_validation(tmp_path, "test", None, trained)
+
+
+def test_a_coco_file_is_no_validation_of_its_own(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    (tmp_path / "instances.json").write_text(coco_content())
+    assert open_validation(tmp_path, None, None, open_dataset(tmp_path)) is None

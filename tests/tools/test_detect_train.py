@@ -59,6 +59,7 @@ def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     assert model.card["pictures"] == 2
     assert model.card["settings"]["freeze_below"] == "classifier"
     assert "fewer than 20 boxes" in result.output
+    assert "1 of 2 classes have no box, and the detector will not know them: flamingo" in result.output
     figures = model.card["evaluation"]
     assert (figures["data"].split()[-1], figures["pictures"]) == ("val", 1)
     assert list(figures["classes"]) == ["garden gnome"]  # nobody trained it to find the flamingo
@@ -98,3 +99,13 @@ def test_a_folder_that_is_no_data_set_is_said(tmp_path):
 
 def test_help_has_an_example():
     assert "detect-train ILSVRC/" in run("--help").output
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_not_raised(root, start, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "model"
+    result = run(root, "--out", out, "--classes", root / "classes.txt", "--init", start, "--device", "cpu")
+    assert result.exit_code == 1
+    assert "stopped:" in result.output
+    assert str(tmp_path / "file") in result.output
+    assert "the same command goes on where it was" in result.output

@@ -26,7 +26,7 @@ from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.lower_features import lower_features
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.start import initial_network
-from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, _apart, _with_known_classes, train_detector
+from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, _with_known_classes, train_detector
 from inception_rcnn.detection.training.windows import TrainingError
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 
@@ -227,6 +227,18 @@ def test_members_that_are_there_are_not_trained_again(dataset, start, uninterrup
     assert {stage for stage, _ in again} == {"proposals"}
 
 
+def test_networks_that_are_there_get_the_rest_without_being_trained(dataset, ensemble, tmp_path):
+    states = states_of_training(dataset, tmp_path, init=str(ensemble[0]), members=0)
+    assert {stage for stage, _ in states} == {"proposals", "box regression", "cascade"}
+    before, after = load_model(ensemble[0]), load_model(tmp_path)
+    assert all(same_weights(weights(tmp_path, number), weights(ensemble[0], number)) for number in (1, 2))
+    assert after.cascade == before.cascade
+    assert after.categories == before.categories
+    assert after.card["objects"] == before.card["objects"]
+    again = states_of_training(dataset, tmp_path, init=str(ensemble[0]), members=0, regression=False)
+    assert not again  # nothing is left to do
+
+
 def test_the_classifier_alone_is_trained_on_pooled_features(dataset, start, tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(finetune, "lower_features", lambda *a, **k: kept.append(lower_features(*a, **k)) or kept[0])
@@ -385,4 +397,4 @@ def test_what_is_measured_are_known_classes_by_name_in_pictures_that_were_not_tr
     assert known[dog].labels.tolist() == [3]
     assert known[cat].labels.tolist() == []
     assert known[cat].boxes.shape == (0, 4)
-    assert [one.image_id for one in _apart(dataset, dataset[:3])] == [dataset[3].image_id]
+    assert [one.image_id for one in dataset.without(dataset[:3])] == [dataset[3].image_id]

@@ -1,11 +1,13 @@
 """Training MultiBox on a data set small enough for a test: five drawn pictures, one of them without objects."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from inception_rcnn import Detector
@@ -129,6 +131,16 @@ def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
     add_multibox(start, dataset, tmp_path, settings=settings, device="cpu")
     before, after = initial_network(start), load_file(tmp_path / "multibox.safetensors")
     assert not torch.equal(before.trunk.conv1.convolution.weight.half(), after["trunk.trunk.conv1.convolution.weight"])
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_mini_batch(dataset, start, tmp_path):
+    with pytest.raises(TrainingError, match=r"lower learning rate(.|\n)*multibox_failed_batch"):
+        add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, learning_rate=1e30), device="cpu")
+    kept = tmp_path / "training" / "multibox_failed_batch.safetensors"
+    batch = load_file(kept)
+    assert len(batch["inputs"]) == len(batch["assignment"]) == len(batch["offsets"]) == 2
+    with safe_open(kept, framework="pt") as file:
+        assert set(json.loads(file.metadata()["pictures"])) <= {str(sample.path) for sample in dataset}
 
 
 def test_pictures_without_objects_alone_train_without_nan(dataset, start, tmp_path):

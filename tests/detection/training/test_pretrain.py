@@ -1,5 +1,6 @@
 """The paper's recipe for a classifier, on a network and pictures small enough for a test."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import distributed, nn
 
 from inception_rcnn.data.image_folders import LabelledImages, open_image_folders
+from inception_rcnn.data.images import ImageError
 from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import ModelError, load_classifier, save_classifier
-from inception_rcnn.detection.training import pretrain
+from inception_rcnn.detection.training import checkpoint, pretrain
 from inception_rcnn.detection.training.pretrain import (
     PretrainSettings,
     accuracy,
@@ -127,19 +131,52 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(i
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+def test_slow_steps_are_saved_by_the_clock(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
+    saved = []
+    trained(images, tmp_path, report=lambda *state: saved.append((tmp_path / "checkpoint.safetensors").exists()))
+    assert saved == [True] * 6
+
+
 def test_the_seed_decides(images, tmp_path):
     one = trained(images, tmp_path / "a")
     other = trained(images, tmp_path / "b", replace(SETTINGS, seed=1))
     assert not torch.equal(one["main.weight"], other["main.weight"])
 
 
-def test_the_average_lies_between_the_weights_of_the_steps(images, tmp_path):
-    weights = trained(images, tmp_path, replace(SETTINGS, epochs=1))  # two steps, kept to 1/10 and 2/11
-    start = tiny_network().state_dict()
-    first = trained(images, tmp_path / "first", replace(SETTINGS, epochs=1, learning_rate=0.0))
-    assert torch.equal(first["average.main.weight"], start["main.weight"])
-    assert not torch.equal(weights["average.main.weight"], weights["main.weight"])
-    assert not torch.equal(weights["average.main.weight"], start["main.weight"])
+def test_the_average_keeps_a_tenth_and_then_two_elevenths_of_what_it_was(images, tmp_path):
+    network, seen = tiny_network(), [tiny_network().state_dict()]
+    average = train_classifier(
+        network,
+        images,
+        replace(SETTINGS, epochs=1),
+        tmp_path,
+        device="cpu",
+        report=lambda *state: seen.append({name: value.clone() for name, value in network.state_dict().items()}),
+    )
+    assert len(seen) == 3
+    for name, value in average.state_dict().items():
+        before, first, second = (step[name] for step in seen)
+        assert not torch.equal(first, second)
+        expected = (before / 10 + first * 9 / 10) * 2 / 11 + second * 9 / 11
+        torch.testing.assert_close(value, expected)
+
+
+def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
+    trained(images, tmp_path)
+    other = tiny_network()
+    other.hidden = nn.Linear(48, 8, bias=False)
+    with pytest.raises(TrainingError, match=r"network was of 428 weights, is of 420 weights"):
+        train_classifier(other, images, SETTINGS, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(images, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    some = replace(images, paths=[*images.paths[:-1], broken])
+    with pytest.raises(ImageError, match=r"broken\.png: not a JPEG"):
+        train_classifier(tiny_network(), some, replace(SETTINGS, batch=10), tmp_path, device="cpu", workers=workers)
 
 
 def test_two_colours_are_learned(images, tmp_path):
@@ -182,6 +219,15 @@ def test_every_picture_is_met_once_an_epoch_and_shares_make_the_mini_batch():
 def test_what_cannot_be_trained_is_said(images, tmp_path, settings, message):
     with pytest.raises(TrainingError, match=message):
         trained(images, tmp_path, settings)
+    for kept in tmp_path.glob("failed_batch*"):
+        assert message == "lower"
+        batch = load_file(kept)
+        assert batch["inputs"].shape == (4, 224, 224, 3)
+        with safe_open(kept, framework="pt") as file:
+            pictures = json.loads(file.metadata()["pictures"])
+        names = [Path(path).parent.name for path in pictures]
+        assert [images.classes[label] for label in batch["labels"].tolist()] == names
+    assert message != "lower" or (tmp_path / "failed_batch.safetensors").exists()
 
 
 def test_a_classifier_is_what_detectors_start_from(tmp_path):

@@ -1,0 +1,46 @@
+"""What the training commands say when something is amiss."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..data.annotation import AnnotationError
+from ..data.categories import CategoryError
+from ..data.coco import CocoError
+from ..data.ilsvrc import LayoutError
+from ..data.images import ImageError
+
+
+@contextmanager
+def told_plainly(console: Console) -> Iterator[None]:
+    """Errors that a user can do something about become a message: exit code 2 for data and settings, 1 for the disk."""
+    from safetensors import SafetensorError
+
+    from ..detection.caffemodel import CaffeModelError
+    from ..detection.engine import EngineError
+    from ..detection.model_files import ModelError
+    from ..detection.training.windows import TrainingError
+
+    try:
+        yield
+    except (
+        AnnotationError,
+        CaffeModelError,
+        CategoryError,
+        CocoError,
+        EngineError,
+        ImageError,
+        LayoutError,
+        ModelError,
+        TrainingError,
+    ) as error:
+        raise typer.BadParameter(str(error)) from error
+    except (OSError, sqlite3.Error, SafetensorError) as error:
+        console.print(
+            f"[red]stopped:[/red] {escape(str(error))}\nthe same command goes on where it was", soft_wrap=True
+        )
+        raise typer.Exit(1) from error
