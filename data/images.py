@@ -81,14 +81,20 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
-    """Width and height of the picture that `read_image` would make of a file; only its header is read.
+    """Width and height of the picture that `read_image` would make of a file.
+
+    Only the header is read, but for TIFF; an orientation that a PNG has behind its pixels is not seen.
 
     Raises:
         ImageError: no such file, or not a picture.
     """
     path = source if isinstance(source, str) and is_url(source) else Path(source)
     with _opened(path, MAX_PIXELS) as picture:
+        if picture.format == "TIFF":
+            picture.load()  # Pillow turns these itself, some versions before they are loaded and some after
         width, height = picture.size
+        if picture.format == "PNG" and "exif" not in picture.info:  # asking would decode it
+            return width, height
         return (height, width) if _orientation(picture) in _TURNED else (width, height)
 
 

@@ -67,10 +67,10 @@ def open_validation(
 
     Args:
         root, split, categories: as in `open_dataset`.
-        trained: what is trained on. By default its pictures are left out.
+        trained: what is trained on. A COCO folder with one annotation file has no other val than that.
 
     Returns:
-        None where `split` is None and there is no val, or nothing new in it.
+        None where `split` is None and there is no val.
 
     Raises:
         as `open_dataset`, where `split` is named.
@@ -78,10 +78,10 @@ def open_validation(
     if split is not None:
         return open_dataset(root, split, categories)
     try:
-        found = open_dataset(root, "val", categories).without(trained)
+        found = open_dataset(root, "val", categories)
     except (coco.CocoError, LayoutError):
         return None
-    return found if len(found) else None
+    return None if found.name == trained.name else found
 
 
 def _default_split(lists: Path, wanted: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def detect_propose(
         float, typer.Option(help="Size of the superpixels: 1 is R-CNN's; 2 GoogLeNet's, half the boxes.")
     ] = 2.0,
     min_side: Annotated[
-        float, typer.Option(min=0, help="Least side of a box, in pixels of the picture brought to width 500.")
+        float, typer.Option(min=0, help="Least side of a region, in pixels of the picture brought to width 500.")
     ] = 20,
     connectivity: Annotated[
         int, typer.Option(help="Neighbours of a pixel, 4 or 8; 8 gives a tenth fewer boxes that cover a little more.")

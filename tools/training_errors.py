@@ -40,7 +40,9 @@ def told_plainly(console: Console) -> Iterator[None]:
     ) as error:
         raise typer.BadParameter(str(error)) from error
     except (OSError, sqlite3.Error, SafetensorError) as error:
+        reason = escape(str(error))
         console.print(
-            f"[red]stopped:[/red] {escape(str(error))}\nthe same command goes on where it was", soft_wrap=True
+            f"[red]stopped:[/red] {reason}\nwhat was finished is kept: put this right and give the same command again",
+            soft_wrap=True,
         )
         raise typer.Exit(1) from error

@@ -47,9 +47,10 @@ class Checkpoint:
             before, step = json.loads(metadata["run"]), int(metadata["step"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{self._file}: not a checkpoint ({error}); delete it to start anew") from error
-        changed = [name for name, value in self._identity.items() if before.get(name) != value]
+        # what an earlier version of the program did not write down is left open
+        changed = [name for name, value in self._identity.items() if name in before and before[name] != value]
         if changed:
-            difference = ", ".join(f"{name} was {before.get(name)}, is {self._identity[name]}" for name in changed)
+            difference = ", ".join(f"{name} was {before[name]}, is {self._identity[name]}" for name in changed)
             raise TrainingError(
                 f"{self._file} belongs to another training ({difference}): use the same data and settings, "
                 "another --out folder, or delete the checkpoint to start anew"

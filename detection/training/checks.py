@@ -22,7 +22,10 @@ _SHOWN = 5
 
 
 def checked(
-    dataset: Dataset, outside: Outside = "clip", warn: Callable[[str], None] = lambda warning: None
+    dataset: Dataset,
+    outside: Outside = "clip",
+    warn: Callable[[str], None] = lambda warning: None,
+    learns_classes: bool = True,
 ) -> tuple[Dataset, dict[int, int]]:
     """The data set as it can be trained on, and its objects of each class, difficult ones not counted.
 
@@ -32,6 +35,7 @@ def checked(
         outside: what becomes of boxes that reach more than a pixel beyond their picture.
         warn: called with a sentence on pictures of another size than their annotation says, on boxes that were cut off
             or left out, and on classes with few objects or none.
+        learns_classes: whether what is trained tells classes apart; else nothing is said of them.
 
     Returns:
         the data set; the number of objects by category id.
@@ -82,10 +86,10 @@ def checked(
     if empty:
         warn(f"{len(empty)} boxes have no area and are left out: {_some(empty)}")
     few = [f"{one.name} {counts[one.id]}" for one in dataset.categories if 0 < counts[one.id] < FEW_BOXES]
-    if few:
+    if few and learns_classes:
         warn(f"classes with fewer than {FEW_BOXES} boxes, which will hardly be found: {_some(few)}")
     none = [one.name for one in dataset.categories if not counts[one.id]]
-    if none:
+    if none and learns_classes:
         of = f"{len(none)} of {len(dataset.categories)}"
         warn(f"{of} classes have no box, and the detector will not know them: {_some(none)}")
     usable_samples = Dataset(

@@ -101,6 +101,7 @@ def lower_features(
     forward = CompiledForward(LowerBlocks(backbone, blocks), device=device, size=size, batch_size=batch_size)
     shape = forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
     if not done:
+        file.unlink(missing_ok=True)  # of a run that was stopped before anything in it counted; it takes its room
         check_room(file.parent, count * int(np.prod(shape)) * 2)
     features = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=(count, *shape))
     if features.shape != (count, *shape):

@@ -198,8 +198,8 @@ def train_multibox(
             if validation is not None and (epoch > before or last):
                 found = recall_at_half(average, validation, device)
                 report("training", step + 1, settings.iterations, {"recall": found})
-    for file in (features_file, features_file.with_suffix(".progress.json")):
-        file.unlink(missing_ok=True)
+    for file in folder.glob("multibox_features_*"):
+        file.unlink()
     return average.to("cpu")
 
 
@@ -256,7 +256,7 @@ def add_multibox(
     torch.manual_seed(settings.seed)
     backbone = copy.deepcopy(detector.members[0]) if init is None else initial_network(init)
     folder = Path(out) / "training"
-    dataset, _ = checked(dataset, warn=warn)
+    dataset, _ = checked(dataset, warn=warn, learns_classes=False)
     network = train_multibox(backbone, dataset, settings, folder, validation=validation, device=device, report=report)
     card = {
         "data": dataset.name,

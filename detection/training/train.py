@@ -93,7 +93,7 @@ def train_detector(
             room for what frozen blocks give, the loss is no number, or a training begun in `out` was another one.
         AnnotationError, ImageError, ModelError: a file that is needed cannot be used.
     """
-    dataset, counts = checked(dataset, outside, warn)
+    dataset, counts = checked(dataset, outside, warn, learns_classes=members > 0)
     if validation is not None:
         validation = validation.without(dataset)
         if not len(validation) and measured:
@@ -129,9 +129,13 @@ def train_detector(
     else:
         start = load_model(init)
         networks, categories, regions, kept_regressor = start.members, start.categories, start.regions, start.regressor
-        dataset = _with_known_classes(dataset, categories)
         if regression:
-            windows = _windows(dataset, categories, regions, folder, settings.seed, report)
+            known = {category.name for category in categories}
+            others = [one.name for one in dataset.categories if counts.get(one.id) and one.name not in known]
+            if others:
+                warn(f"{init} does not know some classes, whose objects are left out: {', '.join(others)}")
+            of_known = _with_known_classes(dataset, categories)
+            windows = _windows(of_known, categories, regions, folder, settings.seed, report)
         card = {name: value for name, value in start.card.items() if name not in ("multibox", "evaluation")}
     with TemporaryDirectory(dir=folder) as stored:  # the rest is fitted to the weights as they are stored
         save_model(Model(networks, categories, regions, card), stored)
@@ -147,7 +151,7 @@ def train_detector(
         card["multibox"] = about_multibox
     model.regressor = kept_regressor
     if regression and windows is not None:
-        model.regressor = train_box_regressor(
+        fitted = train_box_regressor(
             model.members[0],
             dataset,
             windows,
@@ -158,6 +162,7 @@ def train_detector(
             device=device,
             report=lambda done, total: report("box regression", done, total, ""),
         )
+        model.regressor = kept_regressor if fitted is None else fitted
     if len(model.members) > 1:
         model.cascade = fit_cascade(
             model,

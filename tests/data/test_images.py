@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from inception_rcnn.data.images import IMAGE_SUFFIXES, ImageError, read_image
+from inception_rcnn.data.images import IMAGE_SUFFIXES, ImageError, read_image, read_size
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -230,6 +230,7 @@ def test_the_exif_orientation_is_applied_once(tmp_path: Path, name: str, orienta
     stored.getexif()[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(stored))
     pixels = read_image(path)
+    assert read_size(path) == pixels.shape[1::-1]
     assert_sound(pixels)
     if name == "a.jpg":
         assert np.abs(pixels[8::16, 8::16].astype(int) - upright).max() <= 8

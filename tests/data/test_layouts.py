@@ -186,7 +186,7 @@ def test_what_is_no_data_set_is_told_the_layouts_and_where_one_may_be(tmp_path: 
         open_dataset(tmp_path)
 
 
-def test_pictures_to_measure_on_are_those_of_val_that_are_not_trained_on(tmp_path: Path) -> None:
+def test_pictures_to_measure_on_are_those_of_val_if_there_is_one(tmp_path: Path) -> None:
     trained = open_dataset(voc(tmp_path))
     assert open_validation(tmp_path, None, None, trained) is None  # there is no val
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\nc\n")
@@ -194,7 +194,7 @@ def test_pictures_to_measure_on_are_those_of_val_that_are_not_trained_on(tmp_pat
     write_annotation(tmp_path / "Annotations" / "c.xml", Annotation("c.jpg", 60, 45))
     found = open_validation(tmp_path, None, None, trained)
     assert found is not None
-    assert [sample.image_id for sample in found] == ["c"]
+    assert [sample.image_id for sample in found] == ["b", "c"]
     named = open_validation(tmp_path, "train", None, trained)
     assert named is not None
     assert [sample.image_id for sample in named] == ["a", "b"]

@@ -108,4 +108,4 @@ def test_a_folder_that_cannot_be_written_is_said_and_not_raised(root, start, tmp
     assert result.exit_code == 1
     assert "stopped:" in result.output
     assert str(tmp_path / "file") in result.output
-    assert "the same command goes on where it was" in result.output
+    assert "put this right and give the same command again" in result.output
