@@ -130,13 +130,22 @@ class Collector:
             probabilities,
             near,
             moments[near].astype(np.float16),
-            self.whole(image),
+            self.whole([image])[0],
         )
 
-    def whole(self, image: np.ndarray) -> np.ndarray:
-        """The first member's pooled features of the whole picture."""
-        box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
-        return self._forward(self.first, image, box)[0, : self.model.members[0].out_channels]
+    def whole(self, images: list[np.ndarray]) -> np.ndarray:
+        """The first member's pooled features of whole pictures: float32 [N, 1024]."""
+        regions = self.model.regions
+        crops = [
+            warp_regions(
+                image,
+                np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32),
+                padding=regions.padding,
+                mode=regions.warp_mode,
+            )
+            for image in images
+        ]
+        return self.first(np.concatenate(crops))[:, : self.model.members[0].out_channels]
 
     def _forward(self, network: CompiledForward, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         regions, parts = self.model.regions, []
@@ -177,7 +186,12 @@ def fit_context(model: Model, train: Dataset, file: Path) -> tuple[np.ndarray, n
     """
     if not file.exists():
         collector = Collector(Model(model.members[:1], model.categories, model.regions))
-        features = np.stack([collector.whole(read_image(sample.path)) for sample in train])
+        features = np.concatenate(
+            [
+                collector.whole([read_image(train[row].path) for row in range(first, min(first + 64, len(train)))])
+                for first in range(0, len(train), 64)
+            ]
+        )
         ids = [category.id for category in model.categories]
         shown = np.array([[one in sample.labels for one in ids] for sample in train], np.float32)
         x, y = torch.from_numpy(features / features.std()), torch.from_numpy(shown)
@@ -345,7 +359,7 @@ def main() -> None:
     if arguments.context:
         train = open_dataset(arguments.ilsvrc, "train")
         weight, bias = fit_context(model, train, folder / "context.npz")
-        name = "one network" if count == 1 else f"{count} members, cascade"
+        name = "one network" if count == 1 else f"{count} members" + (", cascade" if model.cascade else "")
         rescored_rows = {f"{name}, no context": measure(ensemble(count, model.cascade))}
         for power in CONTEXT_WEIGHTS:
 

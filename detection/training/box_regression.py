@@ -1,7 +1,7 @@
 """Fitting the box regression of a trained detector."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from .windows import Windows, label_windows
 _PER_CLASS = 2000
 _IN_ALL = 16_000
 _PICTURES_AHEAD = 8
+_CROPS = 64
 # Penalties of the ridge, as multiples of the number of samples, that are tried on pictures held out, one in so many,
 # and the least gain in mean IoU there for which a model gets a regression at all: less is not worth its cost, and
 # regression on features that say little of where the object is does harm..
@@ -115,11 +116,23 @@ def _features(
     engine = Engine(network, device=device, moments=True)
     features = np.empty((len(windows), engine.num_features), np.float32)
     done = 0
-    for crops in prefetch(_crops(dataset, windows, regions), _PICTURES_AHEAD):
+    for crops in _together(prefetch(_crops(dataset, windows, regions), _PICTURES_AHEAD)):
         features[done : done + len(crops)] = engine.features(crops)
         done += len(crops)
         report(done, len(windows))
     return features
+
+
+def _together(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Crops of several pictures at a time, `_CROPS` and more: a network takes as long for a few as for its batch."""
+    waiting: list[np.ndarray] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _CROPS:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def near_windows(dataset: Dataset, windows: Windows, seed: int) -> tuple[Windows, np.ndarray]:
