@@ -103,10 +103,7 @@ def fine_tune(
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = resolve_device(device)
-    names = [*(name for name, _ in network.trunk.named_children()), "classifier"]
-    if settings.freeze_below is not None and settings.freeze_below not in names:
-        raise TrainingError(f"no block is called {settings.freeze_below!r}; the network has {', '.join(names)}")
-    frozen = 0 if settings.freeze_below is None else names.index(settings.freeze_below)
+    frozen = frozen_blocks(network, settings.freeze_below)
     if frozen:
         windows = draw_pool(windows, settings.pool, settings.seed)
     seed = _member_seed(settings.seed, member)
@@ -180,6 +177,18 @@ def fine_tune(
                 checkpoint.save(learned, optimiser, step + 1)
             report_step(step + 1, loss.item())
     network.to("cpu").eval()
+
+
+def frozen_blocks(network: Backbone, freeze_below: str | None) -> int:
+    """How many of the lowest blocks of `network` are frozen.
+
+    Raises:
+        TrainingError: no block is called `freeze_below`.
+    """
+    names = [*(name for name, _ in network.trunk.named_children()), "classifier"]
+    if freeze_below is not None and freeze_below not in names:
+        raise TrainingError(f"no block is called {freeze_below!r}; the network has {', '.join(names)}")
+    return 0 if freeze_below is None else names.index(freeze_below)
 
 
 def discard_features(folder: Path) -> None:

@@ -19,13 +19,14 @@ from ...data.images import read_image
 from ...proposals.cache import ProposalCache
 from ...proposals.multibox import MultiBox
 from ..backbones import Backbone, with_classes
+from ..engine_choice import resolve_device
 from ..model_files import Model, RegionSettings, load_model, save_model
 from ..quantisation import measure_input_ranges
 from ..warp import warp_regions
 from .box_regression import train_box_regressor
 from .cascade import fit_cascade
 from .checks import Outside, checked
-from .finetune import FineTuneSettings, discard_features, fine_tune
+from .finetune import FineTuneSettings, discard_features, fine_tune, frozen_blocks
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .start import initial_multibox, initial_network
 from .validation import measure_detector
@@ -104,6 +105,8 @@ def train_detector(
         raise TrainingError(f"{out} is what training starts from: write the new model to another --out")
     torch.manual_seed(settings.seed)
     network = initial_network(init)
+    resolve_device(device)  # what is wrong with the settings is said before anything is made
+    frozen_blocks(network, settings.freeze_below)
     kept_multibox, about_multibox = initial_multibox(init) if multibox is None else (None, {})
     if multibox is not None and not folder.exists():  # a training gone on with has files there that will go
         Path(out).mkdir(parents=True, exist_ok=True)
