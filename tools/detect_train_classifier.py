@@ -56,7 +56,7 @@ def detect_train_classifier(
 
     from ..detection.googlenet import GoogLeNet
     from ..detection.model_files import save_classifier
-    from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier
+    from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier, untrained
 
     settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     together = "WORLD_SIZE" in os.environ  # torchrun's
@@ -71,7 +71,7 @@ def detect_train_classifier(
                 distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             first = not together or distributed.get_rank() == 0
             torch.manual_seed(seed)
-            network = GoogLeNet(len(images.classes), stem="separable" if separable else "plain", batch_norm=batch_norm)
+            network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
             columns = (
                 TextColumn("training"),
                 BarColumn(),

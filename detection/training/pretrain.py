@@ -26,6 +26,7 @@ from ...data.augment import centre_crop, distort_colours, random_area_crop
 from ...data.image_folders import LabelledImages
 from ...data.images import ImageError, read_image
 from ..engine_choice import computes_bfloat16, resolve_device
+from ..googlenet import GoogLeNet
 from .checkpoint import Checkpoint
 from .failures import keep_batch
 from .windows import TrainingError
@@ -143,6 +144,24 @@ def train_classifier(
             checkpoint.save(learned, optimiser, step + 1)
         report(step + 1, total, mean_loss)
     return average.to("cpu").eval()
+
+
+def untrained(classes: int, *, separable: bool = False, batch_norm: bool = False) -> GoogLeNet:
+    """A network to train from nothing.
+
+    Without batch norm, weights that keep the spread of what comes in (He et al., ICCV 2015) carry that of pixels, some
+    64 grey levels, up to the classifier, and the first steps end in NaN. BVLC's variance of 1 / inputs, half of it,
+    lets it shrink from layer to layer; the first layer's is smaller still, with which either stem begins near the loss
+    of guessing.
+    """
+    network = GoogLeNet(classes, stem="separable" if separable else "plain", batch_norm=batch_norm)
+    if not batch_norm:
+        with torch.no_grad():
+            for layer in network.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.weight *= 0.5**0.5
+            next(layer for layer in network.trunk.modules() if isinstance(layer, nn.Conv2d)).weight /= 8
+    return network
 
 
 def learning_rate(settings: PretrainSettings, epoch: int) -> float:

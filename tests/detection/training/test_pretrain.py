@@ -27,6 +27,7 @@ from inception_rcnn.detection.training.pretrain import (
     classification_loss,
     learning_rate,
     train_classifier,
+    untrained,
 )
 from inception_rcnn.detection.training.start import initial_network
 from inception_rcnn.detection.training.windows import TrainingError
@@ -177,6 +178,22 @@ def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(images, tmp_pat
     some = replace(images, paths=[*images.paths[:-1], broken])
     with pytest.raises(ImageError, match=r"broken\.png: not a JPEG"):
         train_classifier(tiny_network(), some, replace(SETTINGS, batch=10), tmp_path, device="cpu", workers=workers)
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_an_untrained_network_begins_near_guessing_and_stays_finite(images, tmp_path, separable):
+    torch.manual_seed(0)
+    losses = []
+    train_classifier(
+        untrained(2, separable=separable),
+        images,
+        PretrainSettings(epochs=2, batch=4),  # the learning rate is the command's
+        tmp_path,
+        device="cpu",
+        report=lambda step, total, loss: losses.append(loss),
+    )
+    assert losses[0] < 3 * np.log(2) * (1 + 2 * 0.3)  # of guessing; both auxiliary heads count three tenths
+    assert max(losses) < 100  # with weights that keep the spread of pixels: millions, then NaN
 
 
 def test_two_colours_are_learned(images, tmp_path):
