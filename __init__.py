@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.images import ImageError, read_image
     from .detection.detector import Detector
-    from .detection.googlenet import GoogLeNet
+    from .detection.networks.googlenet import GoogLeNet
     from .detection.suppression import Detections
     from .proposals.proposals import Proposals
     from .proposals.selective_search import selective_search
@@ -24,7 +24,7 @@ __all__ = ["Detector", "Detections", "GoogLeNet", "ImageError", "Proposals", "re
 _HOME = {
     "Detections": ".detection.suppression",
     "Detector": ".detection.detector",
-    "GoogLeNet": ".detection.googlenet",
+    "GoogLeNet": ".detection.networks.googlenet",
     "ImageError": ".data.images",
     "Proposals": ".proposals.proposals",
     "read_image": ".data.images",

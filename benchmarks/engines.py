@@ -20,10 +20,10 @@ import torch
 
 from inception_rcnn import read_image, selective_search
 from inception_rcnn.data.ilsvrc import open_dataset
-from inception_rcnn.detection.engine import Engine
-from inception_rcnn.detection.engine_choice import Kind, Precision
+from inception_rcnn.detection.engines.choice import Kind, Precision
+from inception_rcnn.detection.engines.engine import Engine
 from inception_rcnn.detection.model_files import load_model
-from inception_rcnn.detection.warp import warp_regions
+from inception_rcnn.detection.warping.warp import warp_regions
 
 REGIONS = 320
 PER_PICTURE = 32

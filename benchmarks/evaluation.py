@@ -21,8 +21,8 @@ from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_an
 from inception_rcnn.data.categories import det_categories
 from inception_rcnn.data.ground_truth import read_blacklist, read_ground_truth
 from inception_rcnn.data.submission import Submission, read_submission, write_submission
-from inception_rcnn.detection.error_analysis import analyse
-from inception_rcnn.detection.evaluation import evaluate
+from inception_rcnn.detection.evaluation.error_analysis import analyse
+from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 
 PICTURES, DETECTIONS = 20_000, 1_000_000
 OFFICIAL_SECONDS = 65 + 13  # the official code on the build machine: annotations, and the rest

@@ -21,7 +21,7 @@ from inception_rcnn import Detector, read_image
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.detection.model_files import load_model
 from inception_rcnn.detection.suppression import select_detections, vote_boxes
-from inception_rcnn.detection.warp import warp_regions
+from inception_rcnn.detection.warping.warp import warp_regions
 
 BLOCK = 10  # pictures from end to end between two looks at the raw forward pass
 

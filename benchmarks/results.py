@@ -27,14 +27,14 @@ from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.data.ground_truth import GroundTruth, read_ilsvrc_ground_truth
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.data.submission import Submission
-from inception_rcnn.detection.bootstrap import Bootstrap, bootstrap, interval
-from inception_rcnn.detection.engine import CompiledForward, SpatialMoments
-from inception_rcnn.detection.evaluation import Evaluation, evaluate
+from inception_rcnn.detection.engines.engine import CompiledForward, SpatialMoments
+from inception_rcnn.detection.engines.multibox import MultiBoxEngine
+from inception_rcnn.detection.evaluation.bootstrap import Bootstrap, bootstrap, interval
+from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
 from inception_rcnn.detection.model_files import Model, load_model, model_digest
-from inception_rcnn.detection.multibox_engine import MultiBoxEngine
 from inception_rcnn.detection.regression import LEAST_PROBABILITY
 from inception_rcnn.detection.suppression import Detections, select_detections, vote_boxes
-from inception_rcnn.detection.warp import warp_regions
+from inception_rcnn.detection.warping.warp import warp_regions
 from inception_rcnn.proposals.combine import combine
 from inception_rcnn.proposals.proposals import Source
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..runtime.remote import is_url, list_remote
 from .ilsvrc import LayoutError, listed_pictures, split_folder
 from .images import IMAGE_SUFFIXES
-from .remote import is_url, list_remote
 
 
 class ListingError(ValueError):

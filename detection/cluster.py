@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.images import MAX_PIXELS
-from ..data.remote import is_url
 from ..proposals.files import read_proposals
+from ..runtime.remote import is_url
 from .detector import Detector
 from .model_files import Model
 from .run_state import Result
@@ -163,7 +163,7 @@ class Cluster:
             {"picture": number, "source": str(one) if is_url(one) else os.path.abspath(one)} for number, one in pictures
         ]
         proposals = proposals_file and (proposals_file, os.path.abspath(proposals_file))
-        sent = ray.put(replace(model, members=model.first(members)))
+        sent = ray.put(replace(model, members=model.first_members(members)))
         ray.data.DataContext.get_current().enable_progress_bars = False
         found = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // task)).map_batches(
             _Worker,

@@ -14,30 +14,30 @@ import torch
 
 from ..data.categories import Category
 from ..data.images import MAX_PIXELS, ImageError, read_image
-from ..data.prefetch import map_ahead, prefetch
-from ..data.remote import is_url
 from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
-from .device_warp import warp_on_device
-from .engine import Engine
-from .engine_choice import Kind
+from ..runtime.prefetch import map_ahead, prefetch
+from ..runtime.remote import is_url
+from .engines.choice import Kind
+from .engines.engine import Engine
+from .engines.multibox import MultiBoxEngine
 from .model_files import Model, load_model
-from .multibox_engine import MultiBoxEngine
-from .pipeline import Crops, pack, pooled_features
+from .pipeline import Crops, batch_regions, pooled_features
 from .regression import LEAST_PROBABILITY
 from .suppression import Detections, select_detections, vote_boxes
-from .warp import warp_regions
+from .warping.on_device import warp_on_device
+from .warping.warp import warp_regions
 
 T = TypeVar("T")
 
 _NO_BOXES = np.zeros((0, 4), np.float32)
 
-# Regions warped in one go, and how many such lots may wait for the network: 19 MB each. Warping keeps reduced copies of
-# a huge picture for as long as one call, so lots are larger than the network's batches on a CPU.
-_LOT = 128
-_LOTS_AHEAD = 3
+# Regions of a batch, and how many batches may wait for the network: 19 MB each. Warping keeps reduced copies of a huge
+# picture for as long as one call, so these batches are larger than the network's own on a CPU.
+_BATCH_REGIONS = 128
+_BATCHES_AHEAD = 3
 # Pictures read ahead, with their proposals, and finished behind.
 _PICTURES_AHEAD = 4
 
@@ -89,8 +89,8 @@ class Detector:
     Args:
         model: networks, class list and region settings.
         device: "auto", "cpu", "cuda" or "cuda:N". On a GPU regions are cropped and resized there too, from pictures
-            uploaded once; scores differ from a CPU's as the tolerances of `device_warp` and `engine` allow.
-        engine: what runs the networks, see `engine_choice`; "auto" is the fastest.
+            uploaded once; scores differ from a CPU's as the tolerances of `on_device` and `engine` allow.
+        engine: what runs the networks, see `choice`; "auto" is the fastest.
         score_threshold: detections below it are dropped; in 0..1. The default keeps what an evaluation wants to
             rank; for showing, 0.5 is a good start.
         max_detections: best detections kept of one picture.
@@ -140,7 +140,7 @@ class Detector:
                 threads=threads,
                 moments=number == 0 and self._regressor is not None,
             )
-            for number, member in enumerate(model.first(members))
+            for number, member in enumerate(model.first_members(members))
         ]
         self.device = self.engines[0].device
         self.multibox = (
@@ -246,10 +246,12 @@ class Detector:
 
     def _run(self, items: Iterable[T], read: Callable[[T], _Picture]) -> Generator[FileResult, None, None]:
         """Reading and proposals, warping, the networks and what follows them: each in threads of its own."""
-        size = -(-_LOT // self.engines[0].batch_size) * self.engines[0].batch_size
+        size = -(-_BATCH_REGIONS // self.engines[0].batch_size) * self.engines[0].batch_size
         pictures = map_ahead(lambda item: _distinct(read(item)), items, self._readers, _PICTURES_AHEAD)
-        lots = prefetch(pack(((one, one.boxes) for one in pictures), size, self._warp, self.device), _LOTS_AHEAD)
-        scored = self._scored(pooled_features(self.engines[:1], lots))
+        batches = prefetch(
+            batch_regions(((one, one.boxes) for one in pictures), size, self._warp, self.device), _BATCHES_AHEAD
+        )
+        scored = self._scored(pooled_features(self.engines[:1], batches))
         if len(self.engines) > 1:
             scored = self._averaged(scored, size)
         return map_ahead(self._finish, scored, 1, _PICTURES_AHEAD)
@@ -282,8 +284,8 @@ class Detector:
             assert picture.probabilities is not None
             return 1 - picture.probabilities[:, 0] >= self._least_object
 
-        lots = pack(((one, one.boxes[passed(one)]) for one in pictures), size, self._warp, self.device)
-        for picture, features in pooled_features(self.engines[1:], lots):
+        batches = batch_regions(((one, one.boxes[passed(one)]) for one in pictures), size, self._warp, self.device)
+        for picture, features in pooled_features(self.engines[1:], batches):
             assert picture.probabilities is not None
             rows = passed(picture)
             others = [engine.classify(values) for engine, values in zip(self.engines[1:], features, strict=True)]

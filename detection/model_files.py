@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from ..data.categories import Category
 from ..proposals.multibox import MultiBox, PriorGrid
-from .backbones import Backbone, TorchvisionGoogLeNet, headless
-from .caffemodel import read_caffemodel
-from .googlenet import GoogLeNet
+from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
+from .networks.caffemodel import read_caffemodel
+from .networks.googlenet import GoogLeNet
 from .regression import BoxRegressor
-from .warp import WarpMode
+from .warping.warp import WarpMode
 
 FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
@@ -101,7 +101,7 @@ class Model:
     regressor: BoxRegressor | None = None
     multibox: MultiBox | None = None
 
-    def first(self, members: int | None) -> list[Backbone]:
+    def first_members(self, members: int | None) -> list[Backbone]:
         """The first networks of the ensemble; None for all.
 
         Raises:

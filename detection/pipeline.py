@@ -1,7 +1,7 @@
-"""Regions of a stream of pictures, packed into full lots for the networks and handed back picture by picture.
+"""Regions of a stream of pictures, packed into full batches for the networks and handed back picture by picture.
 
-Features of a region are the same bits whatever lot and place it comes in (see `engine`), so nothing that follows
-depends on how regions were packed: not on the size of lots, on timing, or on which pictures came before.
+Features of a region are the same bits whatever batch and place it comes in (see `engine`), so nothing that follows
+depends on how regions were packed: not on the size of batches, on timing, or on which pictures came before.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +11,11 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from .engine import CROP_SIZE, Engine
+from .engines.engine import CROP_SIZE, Engine
 
 T = TypeVar("T")
 
-# Pictures that a lot may wait for: without proposals, or with few that the cascade passes on, they fill no lot.
+# Pictures that a batch may wait for: without proposals, or with few that the cascade passes on, they fill no batch.
 _MOST_PARTS = 16
 
 # uint8 RGB [n, 224, 224, 3]: an array, or a tensor on the GPU.
@@ -27,7 +27,7 @@ Warp = Callable[[T, np.ndarray, Crops], object]
 
 @dataclass(frozen=True, eq=False)
 class _Part(Generic[T]):
-    """The next `count` regions of a lot are this picture's; `last` closes it."""
+    """The next `count` regions of a batch are this picture's; `last` closes it."""
 
     picture: T
     count: int
@@ -35,19 +35,21 @@ class _Part(Generic[T]):
 
 
 @dataclass(frozen=True, eq=False)
-class Lot(Generic[T]):
+class RegionBatch(Generic[T]):
     """Warped regions of one or several pictures: crops uint8 [n, 224, 224, 3]."""
 
     crops: Crops
     parts: Sequence[_Part[T]]
 
 
-def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], device: str = "cpu") -> Iterator[Lot[T]]:
-    """Lots of `size` regions, in order; only where pictures end, or bring hardly any regions, there are fewer.
+def batch_regions(
+    pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], device: str = "cpu"
+) -> Iterator[RegionBatch[T]]:
+    """Batches of `size` regions, in order; only where pictures end, or bring hardly any regions, there are fewer.
 
     Args:
         pictures: each with the boxes [N, 4] of its regions; N may be 0.
-        size: regions of a lot.
+        size: regions of a batch.
         warp: makes the crops.
         device: where the crops are made: arrays on "cpu", else tensors.
     """
@@ -67,21 +69,23 @@ def pack(pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], dev
             start, filled = start + count, filled + count
             parts.append(_Part(picture, count, last=start == len(boxes)))
             if filled == size or len(parts) == _MOST_PARTS:
-                yield Lot(crops[:filled], parts)
+                yield RegionBatch(crops[:filled], parts)
                 crops, filled, parts = empty(), 0, []
             if start == len(boxes):
                 break
     if parts:
-        yield Lot(crops[:filled], parts)
+        yield RegionBatch(crops[:filled], parts)
 
 
-def pooled_features(engines: Sequence[Engine], lots: Iterable[Lot[T]]) -> Iterator[tuple[T, list[np.ndarray]]]:
+def pooled_features(
+    engines: Sequence[Engine], batches: Iterable[RegionBatch[T]]
+) -> Iterator[tuple[T, list[np.ndarray]]]:
     """Each picture, in order, with the features of all its regions: float32 [N, D] from every engine."""
     pieces: list[list[np.ndarray]] = [[] for _ in engines]
-    for lot in lots:
-        features = [engine.features(lot.crops) for engine in engines]
+    for batch in batches:
+        features = [engine.features(batch.crops) for engine in engines]
         start = 0
-        for part in lot.parts:
+        for part in batch.parts:
             for piece, values in zip(pieces, features, strict=True):
                 piece.append(values[start : start + part.count])
             start += part.count

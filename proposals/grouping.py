@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 
 _ONE: Final = 2.0**26  # a histogram that sums to 1; whole numbers add up alike in any order
 

@@ -20,13 +20,23 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torchvision.ops import nms
 
-from ..data.boxes import iou
+from ..data.boxes import clip, iou
+from .proposals import Proposals, Source
 
 # Offsets are learnt in units of about their spread (SSD's "variances"; Liu et al., ECCV 2016).
 _CENTRE_UNIT, _SIZE_UNIT = 0.1, 0.2
 # A box is at most this many times as wide or high as its prior, or the reverse: no overflow, whatever the network says.
 _LARGEST_RATIO = 16.0
+
+# MultiBox's boxes kept of a picture: the paper's number.
+COUNT = 200
+# On 124 pictures of val, 200 boxes covered 0.808 of the objects at IoU 0.5 and 0.577 at 0.7 with this threshold; 0.814
+# and 0.435 with 0.5, 0.798 and 0.625 with 0.7.
+NMS_THRESHOLD = 0.6
+# Boxes looked at by non-maximum suppression, for each that is kept: enough that it never runs out of them.
+_CANDIDATES = 15
 
 POSITIVE_IOU = 0.5
 IGNORED_IOU = 0.4
@@ -177,6 +187,43 @@ def decode(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray
     limit = np.log(_LARGEST_RATIO)
     sides = prior_sides * np.exp(np.clip(offsets[:, 2:] * _SIZE_UNIT, -limit, limit))
     return np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
+
+
+def multibox_proposals(
+    predictions: Sequence[NDArray[np.float32]],
+    priors: Sequence[NDArray[np.float32]],
+    sizes: Sequence[int],
+    width: int,
+    height: int,
+    *,
+    count: int = COUNT,
+    nms_threshold: float = NMS_THRESHOLD,
+) -> Proposals:
+    """The best boxes of a picture that the network saw whole, at one size or several.
+
+    Args:
+        predictions: float32 [P, 5] for each size, from `MultiBox`.
+        priors: [P, 4] for each size.
+        sizes: side of the network's input, to which the picture was stretched.
+        width, height: of the picture.
+        count: boxes kept.
+        nms_threshold: a box is dropped if it overlaps a better one by more than this IoU.
+
+    Returns:
+        At most `count` boxes inside the picture; scores are confidences in 0..1.
+    """
+    boxes, logits = [], []
+    for predicted, prior, size in zip(predictions, priors, sizes, strict=True):
+        best = np.argsort(-predicted[:, 4], kind="stable")[: _CANDIDATES * count]
+        scale = np.array([width, height, width, height], np.float32) / size
+        boxes.append(clip(decode(predicted[best, :4], prior[best]) * scale, width, height))
+        logits.append(predicted[best, 4])
+    all_boxes, all_logits = np.concatenate(boxes), np.concatenate(logits)
+    real = ((all_boxes[:, 2:] - all_boxes[:, :2]) >= 1).all(axis=1)  # less than a pixel of the picture shows nothing
+    all_boxes, all_logits = all_boxes[real], all_logits[real]
+    keep = nms(torch.from_numpy(all_boxes), torch.from_numpy(all_logits), nms_threshold)[:count].numpy()
+    scores = 1 / (1 + np.exp(-all_logits[keep].astype(np.float64)))
+    return Proposals(all_boxes[keep], scores.astype(np.float32), np.full(len(keep), Source.MULTIBOX, np.uint8))
 
 
 def _centres_and_sides(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 
 AREA_POWER: Final = 0.3
 SAME: Final = 0.7  # intersection over union above which a box repeats another

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 from .workspace import Workspace
 
 KEYS: Final = 1 << 16

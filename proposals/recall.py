@@ -92,7 +92,7 @@ def measure(
     if any(low >= high for low, high in zip((0, *counts), counts, strict=False)):
         raise ValueError(f"counts must be rising whole numbers from 1, got {tuple(counts)}")
     # Here and not with the module: importing numba takes half a second.
-    from .matching import cover
+    from .coverage import cover
 
     rows = np.array(counts, np.int64)
     closest, matched, labels, areas, numbers = [], [], [], [], []

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 
 TEXTURE_BINS: Final = 80  # a channel: 8 orientations of 10
 COLOUR_BINS: Final = 25  # a channel

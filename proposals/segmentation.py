@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 from .pixel_edges import WEIGHTS, Edges, sorted_edges
 from .smoothing import SIGMA, gaussian_taps, smooth
 from .workspace import Workspace, borrow

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.compilation import kernel
+from ..runtime.compilation import kernel
 
 SIGMA: Final = 0.8  # Felzenszwalb & Huttenlocher 2004, section 6
 RADIUS: Final = 3  # the next tap would weigh 2e-6: 0.001 grey levels at the most

@@ -148,7 +148,7 @@ def detect(
     with console.status("loading the model ..."):
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
-        from ..detection.engine import EngineError
+        from ..detection.engines.engine import EngineError
         from ..detection.model_files import ModelError, load_model, model_digest
         from ..detection.run_state import RunState, RunStateError
         from ..proposals.files import ProposalFileError, read_proposals
@@ -156,7 +156,7 @@ def detect(
         try:
             proposals = read_proposals(proposals_file) if proposals_file else None
             loaded = load_model(model)
-            networks = len(loaded.first(members))
+            networks = len(loaded.first_members(members))
             options: dict[str, Any] = {
                 "score_threshold": kept_score,
                 "max_detections": max_detections,

@@ -143,10 +143,10 @@ def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path
 
     from ..data.ground_truth import read_blacklist
     from ..data.predictions import read_predictions
-    from ..detection.coco_evaluation import evaluate_coco
-    from ..detection.error_analysis import analyse
-    from ..detection.evaluation import evaluate
-    from ..detection.voc_evaluation import evaluate_voc
+    from ..detection.evaluation.coco import evaluate_coco
+    from ..detection.evaluation.error_analysis import analyse
+    from ..detection.evaluation.ilsvrc import evaluate
+    from ..detection.evaluation.voc import evaluate_voc
 
     detections, notices = read_predictions(predictions, truth, lenient)
     if protocol is Protocol.ilsvrc:
@@ -161,15 +161,15 @@ def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path
 
 
 def _intervals(evaluation: Any, resamples: int) -> Any:
-    from ..detection.bootstrap import bootstrap
+    from ..detection.evaluation.bootstrap import bootstrap
 
     return bootstrap(evaluation, resamples) if resamples else None
 
 
 def _print_classes(evaluation: Any, mean: Any, intervals: Any) -> None:
-    from ..detection.bootstrap import interval
-    from ..detection.evaluation import MEANS
-    from ..detection.report import PROTOCOLS
+    from ..detection.evaluation.bootstrap import interval
+    from ..detection.evaluation.ilsvrc import MEANS
+    from ..detection.evaluation.report import PROTOCOLS
 
     truth = evaluation.ground_truth
     title = f"{escape(truth.name)}: {len(truth.image_indices):,} pictures, {int(evaluation.counted.sum()):,} objects"
@@ -201,7 +201,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _print_errors(analysis: Any) -> None:
-    from ..detection.error_analysis import ERRORS
+    from ..detection.evaluation.error_analysis import ERRORS
 
     table = Table("mistake", title=f"What to improve: putting all of a kind right (mAP now {analysis.mean_ap:.4f})")
     table.add_column("how many", justify="right")
@@ -221,8 +221,8 @@ def _write(
     plots: Path | None,
     html: Path | None,
 ) -> None:
-    from ..detection.plots import write_plots
-    from ..detection.report import write_html, write_json
+    from ..detection.evaluation.plots import write_plots
+    from ..detection.evaluation.report import write_html, write_json
 
     for file in (json, html):
         if file is not None:

@@ -20,10 +20,10 @@ from rich.text import Text
 from .. import __version__
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
-from ..data.prefetch import prefetch
+from ..runtime.prefetch import prefetch
 
 if TYPE_CHECKING:
-    from ..detection.multibox_engine import MultiBoxEngine
+    from ..detection.engines.multibox import MultiBoxEngine
     from ..proposals.proposals import Proposals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -170,9 +170,9 @@ def detect_propose(
 
 
 def _load_multibox(model: str, device: str) -> MultiBoxEngine:
-    from ..detection.engine import EngineError
+    from ..detection.engines.engine import EngineError
+    from ..detection.engines.multibox import MultiBoxEngine
     from ..detection.model_files import ModelError, load_model
-    from ..detection.multibox_engine import MultiBoxEngine
 
     try:
         network = load_model(model).multibox

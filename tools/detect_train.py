@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..data.categories import read_categories
 from ..data.layouts import open_dataset, open_validation
-from .training_errors import told_plainly
+from .training_errors import errors_as_messages
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
 
 
 class OutsideBoxes(str, Enum):
-    """The names of `checks.Outside`, known before the slow imports."""
+    """The names of `dataset_checks.OutsidePolicy`, known before the slow imports."""
 
     clip = "clip"
     drop = "drop"
@@ -116,8 +116,8 @@ def detect_train(
     pictures of a validation list are made one after the other; what is finished is not made again.
     """
     from ..detection.training.finetune import FineTuneSettings
+    from ..detection.training.initial_network import initial_multibox
     from ..detection.training.multibox import MultiBoxSettings
-    from ..detection.training.start import initial_multibox
     from ..detection.training.train import train_detector
 
     lowest = "classifier" if freeze_trunk else freeze_below
@@ -136,7 +136,7 @@ def detect_train(
         TextColumn("{task.fields[note]}"),
     )
     tasks: dict[str, TaskID] = {}
-    with told_plainly(console):
+    with errors_as_messages(console):
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
         if multibox_iterations is None:

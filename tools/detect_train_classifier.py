@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..data.image_folders import open_image_folders
-from .training_errors import told_plainly
+from .training_errors import errors_as_messages
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -54,8 +54,8 @@ def detect_train_classifier(
     import torch
     from torch import distributed
 
-    from ..detection.googlenet import GoogLeNet
     from ..detection.model_files import save_classifier
+    from ..detection.networks.googlenet import GoogLeNet
     from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier, untrained
 
     settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
@@ -64,7 +64,7 @@ def detect_train_classifier(
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     try:
-        with told_plainly(console):
+        with errors_as_messages(console):
             images = open_image_folders(dataset / "train" if (dataset / "train").is_dir() else dataset)
             tests = open_image_folders(dataset / "val", images.classes) if (dataset / "val").is_dir() else None
             if together:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..data.categories import read_categories
 from ..data.layouts import open_dataset, open_validation
-from .training_errors import told_plainly
+from .training_errors import errors_as_messages
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
@@ -97,7 +97,7 @@ def detect_train_multibox(
     )
     tasks: dict[str, TaskID] = {}
     try:
-        with told_plainly(console):
+        with errors_as_messages(console):
             names = read_categories(classes) if classes else None
             samples = open_dataset(dataset, split, names)
             measured = None if validation == "none" else open_validation(dataset, validation, names, samples)

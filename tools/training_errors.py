@@ -16,14 +16,14 @@ from ..data.images import ImageError
 
 
 @contextmanager
-def told_plainly(console: Console) -> Iterator[None]:
+def errors_as_messages(console: Console) -> Iterator[None]:
     """Errors that a user can do something about become a message: exit code 2 for data and settings, 1 for the disk."""
     from safetensors import SafetensorError
 
-    from ..detection.caffemodel import CaffeModelError
-    from ..detection.engine import EngineError
+    from ..detection.engines.engine import EngineError
     from ..detection.model_files import ModelError
-    from ..detection.training.windows import TrainingError
+    from ..detection.networks.caffemodel import CaffeModelError
+    from ..detection.training.errors import TrainingError
 
     try:
         yield

@@ -9,12 +9,12 @@ import numpy as np
 from ...data import boxes as box_ops
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...data.prefetch import prefetch
-from ..backbones import Backbone
-from ..engine import Engine
+from ...runtime.prefetch import prefetch
+from ..engines.engine import Engine
 from ..model_files import RegionSettings
+from ..networks.backbones import Backbone
 from ..regression import NEAR_IOU, BoxRegressor, fit_box_regressor, move_boxes
-from ..warp import warp_regions
+from ..warping.warp import warp_regions
 from .windows import Windows, label_windows
 
 # Regions that the regression is fitted on: the network has to see each, and their number times that of the features

@@ -12,7 +12,7 @@ from ...data.dataset import Dataset
 from ...data.images import read_image
 from ..detector import Detector
 from ..model_files import Model
-from ..warp import warp_regions
+from ..warping.warp import warp_regions
 
 # The share of regions that the first member passes on: six members then cost 1 + 5 * 0.09 = 1.45 times one. One picture
 # has one region in thirty on an object, so this leaves room for a first member that is often wrong.

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .windows import TrainingError
+from .errors import TrainingError
 
 # Steps can take half a minute where a whole network is trained on a CPU: no more than this much work is lost.
 SECONDS_BETWEEN = 600

@@ -29,14 +29,15 @@ from torch import nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ..backbones import Backbone
-from ..engine import CROP_SIZE
-from ..engine_choice import computes_bfloat16, resolve_device
+from ..engines.choice import computes_bfloat16, resolve_device
+from ..engines.engine import CROP_SIZE
 from ..model_files import RegionSettings
+from ..networks.backbones import Backbone
 from .checkpoint import Checkpoint
+from .errors import TrainingError
 from .failures import keep_batch
 from .lower_features import lower_features, training_crops, window_crops
-from .windows import BatchSampler, TrainingError, Windows, draw_pool
+from .windows import BatchSampler, Windows, draw_pool
 
 CHECKPOINT_EVERY = 200
 _FEATURES = "lower_features_"

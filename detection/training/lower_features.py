@@ -13,12 +13,13 @@ from ...data.augment import distort_colours
 from ...data.boxes import flip_horizontal
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...data.prefetch import prefetch
-from ..backbones import Backbone
-from ..engine import CROP_SIZE, CompiledForward
+from ...runtime.prefetch import prefetch
+from ..engines.engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
-from ..warp import warp_regions
-from .windows import TrainingError, Windows
+from ..networks.backbones import Backbone
+from ..warping.warp import warp_regions
+from .errors import TrainingError
+from .windows import Windows
 
 # Pictures whose windows are warped ahead of the network: enough that it never waits, little memory.
 _PICTURES_AHEAD = 8

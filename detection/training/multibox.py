@@ -25,19 +25,19 @@ from ...data.dataset import Dataset
 from ...data.images import read_image
 from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, multibox_loss
 from ...proposals.recall import measure, recall
-from ..backbones import Backbone, headless
-from ..engine_choice import computes_bfloat16, resolve_device
+from ..engines.choice import computes_bfloat16, resolve_device
+from ..engines.multibox import MultiBoxEngine
 from ..model_files import Model, load_model, save_model
-from ..multibox_engine import MultiBoxEngine
+from ..networks.backbones import Backbone, headless
 from .cascade import fit_cascade
 from .checkpoint import Checkpoint
-from .checks import checked
+from .dataset_checks import check_dataset
+from .errors import TrainingError
 from .failures import keep_batch
+from .initial_network import initial_network
 from .lower_features import LowerBlocks, check_room, lower_features
-from .start import initial_network
 from .view_batches import ViewBatches
 from .views import View, all_views, rendered_views
-from .windows import TrainingError
 
 CHECKPOINT_EVERY = 200
 WARM_UP = 100
@@ -246,7 +246,7 @@ def add_multibox(
         init: what the trunk starts from, see `initial_network`; None for the first member of `model`.
         settings: the recipe; None for the defaults.
         dataset, validation, device, report: as for `train_multibox`. Boxes are cut off at the picture's border.
-        warn: called with a sentence on what is amiss in the data set, see `checked`.
+        warn: called with a sentence on what is amiss in the data set, see `check_dataset`.
 
     Raises:
         TrainingError, AnnotationError, ImageError, ModelError: see `train_multibox`; a file cannot be used.
@@ -256,7 +256,7 @@ def add_multibox(
     torch.manual_seed(settings.seed)
     backbone = copy.deepcopy(detector.members[0]) if init is None else initial_network(init)
     folder = Path(out) / "training"
-    dataset, _ = checked(dataset, warn=warn, learns_classes=False)
+    dataset, _ = check_dataset(dataset, warn=warn, learns_classes=False)
     network = train_multibox(backbone, dataset, settings, folder, validation=validation, device=device, report=report)
     card = {
         "data": dataset.name,

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ...data.augment import centre_crop, distort_colours, random_area_crop
 from ...data.image_folders import LabelledImages
 from ...data.images import ImageError, read_image
-from ..engine_choice import computes_bfloat16, resolve_device
-from ..googlenet import GoogLeNet
+from ..engines.choice import computes_bfloat16, resolve_device
+from ..networks.googlenet import GoogLeNet
 from .checkpoint import Checkpoint
+from .errors import TrainingError
 from .failures import keep_batch
-from .windows import TrainingError
 
 CHECKPOINT_EVERY = 500
 

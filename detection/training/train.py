@@ -18,19 +18,20 @@ from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
 from ...proposals.multibox import MultiBox
-from ..backbones import Backbone, with_classes
-from ..engine_choice import resolve_device
+from ..engines.choice import resolve_device
+from ..engines.quantisation import measure_input_ranges
 from ..model_files import Model, RegionSettings, load_model, save_model
-from ..quantisation import measure_input_ranges
-from ..warp import warp_regions
+from ..networks.backbones import Backbone, with_classes
+from ..warping.warp import warp_regions
 from .box_regression import train_box_regressor
 from .cascade import fit_cascade
-from .checks import Outside, checked
+from .dataset_checks import OutsidePolicy, check_dataset
+from .errors import TrainingError
 from .finetune import FineTuneSettings, discard_features, fine_tune, frozen_blocks
+from .initial_network import initial_multibox, initial_network
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
-from .start import initial_multibox, initial_network
 from .validation import measure_detector
-from .windows import TrainingError, Windows, collect_windows
+from .windows import Windows, collect_windows
 
 # Mini-batches show one positive window to three backgrounds, pictures about one to thirty: untouched, the classifier
 # finds objects everywhere. log(30 / 3) = 2.3 added to the background's logit would move its prior all the way (Saerens
@@ -58,7 +59,7 @@ def train_detector(
     validation: Dataset | None = None,
     measured: int = 100,
     device: str = "auto",
-    outside: Outside = "clip",
+    outside: OutsidePolicy = "clip",
     warn: Callable[[str], None] = lambda warning: None,
     report: Report = lambda stage, done, total, note: None,
 ) -> Model:
@@ -86,7 +87,7 @@ def train_detector(
             trained on are left out.
         measured: at most so many of them.
         outside: what becomes of boxes that reach beyond their picture.
-        warn: called with what `checked` finds that is no error, and if the detector cannot be measured.
+        warn: called with what `check_dataset` finds that is no error, and if the detector cannot be measured.
         report: called as the work goes on.
 
     Raises:
@@ -94,7 +95,7 @@ def train_detector(
             room for what frozen blocks give, the loss is no number, or a training begun in `out` was another one.
         AnnotationError, ImageError, ModelError: a file that is needed cannot be used.
     """
-    dataset, counts = checked(dataset, outside, warn, learns_classes=members > 0)
+    dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     if validation is not None:
         validation = validation.without(dataset)
         if not len(validation) and measured:

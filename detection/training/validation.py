@@ -10,13 +10,13 @@ from ...data.boxes import to_inclusive
 from ...data.dataset import Dataset
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
-from ..bootstrap import bootstrap, interval
 from ..detector import Detector
-from ..evaluation import Evaluation, evaluate
+from ..evaluation.bootstrap import bootstrap, interval
+from ..evaluation.ilsvrc import Evaluation, evaluate
+from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
 from ..run_state import Result, RunState, RunStateError
-from ..voc_evaluation import evaluate_voc
-from .windows import TrainingError
+from .errors import TrainingError
 
 _RESAMPLES = 1000
 

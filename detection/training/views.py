@@ -14,7 +14,7 @@ from ...data import boxes as box_ops
 from ...data.augment import distort_colours
 from ...data.dataset import Dataset, Sample
 from ...data.images import read_image, read_size
-from ..warp import warp_regions
+from ..warping.warp import warp_regions
 
 # An object is sought in a view that shows at least this share of it, and ignored where a lesser part is left.
 SHOWN = 0.5

@@ -8,6 +8,7 @@ import numpy as np
 from ...data import boxes as box_ops
 from ...data.dataset import Dataset, Sample
 from ...proposals.proposals import Proposals
+from .errors import TrainingError
 
 POSITIVE_IOU = 0.5
 # Backgrounds that touch an object teach the most ("[0.1, 0.5)", Fast R-CNN, Girshick 2015, section 2.3): half of the
@@ -19,10 +20,6 @@ POSITIVES_PER_OBJECT = 16
 BACKGROUNDS_PER_IMAGE = 64
 
 IGNORED = -1
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

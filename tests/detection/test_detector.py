@@ -121,7 +121,7 @@ def test_crops_made_where_the_network_runs_equal_those_made_here_within_a_grey_l
     assert np.abs(there.numpy().astype(int) - here).max() <= 1
     uploaded = one.uploaded
     detector._warp(one, one.boxes[:2], there[:2])
-    assert one.uploaded is uploaded  # once for all its lots
+    assert one.uploaded is uploaded  # once for all its batches
 
 
 def test_stopping_early_stops_the_reading(detector, tmp_path):
@@ -156,7 +156,7 @@ def test_an_ensemble_averages_the_probabilities_of_its_members():
     ensemble = Detector(both, device="cpu", score_threshold=0)
     boxes = ensemble.propose(image).boxes
     members = [Detector(Model([member], CATEGORIES), device="cpu", score_threshold=0) for member in both.members]
-    from inception_rcnn.detection.warp import warp_regions
+    from inception_rcnn.detection.warping.warp import warp_regions
 
     crops = warp_regions(image, boxes)
     mean = np.mean([member.engines[0](crops) for member in members], axis=0)
@@ -167,7 +167,7 @@ def test_an_ensemble_averages_the_probabilities_of_its_members():
 
 def ensemble_probabilities(both: Model, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, what the first member says of them, what the members say on average."""
-    from inception_rcnn.detection.warp import warp_regions
+    from inception_rcnn.detection.warping.warp import warp_regions
 
     detector = Detector(both, device="cpu")
     boxes = detector.propose(image).boxes

@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.backbones import TorchvisionGoogLeNet, headless, with_classes
-from inception_rcnn.detection.engine import Engine
+from inception_rcnn.detection.engines.engine import Engine
 from inception_rcnn.detection.model_files import (
     Model,
     ModelError,
@@ -18,6 +17,7 @@ from inception_rcnn.detection.model_files import (
     load_model,
     save_model,
 )
+from inception_rcnn.detection.networks.backbones import TorchvisionGoogLeNet, headless, with_classes
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 

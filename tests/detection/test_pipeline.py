@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inception_rcnn.detection.pipeline import pack, pooled_features
+from inception_rcnn.detection.pipeline import batch_regions, pooled_features
 
 
 class CountingEngine:
@@ -36,7 +36,7 @@ COUNTS = [[], [0], [5], [3, 0, 0, 4], [10, 1, 0, 25, 7], [1] * 50, [0] * 40 + [9
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
 def test_features_come_back_picture_by_picture_whatever_the_size_of_lots(counts, size):
     engines = [CountingEngine(), CountingEngine()]
-    found = list(pooled_features(engines, pack(pictures(counts), size, warp)))
+    found = list(pooled_features(engines, batch_regions(pictures(counts), size, warp)))
     expected = list(pictures(counts))
     assert [name for name, _ in found] == [name for name, _ in expected]
     for (_, features), (_, boxes) in zip(found, expected, strict=True):
@@ -47,14 +47,16 @@ def test_features_come_back_picture_by_picture_whatever_the_size_of_lots(counts,
 
 
 def test_lots_are_full_but_for_the_last():
-    sizes = [len(lot.crops) for lot in pack(pictures([10, 3, 20, 9]), 8, warp)]
+    sizes = [len(batch.crops) for batch in batch_regions(pictures([10, 3, 20, 9]), 8, warp)]
     assert sizes == [8, 8, 8, 8, 8, 2]
 
 
 def test_lots_for_a_gpu_are_tensors_there():
     seen = []
-    lots = pack(pictures([3]), 2, lambda picture, boxes, out: seen.append((out.device.type, tuple(out.shape))), "meta")
-    assert [(lot.crops.device.type, len(lot.crops)) for lot in lots] == [("meta", 2), ("meta", 1)]
+    batches = batch_regions(
+        pictures([3]), 2, lambda picture, boxes, out: seen.append((out.device.type, tuple(out.shape))), "meta"
+    )
+    assert [(batch.crops.device.type, len(batch.crops)) for batch in batches] == [("meta", 2), ("meta", 1)]
     assert seen == [("meta", (2, 224, 224, 3)), ("meta", (1, 224, 224, 3))]
 
 
@@ -63,6 +65,6 @@ def test_pictures_without_regions_do_not_wait_for_ever():
         while True:
             yield "empty", np.zeros((0, 4), np.float32)
 
-    lot = next(pack(endless(), 8, warp))
-    assert len(lot.crops) == 0
-    assert all(part.last for part in lot.parts)
+    batch = next(batch_regions(endless(), 8, warp))
+    assert len(batch.crops) == 0
+    assert all(part.last for part in batch.parts)

@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 
 from inception_rcnn.data.boxes import iou
-from inception_rcnn.proposals.combine import combine, multibox_boxes, rank_probability
-from inception_rcnn.proposals.multibox import encode
+from inception_rcnn.proposals.combine import combine, rank_probability
 from inception_rcnn.proposals.proposals import Proposals, Source
-
-
-def predictions_of(boxes, logits, priors):
-    return np.column_stack([encode(boxes, priors), np.array(logits, np.float32)]).astype(np.float32)
 
 
 def boxes_at(*rows):
@@ -21,37 +16,6 @@ def multibox(boxes, scores):
 
 def selective(boxes):
     return Proposals(boxes, np.arange(len(boxes), 0, -1).astype(np.float32))
-
-
-def test_boxes_come_back_in_pixels_of_the_picture_inside_it_and_best_first():
-    priors = boxes_at([0, 0, 20, 20], [40, 40, 60, 60], [80, 80, 100, 100])
-    seen = boxes_at([10, 10, 20, 30], [50, 50, 100, 100], [90, 90, 130, 120])  # of a 100 x 100 input
-    found = multibox_boxes([predictions_of(seen, [0, 2, -1], priors)], [priors], [100], 200, 50)
-    np.testing.assert_allclose(found.boxes, [[100, 25, 200, 50], [20, 5, 40, 15], [180, 45, 200, 50]], atol=1e-3)
-    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-2, 0, 1])), rtol=1e-5)
-    assert (found.source == Source.MULTIBOX).all()
-
-
-def test_of_boxes_that_overlap_only_the_best_is_kept_and_never_more_than_asked_for():
-    priors = np.repeat(boxes_at([10, 10, 50, 50]), 3, axis=0)
-    seen = boxes_at([10, 10, 50, 50], [11, 10, 50, 50], [10, 10, 30, 30])
-    found = multibox_boxes([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, nms_threshold=0.7)
-    np.testing.assert_allclose(found.boxes, seen[[2, 1]], atol=1e-3)
-    assert len(multibox_boxes([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, count=1)) == 1
-
-
-def test_looks_at_several_sizes_share_one_list():
-    small, large = boxes_at([0, 0, 20, 20]), boxes_at([50, 50, 90, 90])
-    found = multibox_boxes(
-        [predictions_of(small, [1], small), predictions_of(large, [2], large)], [small, large], [100, 200], 100, 100
-    )
-    np.testing.assert_allclose(found.boxes, [[25, 25, 45, 45], [0, 0, 20, 20]], atol=1e-3)
-
-
-def test_boxes_outside_the_picture_are_dropped():
-    priors = boxes_at([0, 0, 20, 20])
-    outside = predictions_of(boxes_at([-30, 0, -10, 20]), [3], priors)
-    assert len(multibox_boxes([outside], [priors], [100], 100, 100)) == 0
 
 
 def test_the_union_is_ordered_by_probability_and_remembers_sources():

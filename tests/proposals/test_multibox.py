@@ -19,7 +19,9 @@ from inception_rcnn.proposals.multibox import (
     encode,
     match,
     multibox_loss,
+    multibox_proposals,
 )
+from inception_rcnn.proposals.proposals import Source
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 GRIDS = (
@@ -164,3 +166,42 @@ def test_clustered_shapes_are_those_that_the_boxes_have():
     true = np.array([[10, 10], [20, 60], [200, 100]], np.float32)
     sides = np.concatenate([shape * np.exp(rng.normal(0, 0.05, (50, 2))) for shape in true])
     np.testing.assert_allclose(cluster_shapes(sides, 3), true, rtol=0.05)
+
+
+def predictions_of(boxes, logits, priors):
+    return np.column_stack([encode(boxes, priors), np.array(logits, np.float32)]).astype(np.float32)
+
+
+def boxes_at(*rows):
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def test_boxes_come_back_in_pixels_of_the_picture_inside_it_and_best_first():
+    priors = boxes_at([0, 0, 20, 20], [40, 40, 60, 60], [80, 80, 100, 100])
+    seen = boxes_at([10, 10, 20, 30], [50, 50, 100, 100], [90, 90, 130, 120])  # of a 100 x 100 input
+    found = multibox_proposals([predictions_of(seen, [0, 2, -1], priors)], [priors], [100], 200, 50)
+    np.testing.assert_allclose(found.boxes, [[100, 25, 200, 50], [20, 5, 40, 15], [180, 45, 200, 50]], atol=1e-3)
+    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-2, 0, 1])), rtol=1e-5)
+    assert (found.source == Source.MULTIBOX).all()
+
+
+def test_of_boxes_that_overlap_only_the_best_is_kept_and_never_more_than_asked_for():
+    priors = np.repeat(boxes_at([10, 10, 50, 50]), 3, axis=0)
+    seen = boxes_at([10, 10, 50, 50], [11, 10, 50, 50], [10, 10, 30, 30])
+    found = multibox_proposals([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, nms_threshold=0.7)
+    np.testing.assert_allclose(found.boxes, seen[[2, 1]], atol=1e-3)
+    assert len(multibox_proposals([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, count=1)) == 1
+
+
+def test_looks_at_several_sizes_share_one_list():
+    small, large = boxes_at([0, 0, 20, 20]), boxes_at([50, 50, 90, 90])
+    found = multibox_proposals(
+        [predictions_of(small, [1], small), predictions_of(large, [2], large)], [small, large], [100, 200], 100, 100
+    )
+    np.testing.assert_allclose(found.boxes, [[25, 25, 45, 45], [0, 0, 20, 20]], atol=1e-3)
+
+
+def test_boxes_outside_the_picture_are_dropped():
+    priors = boxes_at([0, 0, 20, 20])
+    outside = predictions_of(boxes_at([-30, 0, -10, 20]), [3], priors)
+    assert len(multibox_proposals([outside], [priors], [100], 100, 100)) == 0

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.images import read_image
-from inception_rcnn.detection.backbones import headless
 from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.proposals.combine import combine
 from inception_rcnn.proposals.files import read_proposals
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid

@@ -8,10 +8,10 @@ from PIL import Image
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.detection.detector import Detector
-from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, RegionSettings
+from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.training import cascade
-from inception_rcnn.detection.warp import warp_regions
+from inception_rcnn.detection.warping.warp import warp_regions
 
 
 def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path, monkeypatch):

@@ -16,18 +16,18 @@ from inception_rcnn import Detector
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
-from inception_rcnn.detection.backbones import headless, with_classes
-from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.detection.networks.backbones import headless, with_classes
+from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.training import box_regression, finetune, train
 from inception_rcnn.detection.training import lower_features as lower_features_module
+from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings
+from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.lower_features import lower_features
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
-from inception_rcnn.detection.training.start import initial_network
 from inception_rcnn.detection.training.train import BACKGROUND_SHIFT, _with_known_classes, train_detector
-from inception_rcnn.detection.training.windows import TrainingError
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 
 DOG, CAT = "n02084071", "n02121808"

@@ -14,12 +14,12 @@ from inception_rcnn import Detector
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
-from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.training import multibox
+from inception_rcnn.detection.training.errors import TrainingError
+from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.multibox import MultiBoxSettings, add_multibox
-from inception_rcnn.detection.training.start import initial_network
-from inception_rcnn.detection.training.windows import TrainingError
 from inception_rcnn.proposals.proposals import Source
 
 SETTINGS = MultiBoxSettings(iterations=4, batch=2, views=2, size=64, shapes=4, learning_rate=1e-4)

@@ -18,9 +18,11 @@ from torch import distributed, nn
 
 from inception_rcnn.data.image_folders import LabelledImages, open_image_folders
 from inception_rcnn.data.images import ImageError
-from inception_rcnn.detection.googlenet import GoogLeNet
 from inception_rcnn.detection.model_files import ModelError, load_classifier, save_classifier
+from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.training import checkpoint, pretrain
+from inception_rcnn.detection.training.errors import TrainingError
+from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.pretrain import (
     PretrainSettings,
     accuracy,
@@ -29,8 +31,6 @@ from inception_rcnn.detection.training.pretrain import (
     train_classifier,
     untrained,
 )
-from inception_rcnn.detection.training.start import initial_network
-from inception_rcnn.detection.training.windows import TrainingError
 
 SETTINGS = PretrainSettings(epochs=3, batch=4, learning_rate=0.05)
 

@@ -11,12 +11,12 @@ from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.data.ground_truth import GroundTruth
 from inception_rcnn.data.submission import Submission
-from inception_rcnn.detection.evaluation import evaluate
+from inception_rcnn.detection.evaluation.ilsvrc import evaluate
+from inception_rcnn.detection.evaluation.voc import evaluate_voc
 from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.training import validation
+from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.validation import measure_detector
-from inception_rcnn.detection.training.windows import TrainingError
-from inception_rcnn.detection.voc_evaluation import evaluate_voc
 
 CATEGORIES = (Category(1, "a", "gnome"), Category(2, "b", "flamingo"))
 BOX = np.array([[20, 10, 60, 50]], np.float32)

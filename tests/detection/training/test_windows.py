@@ -5,12 +5,12 @@ import pytest
 
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.windows import (
     BACKGROUNDS_PER_IMAGE,
     IGNORED,
     POSITIVES_PER_OBJECT,
     BatchSampler,
-    TrainingError,
     Windows,
     collect_windows,
     draw_pool,

@@ -1,0 +1,105 @@
+"""PNG plots of an evaluation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .average_precision import envelope
+from .error_analysis import ERRORS, ErrorAnalysis
+from .ilsvrc import ClassResult, Evaluation, Mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 110
+
+
+def write_plots(
+    folder: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present"
+) -> list[Path]:
+    """Writes ``classes.png`` (AP of each class), ``errors.png`` (what each fix would give), ``curves.png`` (the curves
+    of all classes) and ``curves/<id>_<name>.png`` (each by itself).
+
+    Returns:
+        The files.
+    """
+    folder = Path(folder)
+    (folder / "curves").mkdir(parents=True, exist_ok=True)
+    present = [one for one in evaluation.classes if one.positives]
+    files = [
+        _save(_class_bars(present, evaluation.mean_ap(mean)), folder / "classes.png"),
+        _save(_error_bars(analysis), folder / "errors.png"),
+        _save(_all_curves(present), folder / "curves.png"),
+    ]
+    for one in present:
+        name = re.sub(r"[^\w-]+", "_", one.category.name)
+        files.append(_save(_one_curve(one), folder / "curves" / f"{one.category.id:03}_{name}.png"))
+    return files
+
+
+def _class_bars(results: list[ClassResult], mean_ap: float) -> Figure:
+    figure, axes = _figure(7, 1.2 + 0.19 * len(results))
+    results = sorted(results, key=lambda one: one.ap)
+    axes.barh(
+        [f"{one.category.name} ({one.positives})" for one in results], [one.ap for one in results], color="#4f7cac"
+    )
+    axes.axvline(mean_ap, color="#d1242f", linewidth=1, label=f"mean {mean_ap:.4f}")
+    axes.set(xlim=(0, 1), xlabel="AP (objects in brackets)", ylim=(-0.7, len(results) - 0.3))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _error_bars(analysis: ErrorAnalysis) -> Figure:
+    figure, axes = _figure(7, 3.2)
+    kinds = list(ERRORS)[::-1]
+    bars = axes.barh([f"{one} ({analysis.counts[one]:,})" for one in kinds], [analysis.gains[one] for one in kinds])
+    axes.bar_label(bars, [f"{analysis.gains[one]:+.4f}" for one in kinds], padding=3)
+    axes.margins(x=0.15)
+    axes.set(xlabel=f"rise of mAP (now {analysis.mean_ap:.4f}) if all were put right (how many)")
+    return figure
+
+
+def _all_curves(results: list[ClassResult]) -> Figure:
+    figure, axes = _figure(6, 5)
+    for one in results:
+        _draw_curve(axes, one, linewidth=0.8, alpha=0.5)
+    axes.set_title(f"{len(results)} classes")
+    return figure
+
+
+def _one_curve(result: ClassResult) -> Figure:
+    figure, axes = _figure(4.5, 4)
+    _draw_curve(axes, result, linewidth=1.6, color="#4f7cac")
+    point = result.best_f1
+    if point is not None:
+        label = f"best F1 {point.f1:.3f} at score {point.score:.3f}"
+        axes.plot(point.recall, point.precision, "o", color="#d1242f", label=label)
+        axes.legend(loc="lower left", fontsize=8)
+    axes.set_title(f"{result.category.name}: AP {result.ap:.4f}")
+    return figure
+
+
+def _draw_curve(axes: Axes, result: ClassResult, **style: object) -> None:
+    recall, precision = envelope(result.curve)
+    if len(recall):
+        axes.step([0, *recall, recall[-1]], [precision[0], *precision, 0], where="pre", **style)  # type: ignore[arg-type]
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # not pyplot: no display, no state
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    figure.savefig(file, dpi=_DPI)
+    return file

@@ -1,0 +1,1 @@
+"""How the program runs: compiled kernels, work ahead in threads, files written whole, caches, remote files."""

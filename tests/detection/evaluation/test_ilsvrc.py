@@ -1,0 +1,250 @@
+"""The ILSVRC protocol: the official kit's answers, and a slow reading of its rules."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ground_truth
+from inception_rcnn.data.submission import Submission, read_submission
+from inception_rcnn.detection.evaluation.average_precision import OperatingPoint
+from inception_rcnn.detection.evaluation.ilsvrc import EvaluationError, evaluate
+from inception_rcnn.detection.evaluation.matching import object_thresholds
+
+CRASHES = ("empty prediction file", "prediction for an image id beyond the list", "tp in image 2 listed, prediction")
+
+
+def truth(pictures: list, **more) -> GroundTruth:
+    """Pictures 1, 2, ...: each a list of (label, box)."""
+    rows = [(number, *one) for number, objects in enumerate(pictures, start=1) for one in objects]
+    columns = [[row[i] for row in rows] for i in range(3)]
+    return GroundTruth.from_arrays(range(1, len(pictures) + 1), *columns, **more)
+
+
+def submission(rows: list) -> Submission:
+    """Rows in the order of the file: image, label, score, box."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+    return Submission(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3:])
+
+
+BOX = [11, 11, 60, 60]
+
+
+def test_all_edge_cases_equal_the_official_kit(shared: Path) -> None:
+    cases = json.loads((shared / "referee" / "edge_cases.json").read_text())
+    assert len(cases) == 27
+    for case in cases:
+        if case["error"]:
+            assert case["name"].startswith(CRASHES)
+            continue
+        got = evaluate(truth(case["gts"]), submission(case["dets"]), [(i, c) for i, c in case["blacklist"]])
+        expected = {int(label): float(ap) for label, ap in case["ap"].items()}
+        assert got.ap == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True), case["name"]
+        assert got.mean_ap("official") == pytest.approx(float(case["mean"]), abs=1e-12, rel=0, nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def val2(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
+    folder = tmp_path_factory.mktemp("val2")
+    with tarfile.open(shared / "referee" / "val2_annotations.tar.gz") as archive:
+        for member in archive:
+            if member.isfile():
+                content = archive.extractfile(member)
+                assert content is not None
+                (folder / Path(member.name).name).write_bytes(content.read())
+    return read_ground_truth(folder, shared / "referee" / "val2.txt")
+
+
+@pytest.mark.parametrize("name", ["demo", "random"])
+def test_large_cases_equal_the_official_kit(shared: Path, val2: GroundTruth, tmp_path: Path, name: str) -> None:
+    referee = shared / "referee"
+    predictions = tmp_path / "predictions.txt"
+    predictions.write_bytes(gzip.decompress((referee / f"{name}_predictions.txt.gz").read_bytes()))
+    blacklist = read_blacklist(referee / "random_blacklist.txt") if name == "random" else []
+    official = dict(
+        line.split()[-2:] for line in (referee / f"{name}_official_ap.txt").read_text().splitlines() if "AP " in line
+    )
+    got = evaluate(val2, read_submission(predictions), blacklist)
+    assert got.ap == pytest.approx({int(label): float(ap) for label, ap in official.items()}, abs=1e-12, rel=0)
+    mean = next(line for line in (referee / f"{name}_official_ap.txt").read_text().splitlines() if "MEAN" in line)
+    assert got.mean_ap("official") == pytest.approx(float(mean.split()[1]), abs=1e-12, rel=0)
+    assert got.mean_ap("official") == got.mean_ap("present")
+
+
+def slow_ap(pictures: list, detections: list, blacklist: set[tuple[int, int]]) -> dict[int, float]:
+    """The rules one by one, with nothing in common with the program."""
+    ranked = sorted(enumerate(detections), key=lambda one: (-one[1][2], one[1][0], one[0]))
+    largest = max(label for objects in pictures for label, _ in objects)
+    aps = {}
+    for label in range(1, largest + 1):
+        positives = sum(
+            one == label and (i, label) not in blacklist
+            for i, objects in enumerate(pictures, start=1)
+            for one, _ in objects
+        )
+        taken: set[tuple[int, int]] = set()
+        hits, total, points, of_class = 0, 0, [], 0
+        for _, (image, got, _, *box) in ranked:
+            if got != label:
+                continue
+            of_class += 1
+            if (image, label) in blacklist:
+                continue
+            best, best_overlap = None, -1.0
+            for k, (one, (x1, y1, x2, y2)) in enumerate(pictures[image - 1]):
+                if one != label or (image, k) in taken:
+                    continue
+                w, h = min(box[2], x2) - max(box[0], x1) + 1, min(box[3], y2) - max(box[1], y1) + 1
+                if w <= 0 or h <= 0:
+                    continue
+                gw, gh = x2 - x1 + 1, y2 - y1 + 1
+                union = (box[2] - box[0] + 1) * (box[3] - box[1] + 1) + gw * gh - w * h
+                if w * h / union >= min(0.5, gw * gh / ((gw + 10) * (gh + 10))) and w * h / union > best_overlap:
+                    best, best_overlap = k, w * h / union
+            total += 1
+            if best is not None:
+                taken.add((image, best))
+                hits += 1
+            points.append((hits / positives if positives else math.nan, hits / total))
+        if of_class and not positives:
+            aps[label] = math.nan
+            continue
+        area, reached = 0.0, 0.0
+        for i, (recall, _) in enumerate(points):
+            area += (recall - reached) * max(precision for _, precision in points[i:])
+            reached = recall
+        aps[label] = area
+    return aps
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_cases_with_ties_and_duplicates_follow_the_rules(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+
+    def box(of: list | None = None) -> list[float]:
+        if of is not None:  # near an object, often exactly on it
+            return [float(x) for x in np.array(of) + generator.integers(-3, 4, 4) * generator.integers(0, 2)]
+        corner, size = generator.integers(1, 60, 2), generator.integers(-2, 45, 2)
+        return [*map(float, corner), *map(float, corner + np.maximum(size, 0))]
+
+    pictures = [
+        [(int(generator.integers(1, 5)), box()) for _ in range(generator.integers(0, 7))] for _ in range(12)
+    ] + [[(4, box())]]
+    detections = []
+    for _ in range(150):
+        image = int(generator.integers(1, 14))
+        objects = pictures[image - 1]
+        near = objects[generator.integers(len(objects))] if objects and generator.random() < 0.7 else None
+        label = near[0] if near and generator.random() < 0.8 else int(generator.integers(1, 7))
+        detections.append([image, label, int(generator.integers(0, 8)) / 8, *box(near[1] if near else None)])
+    blacklist = {(int(generator.integers(1, 14)), int(generator.integers(1, 5))) for _ in range(4)}
+    got = evaluate(truth(pictures), submission(detections), blacklist)
+    assert got.ap == pytest.approx(slow_ap(pictures, detections, blacklist), abs=1e-12, rel=0, nan_ok=True)
+
+
+def test_a_chain_of_claims_is_resolved_by_rank() -> None:
+    # The second detection prefers the object that the first has taken, and takes the third's favourite.
+    objects = [(1, [1, 1, 100, 100]), (1, [1, 21, 100, 120])]
+    rows = [[1, 1, 0.7, 1, 21, 100, 120], [1, 1, 0.8, 1, 5, 100, 104], [1, 1, 0.9, 1, 1, 100, 100]]
+    got = evaluate(truth([objects]), submission(rows))
+    assert got.matched.tolist() == [-1, 1, 0]
+    assert got.classes[0].curve.hits.tolist() == [1, 2, 2]
+
+
+def test_order_of_pictures_and_of_untied_detections_changes_nothing() -> None:
+    pictures = [[(1, BOX)], [(1, [5, 5, 30, 40]), (2, BOX)], []]
+    rows = [[1, 1, 0.9, *BOX], [2, 1, 0.8, *BOX], [2, 2, 0.7, *BOX], [3, 1, 0.6, *BOX]]
+    gt = truth(pictures)
+    turned = GroundTruth.from_arrays(gt.image_indices[::-1], gt.images[::-1], gt.labels[::-1], gt.inclusive[::-1])
+    assert evaluate(turned, submission(rows[::-1])).ap == evaluate(gt, submission(rows)).ap
+
+
+def test_mean_over_present_classes_leaves_out_those_without_ground_truth() -> None:
+    got = evaluate(truth([[(1, BOX), (3, BOX)]]), submission([[1, 1, 0.9, *BOX]]))
+    assert got.ap == {1: 1.0, 2: 0.0, 3: 0.0}
+    assert got.mean_ap("official") == pytest.approx(1 / 3)
+    assert got.mean_ap("present") == 0.5
+
+
+def test_no_detections_give_zero_and_a_notice() -> None:
+    got = evaluate(truth([[(1, BOX)]]), submission([]))
+    assert got.ap == {1: 0.0}
+    assert "no detections" in got.notices[0]
+
+
+def test_a_picture_that_is_not_listed_is_an_error_or_left_out() -> None:
+    rows = [[1, 1, 0.5, *BOX], [7, 1, 0.9, *BOX]]
+    with pytest.raises(EvaluationError, match=r"detection 2, in picture 7.*--lenient"):
+        evaluate(truth([[(1, BOX)]]), submission(rows))
+    got = evaluate(truth([[(1, BOX)]]), submission(rows), lenient=True)
+    assert got.ap == {1: 1.0}
+    assert got.notices == ("1 detections are in pictures that ground truth does not list; they are left out",)
+
+
+@pytest.mark.parametrize("column", [2, 3, 6])
+def test_nan_is_an_error_or_left_out(column: int) -> None:
+    row: list[float] = [1, 1, 0.9, *BOX]
+    row[column] = math.nan
+    with pytest.raises(EvaluationError, match="not a number"):
+        evaluate(truth([[(1, BOX)]]), submission([row]))
+    assert evaluate(truth([[(1, BOX)]]), submission([row]), lenient=True).ap == {1: 0.0}
+
+
+def test_no_objects_are_an_error() -> None:
+    with pytest.raises(EvaluationError, match="no objects"):
+        evaluate(truth([[], []]), submission([[1, 1, 0.9, *BOX]]))
+
+
+def test_notices_name_inverted_boxes_and_classes_beyond_the_largest() -> None:
+    rows = [[1, 1, 0.9, 60, 60, 11, 11], [1, 5, 0.8, *BOX]]
+    got = evaluate(truth([[(1, BOX)]]), submission(rows))
+    assert got.ap == {1: 0.0}
+    assert any("inverted" in one for one in got.notices)
+    assert any("classes above 1" in one for one in got.notices)
+
+
+def test_blacklisted_pictures_outside_the_list_are_noticed() -> None:
+    got = evaluate(truth([[(1, BOX)]]), submission([[1, 1, 0.9, *BOX]]), [(9, 1)])
+    assert got.ap == {1: 1.0}
+    assert got.notices == ("1 of 1 blacklisted pairs are in pictures that are not listed",)
+
+
+def test_thresholds_of_small_objects_are_lower() -> None:
+    boxes = np.array([[1, 1, 10, 10], [1, 1, 100, 100], [5, 5, 5, 5]], dtype=np.float64)
+    assert object_thresholds(boxes).tolist() == [0.25, 0.5, 1 / 121]
+
+
+def test_best_f1_keeps_equal_scores_together() -> None:
+    rows = [[1, 1, 0.9, *BOX], [2, 1, 0.5, 1, 1, 5, 5], [2, 1, 0.5, *BOX]]
+    point = evaluate(truth([[(1, BOX)], [(1, BOX)]]), submission(rows)).classes[0].best_f1
+    assert point is not None
+    assert (point.score, point.precision, point.recall) == (0.5, 2 / 3, 1.0)
+    assert point.f1 == pytest.approx(0.8)
+
+
+def test_infinite_scores_rank_first_and_last() -> None:
+    rows = [[1, 1, -math.inf, *BOX], [1, 1, 0.5, 1, 1, 5, 5], [1, 1, math.inf, 1, 1, 5, 5]]
+    got = evaluate(truth([[(1, BOX)]]), submission(rows))
+    assert got.ap[1] == pytest.approx(1 / 3)
+    assert got.classes[0].best_f1 is not None
+    assert got.classes[0].best_f1.score == -math.inf
+
+
+def test_the_example_of_the_documentation_gives_what_it_says() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("# from files")[0]
+    names: dict = {}
+    exec(code, names)
+    got = names["evaluation"]
+    assert (got.ap[1], got.ap[58], got.ap[124], len(got.ap)) == (0.0, 1.0, 0.0, 124)
+    assert got.mean_ap() == 0.5
+    assert got.matched.tolist() == [0, -1]
+    assert got.classes[57].best_f1 == OperatingPoint(score=0.9, precision=1.0, recall=1.0, f1=1.0)
+    counts = names["analyse"](got).counts
+    assert (counts["background"], counts["missed"], sum(counts.values())) == (1, 1, 2)

@@ -1,0 +1,141 @@
+"""The page: self-contained, without errors in a browser, and readable on a phone."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.ground_truth import GroundTruth
+from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.evaluation.error_analysis import analyse
+from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
+from inception_rcnn.detection.evaluation.report import summary, write_html
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"),
+    *("--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom"),
+)
+PHONE = 390  # pixels
+
+PROBE = """<iframe src="{page}" width="{width}" height="800" style="border:0"></iframe>
+<script>
+document.querySelector("iframe").addEventListener("load", (event) => {{
+  const page = event.target.contentDocument;
+  const pictures = [...page.images];
+  const report = {{
+    pictures: pictures.length, shown: pictures.filter((one) => one.complete && one.naturalWidth > 0).length,
+    width: page.documentElement.scrollWidth,
+    smallest: Math.min(...[...page.querySelectorAll("p, td, figcaption, summary")]
+      .map((one) => parseFloat(getComputedStyle(one).fontSize))),
+  }};
+  page.querySelectorAll("#classes th button")[1].click();
+  report.first = page.querySelector("#classes tbody a").textContent;
+  page.querySelector("#classes tbody a").click();
+  document.body.dataset.report = JSON.stringify(report);
+}});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """A missed object, a duplicate, and a class whose name is no good HTML."""
+    picture = tmp_path_factory.mktemp("pictures") / "one.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)).save(picture)
+    categories = (Category(1, "dog", "dog"), Category(2, '<b>&"', "<script>alert('x')</script> & \"cat\""))
+    truth = GroundTruth.from_arrays(
+        [1, 2],
+        [1, 1, 1],
+        [1, 2, 2],
+        [[1, 1, 100, 100], [201, 1, 300, 100], [301, 101, 500, 300]],
+        categories=categories,
+        paths={1: picture, 2: picture.with_name("missing.jpg")},
+        name="two <pictures>",
+    )
+    boxes = np.array([[1, 1, 100, 100], [1, 1, 100, 90], [201, 1, 300, 100], [1, 1, 50, 50]], dtype=np.float64)
+    rows = Submission(np.array([1, 1, 1, 2]), np.array([1, 1, 2, 1]), np.array([0.9, 0.8, 0.7, 0.6]), boxes)
+    return evaluate(truth, rows)
+
+
+@pytest.fixture(scope="module")
+def page(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    write_html(file, evaluation, analyse(evaluation))
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+    return found
+
+
+def open_page(browser: str, file: Path, profile: Path) -> tuple[str, list[str]]:
+    """The document after its scripts have run, and what the console says."""
+    command = [browser, *FLAGS, f"--user-data-dir={profile}", file.as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return run.stdout, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_summary_is_plain_json(evaluation: Evaluation) -> None:
+    got = json.loads(json.dumps(summary(evaluation, analyse(evaluation)), allow_nan=False))
+    assert got["ground_truth"] == {"name": "two <pictures>", "pictures": 2, "objects": 3, "positives": 3}
+    assert [one["curve"] for one in got["classes"]] == [
+        {"recall": [1.0], "precision": [1.0]},
+        {"recall": [0.5], "precision": [1.0]},
+    ]
+
+
+def test_the_page_refers_to_nothing_outside(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "://" not in text
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(one.startswith(("data:", "#")) for one in sources)
+    assert sum(one.startswith("data:image/jpeg") for one in sources) == 3  # duplicate (twice on the page) and missed
+
+
+def test_names_are_text_not_markup(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert html.escape("two <pictures>") in text
+
+
+def test_mistakes_are_drawn_with_ground_truth(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert '<rect class="wrong" x="0.0" y="0.0" width="100.0" height="90.0"' in text
+    assert '<rect class="same" x="0.0" y="0.0" width="100.0" height="100.0"' in text
+    assert '<rect class="different" x="200.0" y="0.0" width="100.0" height="100.0"' in text
+    assert "1 mistakes are listed without their picture" in text
+
+
+def test_the_page_opens_without_console_errors(page: Path, browser: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.html"
+    broken.write_text("<script>nothing.there()</script>")
+    assert open_page(browser, broken, tmp_path / "profile")[1], "an error must be seen, or its absence says nothing"
+    assert open_page(browser, page, tmp_path / "profile")[1] == []
+
+
+def test_the_page_is_readable_at_phone_width(page: Path, browser: str, tmp_path: Path) -> None:
+    probe = page.with_name("probe.html")
+    probe.write_text(PROBE.format(page=page.name, width=PHONE))
+    document, console = open_page(browser, probe, tmp_path / "profile")
+    found = re.search(r'data-report="([^"]*)"', document)
+    assert found, console
+    report = json.loads(html.unescape(found[1]))
+    assert report["pictures"] == report["shown"] == 3
+    assert report["width"] <= PHONE
+    assert report["smallest"] >= 12
+    assert report["first"].startswith("<script>")  # sorted by AP
+    assert console == []

@@ -1,0 +1,98 @@
+"""A file is written whole or not at all, whatever stops the program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inception_rcnn.runtime.atomic_write import atomic_write
+
+# Replaces step number N of writing a file by the death of the process, as a power cut or `kill -9` would do.
+KILLED = """
+import os, sys
+from pathlib import Path
+from inception_rcnn.runtime.atomic_write import atomic_write
+
+step, file = int(sys.argv[1]), Path(sys.argv[2])
+calls = 0
+
+def dying(call):
+    def die_or_call(*arguments, **keywords):
+        global calls
+        calls += 1
+        if calls == step:
+            os._exit(9)
+        return call(*arguments, **keywords)
+    return die_or_call
+
+for name in ("fsync", "replace", "close"):
+    setattr(os, name, dying(getattr(os, name)))
+Path.replace = lambda self, target: os.replace(self, target)
+with atomic_write(file) as partial:
+    partial.write_text("new, and " + "longer " * 10_000)
+    if step == 0:
+        os._exit(9)
+"""
+NEW = "new, and " + "longer " * 10_000
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_process_killed_at_any_step_leaves_the_old_file_or_the_new_one(tmp_path: Path, step: int) -> None:
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(step), str(file)], check=False)
+    written = step > 3  # fsync, close and replace are the first three steps; the folder's fsync and close follow
+    assert ended.returncode == (0 if step == 6 else 9)
+    assert file.read_text() == (NEW if written else "old")
+    with atomic_write(file) as partial:
+        partial.write_text("after the restart")
+    assert file.read_text() == "after the restart"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text("old")
+
+    def stop_in_the_middle() -> None:
+        with atomic_write(file) as partial:
+            partial.write_text("half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        stop_in_the_middle()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_folder_is_made_and_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.write_text("")
+    with atomic_write(tmp_path / "new" / "folder" / "a.txt") as partial:
+        partial.write_text("text")
+    written = tmp_path / "new" / "folder" / "a.txt"
+    assert written.read_text() == "text"
+    assert written.stat().st_mode == usual.stat().st_mode
+
+
+def test_writers_of_a_shared_file_have_partial_names_of_their_own(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "key", shared=True) as partial:
+        partial.write_text("content")
+        assert partial.name == f"key.{os.getpid()}.partial"
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "report.json"
+    file.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), atomic_write(file) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
