@@ -25,3 +25,20 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: {folder} is not there (INCEPTION_RCNN_SHARED names another folder)")
     return folder
+
+
+@pytest.fixture
+def tiny_googlenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `GoogLeNet` sixteen times as narrow: the same blocks, names and files, 64 features, 1/100 of the work.
+
+    For tests of what happens around a network: checkpoints, files, batches, reports.
+    """
+    from inception_rcnn.detection.networks import googlenet
+
+    def narrow(widths: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(width // 16 or 1 for width in widths)
+
+    narrow_modules = {name: narrow(widths) for name, widths in googlenet._INCEPTION_WIDTHS.items()}
+    monkeypatch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
+    monkeypatch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
+    monkeypatch.setattr(googlenet.GoogLeNet, "out_channels", 64)

@@ -17,6 +17,8 @@ IMAGENET_MEAN = (123.0, 117.0, 104.0)
 
 Stem = Literal["plain", "separable"]
 
+# Table 1: convolution 7x7, 3x3 reduce, 3x3.
+_STEM_WIDTHS = (64, 64, 192)
 # Table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 _INCEPTION_WIDTHS = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
@@ -66,11 +68,11 @@ class SeparableStem(nn.Sequential):
     """The stem whose cost Table 1 gives (2.7 K parameters, 34 M multiply-adds): a 7x7 depthwise convolution with
     depth multiplier 8 (7*7*3*8 weights, 24 channels), then 1x1 to 64 channels (24*64 weights)."""
 
-    def __init__(self, *, batch_norm: bool = False):
+    def __init__(self, outputs: int, *, batch_norm: bool = False):
         super().__init__(
             OrderedDict(
                 depthwise=nn.Conv2d(3, 24, 7, stride=2, padding=3, groups=3, bias=False),
-                pointwise=Conv(24, 64, 1, batch_norm=batch_norm),
+                pointwise=Conv(24, outputs, 1, batch_norm=batch_norm),
             )
         )
 
@@ -188,21 +190,22 @@ class GoogLeNet(nn.Module):
         def pool() -> nn.Module:
             return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
+        width1, width2_reduce, width2 = _STEM_WIDTHS
         first = (
-            Conv(3, 64, 7, stride=2, padding=3, batch_norm=batch_norm)
+            Conv(3, width1, 7, stride=2, padding=3, batch_norm=batch_norm)
             if stem == "plain"
-            else SeparableStem(batch_norm=batch_norm)
+            else SeparableStem(width1, batch_norm=batch_norm)
         )
         rows: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=first,
             pool1=pool(),
-            norm1=local_response_norm(64),
-            conv2_reduce=Conv(64, 64, 1, batch_norm=batch_norm),
-            conv2=Conv(64, 192, 3, padding=1, batch_norm=batch_norm),
-            norm2=local_response_norm(192),
+            norm1=local_response_norm(width1),
+            conv2_reduce=Conv(width1, width2_reduce, 1, batch_norm=batch_norm),
+            conv2=Conv(width2_reduce, width2, 3, padding=1, batch_norm=batch_norm),
+            norm2=local_response_norm(width2),
             pool2=pool(),
         )
-        channels = 192
+        channels = width2
         auxiliary_heads = {}
         for name, widths in _INCEPTION_WIDTHS.items():
             module = Inception(channels, widths, batch_norm=batch_norm)
