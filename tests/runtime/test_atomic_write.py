@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, whatever stops the program."""
+"""After an interruption, a file has its old or its complete new content."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from inception_rcnn.runtime.atomic_write import atomic_write
 
-# Replaces step number N of writing a file by the death of the process, as a power cut or `kill -9` would do.
+# Ends the process at system call number N of atomic_write, as `kill -9` would do.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_process_killed_at_any_step_leaves_the_old_file_or_the_new_one(tmp_pat
     file = tmp_path / "report.json"
     file.write_text("old")
     ended = subprocess.run([sys.executable, "-c", KILLED, str(step), str(file)], check=False)
-    written = step > 3  # fsync, close and replace are the first three steps; the folder's fsync and close follow
+    written = step > 3  # steps 1 to 3: fsync, close, replace; then fsync and close of the folder
     assert ended.returncode == (0 if step == 6 else 9)
     assert file.read_text() == (NEW if written else "old")
     with atomic_write(file) as partial:
@@ -67,24 +67,24 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_the_folder_is_made_and_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
-    usual = tmp_path / "usual"
-    usual.write_text("")
+def test_the_folder_is_created_and_the_file_has_default_permissions(tmp_path: Path) -> None:
+    default = tmp_path / "default"
+    default.write_text("")
     with atomic_write(tmp_path / "new" / "folder" / "a.txt") as partial:
         partial.write_text("text")
     written = tmp_path / "new" / "folder" / "a.txt"
     assert written.read_text() == "text"
-    assert written.stat().st_mode == usual.stat().st_mode
+    assert written.stat().st_mode == default.stat().st_mode
 
 
-def test_writers_of_a_shared_file_have_partial_names_of_their_own(tmp_path: Path) -> None:
+def test_the_temporary_name_of_a_shared_file_contains_the_process_id(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "key", shared=True) as partial:
         partial.write_text("content")
         assert partial.name == f"key.{os.getpid()}.partial"
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
-def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.json"
     file.write_text("old")
 

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import det_categories
-from inception_rcnn.data.ilsvrc import AnnotatedObject, Annotation, open_dataset, write_annotation
+from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.proposals.files import ProposalWriter
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.recall import measure, recall_figures
