@@ -207,7 +207,9 @@ def _print_classes(evaluation: Any, mean: Any, intervals: Any) -> None:
     console.print(f"[bold]mAP {evaluation.mean_ap(mean):.17g}[/bold] ({MEANS[mean]})", highlight=False, soft_wrap=True)
     if intervals is not None:
         span = _span(*interval(intervals.mean))
-        console.print(f"95 % interval {span} of the mean over the classes in each resampled set", highlight=False)
+        console.print(
+            f"95 % interval {span} of the mean over the classes in each resampled set", highlight=False, soft_wrap=True
+        )
 
 
 def _span(low: float, high: float) -> str:
