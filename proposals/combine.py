@@ -1,6 +1,6 @@
 """Combines the proposals of selective search and of MultiBox into one ranked list.
 
-"Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 6, adds "200 region proposals coming from
+"Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 8, adds "200 region proposals coming from
 multi-box" to those of selective search with doubled superpixels.
 """
 
