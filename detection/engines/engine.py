@@ -123,7 +123,7 @@ class CompiledForward:
         if rows == 1:
             raise EngineError(
                 f"{device} has too little memory for a single region ({message}); "
-                f"free some memory, or use another --device"
+                "free some memory, or use another --device"
             )
         self.batch_size = rows // 2
         warnings.warn(

@@ -100,9 +100,7 @@ def test_equals_the_formula(case: str, mode: WarpMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_equals_the_formula_at_other_sizes_and_paddings(size: int, padding: int, mode: WarpMode) -> None:
     image = noise(60, 41)
-    boxes = boxes_of(
-        (3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13)
-    )  # shrinks below 6 at every size, even at one pixel
+    boxes = boxes_of((3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13))  # shrinks below 6 at every size
     got = warp_regions(image, boxes, size, padding, mode, fill=RED)
     for n in range(len(boxes)):
         expected = reference(image, boxes[n], size, padding, mode, RED)
