@@ -20,6 +20,8 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
     the block raises an exception, the temporary file is deleted and `file` stays unchanged. The next call overwrites
     a temporary file that a killed program left behind.
 
+    A symbolic link stays a link: its target is replaced. A device or a pipe, such as /dev/stdout, is written directly.
+
     Args:
         file: the file to write; its folder is created if missing.
         shared: whether several processes may write the file at the same time, as in a cache. The name of the temporary
@@ -28,8 +30,11 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; `file` stays unchanged.
     """
-    file = Path(file)
+    file = Path(os.path.realpath(file))
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        yield file
+        return
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
         yield partial
