@@ -30,11 +30,12 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; `file` stays unchanged.
     """
-    file = Path(os.path.realpath(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = Path(file)
     if file.exists() and not file.is_file() and not file.is_dir():
         yield file
         return
+    file = Path(os.path.realpath(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
         yield partial
