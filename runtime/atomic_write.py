@@ -38,7 +38,10 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
+        partial.touch()
+        permissions = partial.stat().st_mode
         yield partial
+        partial.chmod(permissions)  # safetensors makes files that no other user can read
         _flush_to_disk(partial)
         partial.replace(file)
     except BaseException:

@@ -27,9 +27,10 @@ def dying(call):
         return call(*arguments, **keywords)
     return die_or_call
 
-for name in ("fsync", "replace", "close"):
+for name in ("fsync", "replace", "close", "chmod"):
     setattr(os, name, dying(getattr(os, name)))
 Path.replace = lambda self, target: os.replace(self, target)
+Path.chmod = lambda self, mode: os.chmod(self, mode)
 with atomic_write(file) as partial:
     partial.write_text("new, and " + "longer " * 10_000)
     if step == 0:
@@ -38,13 +39,13 @@ with atomic_write(file) as partial:
 NEW = "new, and " + "longer " * 10_000
 
 
-@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("step", range(9))
 def test_a_process_killed_at_any_step_leaves_the_old_file_or_the_new_one(tmp_path: Path, step: int) -> None:
     file = tmp_path / "report.json"
     file.write_text("old")
     ended = subprocess.run([sys.executable, "-c", KILLED, str(step), str(file)], check=False)
-    written = step > 3  # steps 1 to 3: fsync, close, replace; then fsync and close of the folder
-    assert ended.returncode == (0 if step == 6 else 9)
+    written = step > 5  # steps 1 to 5: close of the new file, chmod, fsync, close, replace; 6 and 7 flush the folder
+    assert ended.returncode == (0 if step == 8 else 9)
     assert file.read_text() == (NEW if written else "old")
     with atomic_write(file) as partial:
         partial.write_text("after the restart")
@@ -75,6 +76,15 @@ def test_the_folder_is_created_and_the_file_has_default_permissions(tmp_path: Pa
     written = tmp_path / "new" / "folder" / "a.txt"
     assert written.read_text() == "text"
     assert written.stat().st_mode == default.stat().st_mode
+
+
+def test_the_permissions_do_not_depend_on_the_writer(tmp_path: Path) -> None:
+    default = tmp_path / "default"
+    default.write_text("")
+    with atomic_write(tmp_path / "weights") as partial:
+        partial.unlink()
+        partial.touch(mode=0o600)  # as safetensors does
+    assert (tmp_path / "weights").stat().st_mode == default.stat().st_mode
 
 
 def test_the_temporary_name_of_a_shared_file_contains_the_process_id(tmp_path: Path) -> None:
