@@ -36,7 +36,7 @@ _NO_BOXES = np.zeros((0, 4), np.float32)
 # larger than the engine's own, because warping a huge picture makes reduced copies of it for every batch.
 _BATCH_REGIONS = 128
 _BATCHES_AHEAD = 3
-# Number of pictures read and given proposals ahead of the network, and number of pictures in post-processing.
+# Largest number of pictures that are read ahead of the networks, and of pictures that wait in `_finish`.
 _PICTURES_AHEAD = 4
 
 
@@ -62,13 +62,14 @@ class _Picture:
     """A picture on its way through the detector. Each step fills in what the following steps need.
 
     Attributes:
-        result: set at the start, with the image or the error. `_finish` makes a copy with the detections.
+        result: holds the image or the error from the start. `_finish` makes a copy with the detections.
         boxes: float32 [N, 4], the regions without duplicates; set at the start.
         uploaded: uint8 RGB [H, W, 3], the image on the GPU; set by `_warp`, None if the networks run on a CPU.
         probabilities: float32 [N, 1 + classes]; set by `_score` from the first member, replaced by `_average` with the
             mean over the ensemble.
-        kept: int64 [R], the regions that box regression may move; set by `_score`, None without box regression.
-        features: float32 [R, D], the first member's features of the regions `kept`; set by `_score` like `kept`.
+        kept: int64 [R], indices of the regions whose features are kept for box regression; set by `_score`, None
+            without box regression.
+        features: float32 [R, D], the first member's features of these regions; set together with `kept`.
     """
 
     result: FileResult
@@ -245,7 +246,10 @@ class Detector:
         )
 
     def _read(self, path: str | Path, max_pixels: int, proposals: ProposalFile | None) -> _Picture:
-        """Reads a picture and proposes its regions, or takes them from a file. An error makes a picture without any."""
+        """Reads a picture and proposes its regions, or takes them from a file.
+
+        If that fails, the picture has no regions, and its result holds the error.
+        """
         path = path if is_url(path) else Path(path)
         try:
             image = read_image(path, max_pixels)
@@ -263,8 +267,11 @@ class Detector:
             return _Picture(FileResult(path, None, None, ImageError(path, str(error))), _NO_BOXES)
 
     def _run(self, pictures: Iterable[_Picture]) -> Generator[FileResult, None, None]:
-        """Detects in pictures, in order. The networks run in the caller's thread, the first warping and `_finish` in
-        threads of their own."""
+        """Detects in pictures, in order.
+
+        The networks run in the caller's thread. One other thread warps regions for the first member, and one runs
+        `_finish`.
+        """
         scored = self._score(pictures)
         if len(self.engines) > 1:
             scored = self._average(scored)
@@ -285,7 +292,7 @@ class Detector:
     def _average(self, pictures: Iterable[_Picture]) -> Iterator[_Picture]:
         """Replaces the first member's probabilities by the mean over the ensemble.
 
-        Regions below the cascade's threshold are not shown to the other members and become background.
+        Regions below the cascade's threshold become background. The other members do not score them.
         """
 
         def passes(picture: _Picture) -> np.ndarray:  # bool [N]

@@ -152,6 +152,7 @@ class Killer(threading.Thread):
             self.restarted = 1 in workers().values()
 
 
+@pytest.mark.slow
 def test_after_a_worker_is_killed_no_result_is_missing_or_doubled(address, pictures, model, tmp_path):
     import pyarrow.parquet
 
@@ -181,6 +182,7 @@ def test_after_a_worker_is_killed_no_result_is_missing_or_doubled(address, pictu
     assert {name for row in rows for name in row["names"]} <= {"dog", "domestic cat"}
 
 
+@pytest.mark.slow
 def test_pictures_can_be_urls_and_results_carry_their_numbers(address, pictures, model):
     urls = [(100 + number, (pictures / f"{number:02}.png").as_uri()) for number in range(2)]
     with Cluster(address) as cluster:
@@ -191,6 +193,7 @@ def test_pictures_can_be_urls_and_results_carry_their_numbers(address, pictures,
     assert len(results) == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_an_error_with_the_reason(address, pictures, model, tmp_path):
     with Cluster(address) as cluster, pytest.raises(ClusterError, match=r"1 pictures left.*nowhere\.npz"):
         list(cluster.detect([(0, pictures / "00.png")], load_model(model), proposals_file=tmp_path / "nowhere.npz"))

@@ -233,7 +233,7 @@ def test_crops_made_on_the_device_of_the_network_equal_crops_made_here_within_a_
 def test_detections_depend_neither_on_the_other_files_nor_on_their_order(tiny_googlenet, tmp_path):
     detector = narrow_detector(2, score_threshold=0.1)
     paths = []
-    for seed, size in enumerate([(120, 90), (150, 100), (60, 200), (1, 1)]):
+    for seed, size in enumerate([(120, 90), (1, 1), (100, 80)]):
         paths.append(tmp_path / f"{9 - seed}.png")
         Image.fromarray(picture(seed, *size) if size[0] > 30 else np.zeros((1, 1, 3), np.uint8)).save(paths[-1])
     results = list(detector.detect_files(paths))
@@ -309,6 +309,6 @@ def test_stopping_early_stops_the_reading_and_its_threads(tmp_path):
 
 
 def test_the_package_is_imported_without_torch_and_numba():
-    code = "import sys, inception_rcnn; print('torch' in sys.modules, 'numba' in sys.modules); inception_rcnn.Detector"
+    code = "import sys, inception_rcnn; print('torch' in sys.modules, 'numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
     assert done.stdout.split() == ["False", "False"]
