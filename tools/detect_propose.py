@@ -165,7 +165,8 @@ def detect_propose(
 def _load_multibox(model: str, device: str) -> MultiBoxEngine:
     from ..detection.engines.engine import EngineError
     from ..detection.engines.multibox import MultiBoxEngine
-    from ..detection.model_files import ModelError, load_model
+    from ..detection.model_files import load_model
+    from ..detection.networks.weights import ModelError
 
     try:
         network = load_model(model).multibox

@@ -18,8 +18,9 @@ from torch import distributed, nn
 
 from inception_rcnn.data.image_folders import LabelledImages, open_image_folders
 from inception_rcnn.data.images import ImageError
-from inception_rcnn.detection.model_files import ModelError, load_classifier, save_classifier
+from inception_rcnn.detection.model_files import load_classifier, save_classifier
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
+from inception_rcnn.detection.networks.weights import ModelError
 from inception_rcnn.detection.training import checkpoint, pretrain
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.initial_network import initial_network
