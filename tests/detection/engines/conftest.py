@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.detection.engines.engine import Engine
+from inception_rcnn.detection.engines.quantisation import measure_input_ranges
 
 
 @pytest.fixture(scope="session")
@@ -47,5 +50,7 @@ def float32_engine(model: GoogLeNet) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def int8_engine(model: GoogLeNet) -> Engine:
-    return Engine(model, kind="openvino-int8", batch_size=2)
+def int8_engine(model: GoogLeNet, crops: NDArray[np.uint8]) -> Engine:
+    quantisable = copy.deepcopy(model)
+    quantisable.input_ranges = measure_input_ranges(model, crops)
+    return Engine(quantisable, kind="openvino-int8", batch_size=2)

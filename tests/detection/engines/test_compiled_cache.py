@@ -29,15 +29,22 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def conversions(monkeypatch) -> list[int]:
-    """The batch sizes of all networks that were converted and compiled, because they were not in the cache."""
+    """The batch sizes of all networks that were converted and compiled, because they were not in the cache.
+
+    Conversion is slow, so it is replaced: every network becomes the mean of each colour.
+    """
     batch_sizes: list[int] = []
-    convert = openvino_cpu._convert
 
-    def recording(network: nn.Module, shape: openvino_cpu.Shape) -> object:
+    def convert(network: nn.Module, shape: openvino_cpu.Shape) -> object:
+        import openvino
+        from openvino import opset13
+
         batch_sizes.append(shape[0])
-        return convert(network, shape)
+        pixels = opset13.parameter(shape, np.uint8)
+        means = opset13.reduce_mean(opset13.convert(pixels, "f32"), np.array([1, 2]), False)
+        return openvino.Model([means], [pixels], "means")
 
-    monkeypatch.setattr(openvino_cpu, "_convert", recording)
+    monkeypatch.setattr(openvino_cpu, "_convert", convert)
     return batch_sizes
 
 
@@ -53,25 +60,24 @@ def compiled(net: nn.Module, batch_size: int = 1, precision: str = "float32", th
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_is_compiled_once_and_loaded_with_the_same_results(folder, conversions):
+def test_a_network_is_compiled_once_and_loaded_with_the_same_results(folder, monkeypatch):
     first = compiled(network())(CROPS)
-    assert conversions == [1]
+    with torch.no_grad():
+        expected = network()(torch.from_numpy(CROPS).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-3)
     assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(openvino_cpu, "_convert", None)
     np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1]
 
 
 def test_other_weights_batch_size_precision_or_threads_are_compiled_anew(conversions):
-    first = compiled(network())
-    others = [
-        compiled(network(seed=1)),
-        compiled(network(), batch_size=2),
-        compiled(network(), precision="bfloat16"),
-        compiled(network(), threads=1),
-    ]
+    for _ in range(2):
+        compiled(network())
+        compiled(network(seed=1))
+        compiled(network(), batch_size=2)
+        compiled(network(), precision="bfloat16")
+        compiled(network(), threads=1)
     assert conversions == [1, 1, 2, 1, 1]
-    assert [other(CROPS).shape for other in others] == [(2, 2, 4, 4)] * 4
-    assert not np.allclose(others[0](CROPS), first(CROPS))
 
 
 def test_another_version_of_openvino_compiles_anew(conversions, monkeypatch):

@@ -40,6 +40,7 @@ def test_default_engine_stays_within_the_stated_tolerance(crops, reference, engi
     assert np.abs(engine(crops) - reference).max() < 0.03
 
 
+@pytest.mark.slow
 def test_torchvisions_network_runs_too(crops):
     network = with_classes(TorchvisionGoogLeNet(), 3).eval()
     engine = Engine(network, device="cpu", precision="float32", batch_size=2)
@@ -63,6 +64,7 @@ def test_a_crop_gets_the_same_bits_in_any_batch(request, crops, name):
     np.testing.assert_array_equal(engine(crops[::-1])[::-1], together)
 
 
+@pytest.mark.slow
 def test_neither_threads_nor_batch_size_change_a_bit(model, crops, engine):
     other = Engine(model, device="cpu", batch_size=3, threads=1)
     np.testing.assert_array_equal(other(crops), engine(crops))
@@ -232,6 +234,7 @@ def test_other_errors_are_raised_unchanged(monkeypatch):
         small_forward(8)(SMALL_CROPS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
 def test_openvinos_own_error_is_recognised_as_lack_of_memory():
     code = """if True:
