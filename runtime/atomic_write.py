@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,8 +25,8 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
 
     Args:
         file: the file to write; its folder is created if missing.
-        shared: whether several processes may write the file at the same time, as in a cache. The name of the temporary
-            file then contains the process id.
+        shared: whether several threads or processes may write the file at the same time, as in a cache. The name of the
+            temporary file then contains the ids of the process and the thread.
 
     Raises:
         OSError: the file cannot be written; `file` stays unchanged.
@@ -36,7 +37,8 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
         return
     file = Path(os.path.realpath(file))
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
+    writer = f"{os.getpid()}-{threading.get_ident()}."
+    partial = file.with_name(f"{file.name}.{writer if shared else ''}partial")
     try:
         partial.touch()
         permissions = partial.stat().st_mode

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,11 +89,20 @@ def test_the_permissions_do_not_depend_on_the_writer(tmp_path: Path) -> None:
     assert (tmp_path / "weights").stat().st_mode == default.stat().st_mode
 
 
-def test_the_temporary_name_of_a_shared_file_contains_the_process_id(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "key", shared=True) as partial:
-        partial.write_text("content")
-        assert partial.name == f"key.{os.getpid()}.partial"
+def test_writers_of_a_shared_file_have_temporary_files_of_their_own(tmp_path: Path) -> None:
+    def write(number: int) -> Path:
+        with atomic_write(tmp_path / "key", shared=True) as partial:
+            partial.write_text(f"content {number}")
+            both.wait()
+        return partial
+
+    both = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        names = {partial.name for partial in pool.map(write, range(2))}
+    assert len(names) == 2
+    assert all(name.startswith(f"key.{os.getpid()}-") for name in names)
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert (tmp_path / "key").read_text() in ("content 0", "content 1")
 
 
 def test_a_full_disk_raises_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
