@@ -126,6 +126,7 @@ def test_the_loaded_network_gives_the_probabilities_of_opencvs_caffe_importer(bv
         assert fast[column] == pytest.approx(probability, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_loaded_network_has_the_published_accuracy_on_imagenet(bvlc, shared):
     classes = [line.split()[0] for line in (shared / "weights" / "synset_words.txt").read_text().splitlines()]
     files = sorted((shared / "data" / "imagenet-samples").glob("*.JPEG"))
