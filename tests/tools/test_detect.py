@@ -190,7 +190,7 @@ def test_demo_detects_in_the_demo_photographs(odd_folder, model, tmp_path, monke
 @pytest.mark.slow
 def test_the_shipped_model_finds_the_cat_and_the_astronaut(tmp_path):
     photographs = [path for path in demo_images() if path.name in ("chelsea.png", "astronaut.png")]
-    result = run(*photographs, "--out", tmp_path, "--device", "cpu")
+    result = run(*photographs, "--out", tmp_path, "--device", "cpu", "--members", 2)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "detections.json").read_text())
     names = {category["id"]: category["name"] for category in document["categories"]}
