@@ -75,7 +75,7 @@ def plot(curves: dict[str, Coverage], file: Path) -> None:
         axes[0].plot(counts, [recall(overlaps, [0.5])[0] for overlaps in coverage.closest], marker=".", label=name)
         axes[1].plot(counts, [average_recall_coco(overlaps) for overlaps in coverage.closest], marker=".", label=name)
     for axis, what in zip(axes, ("recall at 0.5 IoU", "average recall, 0.5 to 0.95"), strict=True):
-        axis.set(xscale="log", xlabel="boxes a picture (mean)", ylabel=what)
+        axis.set(xscale="log", xlabel="boxes per picture (mean)", ylabel=what)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     figure.tight_layout()
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ilsvrc", type=Path, help="data set in the ILSVRC DET layout; the val split is used")
     parser.add_argument("--start", type=int, default=0, help="index of the first picture")
-    parser.add_argument("--step", type=int, default=1, help="distance between the selected pictures")
+    parser.add_argument("--step", type=int, default=1, help="use every N-th picture")
     parser.add_argument(
         "--peer-python",
         default=os.environ.get("INCEPTION_RCNN_CONTRIB_PYTHON"),
@@ -111,7 +111,7 @@ def main() -> None:
                 curves[name] = coverage
     name = "scale 2, objectness order"
     curves[name] = measure(samples, searcher({"ranking": "objectness"}, 0), COUNTS)
-    print("\n| order, first N | boxes | recall at 0.5 | AR | mean best overlap |\n|---|---|---|---|---|")
+    print("\n| ranking, first N | boxes | recall at 0.5 | AR | mean best overlap |\n|---|---|---|---|---|")
     for order in ("scale 2", name, "OpenCV-contrib fast"):
         for count in (100, 300, 1000):
             if order in curves:

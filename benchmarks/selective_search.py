@@ -86,7 +86,7 @@ def memory(paths: list[Path]) -> None:
     for image in images:
         selective_search(image)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline
-    print(f"peak memory over {len(images)} pictures: {grown / 1024:.0f} MiB over the loaded process", flush=True)
+    print(f"peak memory over {len(images)} pictures: {grown / 1024:.0f} MiB above the loaded process", flush=True)
 
 
 def growth(paths: list[Path]) -> None:
@@ -105,7 +105,7 @@ def growth(paths: list[Path]) -> None:
             count = len(selective_search(image, width=None, threads=1))
             times.append(time.thread_time() - start)
         print(
-            f"{side * side / 2**20:5.2f} Mpx: {min(times) / side**2 * 1e9:4.0f} ns a pixel, {count} boxes", flush=True
+            f"{side * side / 2**20:5.2f} Mpx: {min(times) / side**2 * 1e9:4.0f} ns per pixel, {count} boxes", flush=True
         )
 
 

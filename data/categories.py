@@ -41,7 +41,7 @@ def det_categories() -> tuple[Category, ...]:
 def read_categories(path: str | Path) -> tuple[Category, ...]:
     """Reads a class list (UTF-8). Empty lines are ignored. The file has one of two forms:
 
-    - a table `id  wnid  name` separated by tabs, like `det_categories.tsv`, with or without the line of headings;
+    - a table `id  wnid  name` separated by tabs, like `det_categories.tsv`, with or without a header line;
     - one name per line: the ids are 1..K in the order of the lines, and the name is also the WNID.
 
     Raises:

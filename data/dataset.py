@@ -14,7 +14,7 @@ from .annotation import Annotation
 from .boxes import clip
 from .categories import Category
 
-_CACHED_SAMPLES = 20_000  # kept in memory, about 1 KB each; the training set of ILSVRC has more
+_CACHED_SAMPLES = 20_000  # kept in memory, about 1 KB each; ILSVRC train has more samples than this
 
 _Record = TypeVar("_Record")
 

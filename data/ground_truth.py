@@ -192,8 +192,9 @@ def read_ilsvrc_ground_truth(
 
 
 def read_blacklist(path: str | Path, categories: Sequence[Category] | None = None) -> list[tuple[int, int]]:
-    """Reads a blacklist: lines `image_index wnid`. The evaluation ignores objects and
-    detections of the class in the picture.
+    """Reads a blacklist: lines `image_index wnid`.
+
+    The evaluation ignores the objects and detections of this class in this picture.
 
     Returns:
         The pairs (image_index, label).

@@ -41,8 +41,8 @@ class _Entry:
 def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | None = None) -> Dataset:
     """Opens a split; its samples have the order of the image list and are read on first access.
 
-    Boxes are clipped to the picture, because many ILSVRC files violate their convention and count pixels from 0, so
-    that boxes extend one pixel beyond the picture. `read_ilsvrc_ground_truth` returns the boxes without clipping.
+    Boxes are clipped to the picture. Many ILSVRC files violate their convention and count pixels from 0, so their boxes
+    can extend one pixel beyond the picture. `read_ilsvrc_ground_truth` returns the boxes without clipping.
 
     Args:
         root: the folder that contains `ImageSets`, `Data` and `Annotations`.

@@ -74,7 +74,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
             no defined range (32-bit float or integer).
     """
     path = source if isinstance(source, str) and is_url(source) else Path(source)
-    # Pillow has its own limit for the whole process. A larger `max_pixels` raises it; a smaller one leaves it.
+    # Pillow has its own limit for the whole process. A `max_pixels` above this limit increases it.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with _opened(path, max_pixels) as picture:
@@ -94,7 +94,7 @@ def read_size(source: str | Path) -> tuple[int, int]:
     path = source if isinstance(source, str) and is_url(source) else Path(source)
     with _opened(path, MAX_PIXELS) as picture:
         if picture.format == "TIFF":
-            picture.load()  # Pillow applies the orientation itself; its version decides whether before or after load()
+            picture.load()  # Pillow itself applies the orientation: some versions in open(), other versions in load()
         width, height = picture.size
         if picture.format == "PNG" and "exif" not in picture.info:  # getexif() would decode the pixels
             return width, height

@@ -17,7 +17,7 @@ from .selective_search import selective_search
 
 @lru_cache(maxsize=1)
 def _source_digest() -> str:
-    """Returns the SHA-256 of this package's source files. It gives boxes of an older algorithm another key."""
+    """Returns the SHA-256 of this package's source files. Boxes of an older algorithm therefore have another key."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())

@@ -14,7 +14,7 @@ Bytes = NDArray[np.uint8]
 
 def _hsv(image: Bytes) -> Bytes:
     # OpenCV's 8-bit hue has steps of two degrees, 0..179. Hue stretched to 0..255 amplifies the noise of areas with
-    # little colour: on ILSVRC val, the same recall then took more boxes.
+    # little colour: on ILSVRC val, the same recall then needed more boxes.
     return cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.uint8, copy=False)
 
 
@@ -52,12 +52,12 @@ COLOUR_SPACES: Final[dict[str, Callable[[Bytes], Bytes]]] = {
 }
 
 
-# Number of values of each channel, for the colour spaces in which some channel does not have 256.
+# Number of values of each channel, for colour spaces with a channel that does not have 256 values.
 _LEVELS: Final[dict[str, tuple[int, ...]]] = {"hsv": (180, 256, 256), "hue": (180,)}
 
 
 def levels(colour_space: str) -> tuple[int, ...]:
-    """Returns the number of values that each channel can take, ``[C]``. A channel's histogram covers exactly these."""
+    """Returns the number of values that each channel can take, ``[C]``. Histograms cover exactly these values."""
     channels = 1 if colour_space in ("hue", "intensity") else 3
     return _LEVELS.get(colour_space, (256,) * channels)
 

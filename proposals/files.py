@@ -14,7 +14,8 @@ The file is a ZIP archive that `numpy.load` can read:
                        "images": [{"file_name", "width", "height"}, ..], "failures": [{"file_name", "reason"}, ..]}
 
 Each array is written when it is computed and read when it is requested, so memory does not grow with the number of
-images. A box of selective search takes 10 bytes (68 as JSON lines, 19 gzipped). Reading a file never executes code.
+images. A box of selective search takes 10 bytes (68 as JSON lines, 19 as gzipped JSON lines). Reading a
+file never executes code.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ _EXPECTED: Final = "expected a file written by detect-propose or ProposalWriter 
 
 
 class ProposalFileError(ValueError):
-    """A file of proposals is malformed or does not fit. The message names the file, the value and the expectation."""
+    """A file of proposals is malformed or belongs to other pictures.
+
+    The message names the file, the value and the expectation.
+    """
 
 
 class ProposalWriter:

@@ -8,13 +8,13 @@ import numpy as np
 
 from ..runtime.compilation import kernel
 
-# Histograms are scaled to this sum and their bins cut to whole numbers, whose sum is the same in any order.
+# Histograms are scaled to this sum. Their bins are truncated to whole numbers, which have the same sum in any order.
 _HISTOGRAM_SUM: Final = 2.0**26
 
 
 @kernel
 def _intersection(a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
-    """Returns the intersection of two scaled histograms: the sum of the smaller bins, each cut to a whole number."""
+    """Returns the intersection of two scaled histograms: the sum of the smaller bins, each truncated."""
     total = np.int32(0)
     for i in range(a.size):
         u = a[i] * scale_a
@@ -123,7 +123,8 @@ def group(
     """Merges R superpixels into one region. Regions R..2R-2 are the unions, in the order of merging.
 
     A heap entry is valid only while neither of its regions has been merged; invalid entries are skipped when they
-    reach the top. A neighbour list may contain merged regions; they are resolved when the owner of the list merges.
+    reach the top. The neighbour list of a region may contain regions that have been merged since. They are replaced by
+    their unions when the region itself merges.
     The kernel allocates no memory.
 
     Args:
@@ -135,7 +136,7 @@ def group(
         pixels: number of pixels of the image.
         measures: bit mask, see `similarity`.
         slot, owner, stamp, head: int32 ``[2R]``, workspace.
-        follow, target: int32 ``[2P]``, workspace: the neighbour lists.
+        follow, target: int32 ``[2P]``, workspace: the neighbour lists, as linked lists.
         sims: float64 ``[2P + 1]``, workspace: the similarities in the heap.
         pairs: int64 ``[2P + 1]``, workspace: the pairs in the heap, as newer region * 2^32 + older region. At most P
             pairs are valid at a time, so a full heap always has room after its invalid entries have been removed.

@@ -84,7 +84,7 @@ def _superpixels(
         size = workspace.take("size", regions, np.int32)
         box = workspace.take("box", (regions, 4), np.int32)
         describe(labels, height, width, pixels.codes, counts, rows, size, box)
-        # A planar map of R regions has fewer than 3 R adjacent pairs. Pairs that touch at corners come on top.
+        # A planar map of R regions has fewer than 3 R adjacent pairs. Pairs that touch only at corners are additional.
         room = 4 * regions + 16
         border = scratch.take("border", width, np.uint8)
         last = scratch.take("last", 4, np.int64)
@@ -145,8 +145,7 @@ def hierarchies(
         if workers > 1:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             run = _threaded_map(pool)
-        # To limit memory, at most as many colour spaces as threads are held at a time: each takes some 40 bytes per
-        # pixel.
+        # To limit memory, at most `workers` colour spaces are held at a time. Each takes some 40 bytes per pixel.
         for first in range(0, len(spaces), workers):
             held_spaces = spaces[first : first + workers]
             selected = list(dict.fromkeys(strategy for strategy in strategies if strategy.colour_space in held_spaces))

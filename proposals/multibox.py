@@ -4,8 +4,8 @@ Erhan, Szegedy, Toshev, Anguelov, "Scalable object detection using deep neural n
 clustered from the training boxes, the bipartite matching of objects to priors, and the loss: confidence log-loss +
 alpha x location loss. Szegedy, Reed, Erhan, Anguelov, Ioffe, "Scalable, high-quality object detection" (2014), placed
 the priors on convolutional feature maps of several scales. Here the feature maps are those of the trunk at strides 16
-and 32, with the coarser map added to the finer (Lin et al., "Feature pyramid networks", CVPR 2017). The smallest priors
-are placed at twice the density of the feature map's cells.
+and 32, with the coarser map added to the finer (Lin et al., "Feature pyramid networks", CVPR 2017). Each cell of
+a feature map has one place with priors; for the smallest priors it has 2 x 2 places.
 
 Boxes are in pixels of the network's input, which may have any size that is a multiple of 32.
 """
@@ -39,7 +39,7 @@ NMS_THRESHOLD = 0.6
 # Candidate boxes of non-maximum suppression, per box that is kept: enough that the candidates never run out.
 _CANDIDATES = 15
 
-# A prior predicts an object from an IoU of POSITIVE_IOU on, and is background below IGNORED_IOU.
+# A prior is trained to predict an object if their IoU is at least POSITIVE_IOU. Below IGNORED_IOU it is background.
 POSITIVE_IOU = 0.5
 IGNORED_IOU = 0.4
 BACKGROUND, IGNORED = -1, -2
@@ -75,7 +75,7 @@ class PriorGrid:
         return 5 * self.division**2 * len(self.shapes)
 
     def priors(self, size: int) -> NDArray[np.float32]:
-        """Returns the priors of a `size` x `size` input, (x1, y1, x2, y2), float32 [P, 4], by row, column and shape."""
+        """Returns the priors (x1, y1, x2, y2) of a `size` x `size` input, float32 [P, 4], by row, column and shape."""
         step = self.stride / self.division
         places = (np.arange(-(-size // self.stride) * self.division) + 0.5) * step
         y, x = np.meshgrid(places, places, indexing="ij")
@@ -88,9 +88,9 @@ class MultiBox(nn.Module):
     """The MultiBox network: a trunk, lateral convolutions that combine its two feature maps, and a head per stride.
 
     Args:
-        trunk: a `Trunk`. Its feature map has stride 16 after the row `split` and stride 32 after the last row.
+        trunk: a `Trunk`. Its feature map has stride 16 after the block `split` and stride 32 after the last block.
         grids: the priors, each on the feature map of its stride.
-        split: name of the last row of the trunk at stride 16.
+        split: name of the last block of the trunk at stride 16.
         width: number of hidden channels of the heads.
         sizes: sides of the square inputs to which an image is resized, in pixels, multiples of 32.
     """
@@ -129,9 +129,9 @@ class MultiBox(nn.Module):
         return fine, self._rows[self._split :](fine)
 
     def from_row(self, x: Tensor, first_row: int) -> Tensor:
-        """Computes the predictions from the input of the trunk's row `first_row`: [N, c, h, w] -> [N, P, 5].
+        """Computes the predictions from the input of a block of the trunk: [N, c, h, w] -> [N, P, 5].
 
-        The result is that of `forward`.
+        `first_row` is the index of the block, from 0. `forward` gives the same predictions from pixels.
         """
         fine, coarse = self._maps(x, first_row)
         coarse = self.lateral_coarse(coarse)
@@ -282,7 +282,7 @@ def match(priors: NDArray[np.float32], objects: NDArray[np.float32], ignored: ND
 def multibox_loss(
     predictions: Tensor, assignment: Tensor, offsets: Tensor, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Computes confidence log-loss + alpha x location loss (Erhan et al., section 3.2), divided by the object priors.
+    """Computes (confidence log-loss + alpha x location loss) / number of object priors (Erhan et al., section 3.2).
 
         confidence = - sum over object priors of log(c) - sum over background priors of log(1 - c)
         location   = sum over object priors and the four offsets of smooth L1(predicted - target)

@@ -20,10 +20,10 @@ KEYS: Final = 1 << 16
 NO_EDGE: Final = np.uint16(KEYS - 1)  # no edge; larger than the key of the largest possible difference
 _SHIFT: Final = 12  # keeps 11 of the 23 mantissa bits of a float32
 _LOWEST: Final = (127 - 14) << 11  # squared differences below 2**-14 count as zero
-# In images of up to this many pixels, edges are processed in the paper's order. In a larger image that order jumps
-# across the whole image at every weight and misses the processor's cache. There, edges are processed by rising weight
-# within tiles of TILE x TILE pixels, and all tiles complete one of 32 weight levels before the next begins. Each level
-# starts at sqrt(2) times the weight of the previous level.
+# In images of up to this many pixels, edges are processed in the paper's order. In a larger image, this order jumps
+# across the whole image at every weight and misses the processor's cache. Larger images are therefore divided into
+# tiles of TILE x TILE pixels. The edges of a tile are processed by rising weight, and all tiles complete one of 32
+# weight levels before the next level begins. Each level starts at sqrt(2) times the weight of the previous level.
 EXACT_PIXELS: Final = 1 << 20
 TILE: Final = 256
 LEVELS: Final = 32
@@ -113,7 +113,7 @@ def _lightest(keys: Any, y: Any, lightest: Any) -> None:
 def _join(
     keys: Any, here: Any, mine: Any, there: Any, theirs: Any, highest: Any, base: Any, pairs: Any, first: Any
 ) -> None:
-    """Joins the pixels of one row to their neighbours in one direction, where the edge is the lightest of both."""
+    """Joins the pixels of one row to their neighbours in one direction, if the edge is the lightest of both pixels."""
     for x in range(keys.size):
         key = keys[x]
         code = np.uint32(key) << np.uint32(3)
@@ -128,8 +128,8 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
     """Joins every two pixels that share their lightest edge.
 
     When Felzenszwalb and Huttenlocher's algorithm reaches such an edge, both pixels are still single. They are
-    therefore joined for every k that is at least the weight, independently of all other edges. A quarter of the
-    pixels are joined here, row by row and without branches, which is faster than in sorted order.
+    therefore joined for every k that is at least the weight, independently of all other edges. A quarter of
+    all joins are made here, row by row and without branches, which is faster than in sorted order.
 
     Args:
         keys: uint16 ``[directions, H, W]`` from `edge_keys`; the keys of joined edges become `NO_EDGE`.
@@ -137,7 +137,8 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
         highest: the largest key to join.
         rows: uint32 ``[2, W]``, workspace.
         pairs: uint16 ``[W]``, workspace.
-        first: uint32 ``[H, W]``, output: the index y * W + x of the first pixel of the pair; of a single pixel its own.
+        first: uint32 ``[H, W]``, output: the index y * W + x of the first pixel of the pair; for a single pixel, its
+            own index.
         pair_weight: float32 ``[H, W]``, output: the weight of the joined edge at the first pixel of a pair, -1 at all
             other pixels.
     """
@@ -295,7 +296,7 @@ class Edges:
         keys: uint16 ``[E]``, the sort keys of their weights.
         starts: int64 ``[tiles, LEVELS + 1]``, where the edges of each tile and level begin.
         directions: edges per pixel, 2 (4-connected) or 4 (8-connected).
-        tile: side of a tile in pixels. An image of up to `EXACT_PIXELS` is a single tile.
+        tile: side of a tile in pixels. An image of up to `EXACT_PIXELS` pixels is one tile.
         first: uint32 ``[H, W]``, the pixels that are already joined, see `join_nearest`.
         pair_weight: float32 ``[H, W]``, the weights of the joined edges, see `join_nearest`.
     """

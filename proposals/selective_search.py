@@ -60,9 +60,8 @@ def selective_search(
         image: uint8 RGB ``[H, W, 3]``.
         mode: "fast" (8 strategies, as in R-CNN), "quality" (80 strategies, some six times the boxes), "single" (one
             strategy), or a list of `Strategy`.
-        superpixel_scale: factor on the k and the minimum superpixel size of every strategy. 1 is the setting of
-            Uijlings et al. 2 is the setting of GoogLeNet's detector (Szegedy et al. 2015, section 8), with half the
-            boxes.
+        superpixel_scale: factor on the k and the minimum superpixel size of every strategy: 1 as in Uijlings et al.
+            (2013), or 2 as in GoogLeNet's detector (Szegedy et al. 2015, section 8), with half the boxes.
         min_side: minimum side of a region, in pixels of the working image. R-CNN uses 20; 0 keeps all regions.
         seed: seed of the pseudo-random ranking.
         threads: maximum number of threads; None for all cores. The result does not depend on it.

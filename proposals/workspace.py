@@ -26,7 +26,7 @@ class Workspace:
         size = math.prod(shape) if isinstance(shape, tuple) else shape
         buffer = self._buffers.get(name)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
-            # An eighth more than requested, because images of a folder differ slightly in size and growing is slow.
+            # Allocates an eighth more than requested: images of a folder differ slightly in size, and growing is slow.
             buffer = np.empty(size + size // 8, dtype)
             self._buffers[name] = buffer
         return buffer[:size].reshape(shape)

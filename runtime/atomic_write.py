@@ -43,14 +43,14 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
         partial.touch()
         permissions = partial.stat().st_mode
         yield partial
-        partial.chmod(permissions)  # safetensors makes files that no other user can read
+        partial.chmod(permissions)  # safetensors creates files that other users cannot read
         _flush_to_disk(partial)
         partial.replace(file)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
-    if os.name == "posix":  # The rename reaches the disk with the folder. Windows cannot open folders.
+    if os.name == "posix":  # The rename is on the disk when the folder is flushed. Windows cannot open folders.
         _flush_to_disk(file.parent)
 
 

@@ -14,8 +14,8 @@ R = TypeVar("R")
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
     """Yields the items in order; a thread produces up to `depth` items in advance.
 
-    An exception of the producer is raised after the items before it. If the consumer stops early, the producer stops
-    after its current item.
+    If `items` raises an exception, the items before it are yielded first, then the exception is raised. If the consumer
+    stops early, the producer stops after its current item.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
@@ -55,8 +55,8 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: i
     """Yields `work(item)` for every item in order, computed in `workers` threads.
 
     At most `max(ahead, workers)` items are in progress at a time, so that memory use does not grow with the number of
-    items. An exception of `work` or of the iterable is raised after the results before it. If the consumer stops early,
-    items in progress are finished and no further items are taken.
+    items. If `work` or `items` raises an exception, the results before it are yielded first. If the consumer stops
+    early, items in progress are finished and no further items are taken.
     """
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="map_ahead") as pool:

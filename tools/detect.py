@@ -60,7 +60,8 @@ def demo_images() -> list[Path]:
 @app.command(
     epilog="Examples: [bold]detect photos/ --recursive --out found/[/bold]   "
     "[bold]detect s3://bucket/photos/ --ray 10.0.0.1:6379[/bold]   "
-    "(exit code 0: all pictures were read; 3: some could not be read, see found/detections.json; 2: wrong usage)"
+    "(exit code 0: all pictures were read; 3: some could not be read, see found/detections.json; 2: wrong usage; "
+    "1: the run stopped, continue it with --resume)"
 )
 def detect(
     context: typer.Context,
@@ -84,8 +85,8 @@ def detect(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engine that runs the networks: openvino, openvino-int8, torch-compiled or torch. auto is the fastest "
-            "whose probabilities are within 0.03 of float32."
+            help="Engine that runs the networks: openvino, openvino-int8, torch-compiled or torch. auto is openvino on "
+            "a CPU and torch-compiled on a GPU; both give probabilities within 0.03 of float32."
         ),
     ] = "auto",
     score_threshold: Annotated[
@@ -170,7 +171,8 @@ def detect(
             else:
                 detector = Detector(loaded, device=device, **options)
                 where, why = detector.engines[0].description, f" ({detector.engines[0].reason})"
-            # The names and values are stored in run.sqlite and compared at --resume: a change makes old runs unusable.
+            # run.sqlite stores these names and values, and --resume compares them. If a later version changes a name
+            # or the meaning of a value, runs of older versions cannot be resumed.
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the model's digest": model_digest(model)[:12],

@@ -52,19 +52,20 @@ def detect_evaluate(
     image_list: Annotated[
         Path | None, typer.Option("--list", help="List of pictures for a folder of XML files: lines 'image_id index'.")
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures that --html shows with --annotations.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of --annotations, for --html.")] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="File with your own classes. By default those of the layout.")
+        Path | None, typer.Option(help="File with your own classes. The default is the classes of the layout.")
     ] = None,
     protocol: Annotated[Protocol, typer.Option(help="Rules to evaluate by.")] = Protocol.ilsvrc,
     blacklist: Annotated[
         Path | None,
-        typer.Option(help="Pictures and classes that count neither way (ilsvrc): lines 'image_index wnid'."),
+        typer.Option(help="Classes to ignore in some pictures: a file with lines 'image_index wnid'. Only for ilsvrc."),
     ] = None,
     mean: Annotated[
-        Mean, typer.Option(help="Classes in mAP: those that have ground truth, or all as in the official ILSVRC kit.")
+        Mean,
+        typer.Option(
+            help="Classes in mAP: present: those that have ground truth; official: all, as in the official ILSVRC kit."
+        ),
     ] = Mean.present,
     lenient: Annotated[
         bool,

@@ -58,7 +58,8 @@ def describe(name: str, model: Model, console: Console) -> None:
 
 
 def _classes(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> Table:
-    table = Table("class", caption=f"trust: good: AP >= {_GOOD}, fair: AP >= {_FAIR}, unsure: under {_ENOUGH} objects")
+    caption = f"trust: good from AP {_GOOD}, fair from AP {_FAIR}, else poor; unsure with fewer than {_ENOUGH} objects"
+    table = Table("class", caption=caption)
     for column in ("training boxes", "AP", "95 % interval", "objects measured"):
         table.add_column(column, justify="right")
     table.add_column("trust")
