@@ -1,10 +1,10 @@
-"""Measure regions per second of each engine, of its compiled network alone, and of plain torch in float32.
+"""Measure the regions per second of each engine and of its compiled network alone, and compare with plain torch.
 
     python benchmarks/engines.py [--model FOLDER] [--threads 2] [--regions-from ILSVRC_FOLDER]
 
-All engines take turns on the same batches, so that other load on the machine slows all of them alike. The figures are
-medians; a ratio compares engines within one run. Differences of probabilities from plain torch in float32 are computed
-on 320 regions of ILSVRC val, or of the photographs of scikit-image if no folder is given.
+All engines take turns on the same batches, so that other load on the machine slows all of them alike. The times are
+medians; a ratio compares engines within one run. The probabilities of each engine are compared with those of plain
+torch in float32 on 320 regions: of ILSVRC val, or of photographs of scikit-image if no folder is given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PER_PICTURE = 32
 
 
 def region_crops(folder: Path | None) -> np.ndarray:
-    """Crops of random proposals of random pictures: uint8 RGB [320, 224, 224, 3]."""
+    """Crops of random proposals of 10 random pictures of val, or of 3 photographs: uint8 RGB [320, 224, 224, 3]."""
     rng = np.random.default_rng(0)
     if folder is not None:
         dataset = open_dataset(folder, "val")

@@ -1,7 +1,7 @@
 """Measures how fast detections are evaluated.
 
 python benchmarks/evaluation.py                               # a million random detections in 20,000 pictures
-python benchmarks/evaluation.py --referee ../shared/referee   # also the official kit's large case, before the other
+python benchmarks/evaluation.py --referee ../shared/referee   # first the official kit's large case, then the same
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inception_rcnn.detection.evaluation.error_analysis import analyse
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 
 PICTURES, DETECTIONS = 20_000, 1_000_000
-OFFICIAL_SECONDS = 65 + 13  # of the official code on the machine of docs/evaluation.md: annotations and the rest
+OFFICIAL_SECONDS = 65 + 13  # the official code, on the machine of docs/evaluation.md: annotations + the rest
 
 Result = TypeVar("Result")
 

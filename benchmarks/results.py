@@ -5,7 +5,8 @@
 Every network scores every region of some random pictures of val once, and the scores are stored in `--scores`. Each row
 of the tables is computed from the stored scores, with the same steps as in `detect`. Another run with more pictures
 scores only the new ones. `--skip 80` leaves out the first 80 random pictures, because constants of the program were
-chosen on them. The first member also scores R-CNN's proposals, which are twice as many, in the first `--rcnn` pictures.
+chosen on them. In the first `--rcnn` pictures, the first member also scores R-CNN's proposals, which are about twice as
+many.
 
 Members trained with frozen blocks share those blocks, and each shared block runs once for all members.
 """
@@ -54,9 +55,9 @@ class Scores:
         rcnn: float32 [K, 1 + classes], the first member's probabilities for `rcnn_boxes`.
         boxes, source: float32 [N, 4] and uint8 [N], the model's own proposals.
         probabilities: float32 [members, N, 1 + classes], for `boxes`.
-        near: int64 [R], the rows of `boxes` with an object probability of at least `LEAST_PROBABILITY` by the first
-            member.
-        moments: float16 [R, 5120], the features for box regression of the rows `near`.
+        near: int64 [R], the rows of `boxes` to which the first member gives an object probability of at least
+            `LEAST_PROBABILITY`.
+        moments: float16 [R, 5120], the first member's features for box regression, for the rows `near`.
         whole: float32 [1024], the first member's pooled features of the whole picture.
     """
 
@@ -190,7 +191,7 @@ def collect(model: Model, samples: list[Sample], folder: Path, rcnn: int) -> lis
 def fit_context(model: Model, train: Dataset, file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Fit a logistic regression for each class on `train`, or read it from `file`.
 
-    It predicts from the first member's features of a whole picture whether the picture shows the class.
+    From the first member's features of a whole picture, the regression predicts whether the picture shows the class.
 
     Returns:
         weights float32 [1024, classes] and biases float32 [classes].
@@ -226,15 +227,15 @@ def fit_context(model: Model, train: Dataset, file: Path) -> tuple[np.ndarray, n
         return arrays["weight"], arrays["bias"]
 
 
-# A row of a table computes from the scores of a picture: boxes [N, 4], probabilities [N, 1 + classes], and the number
-# of forward passes.
+# How a row of a table is computed: a function from the scores of a picture to boxes [N, 4], probabilities
+# [N, 1 + classes], and the number of forward passes.
 Row = Callable[[Scores], tuple[np.ndarray, np.ndarray, float]]
 
 
 def mean_probabilities(scores: Scores, members: int, cascade: float | None = None) -> tuple[np.ndarray, float]:
     """Average the probabilities of the first `members` members for the model's own proposals.
 
-    With `cascade`, only the first member scores regions with an object probability below `cascade`.
+    With `cascade`, regions to which the first member gives an object probability below `cascade` count as background.
 
     Returns:
         probabilities float32 [N, 1 + classes], and the number of forward passes.

@@ -1,4 +1,4 @@
-"""Runs the detector on a Ray cluster: Ray Data distributes pictures to workers, one worker for each GPU or machine.
+"""Runs the detector on a Ray cluster. Ray Data distributes pictures to the workers that `plan_workers` plans.
 
 Ray restarts a worker that dies, and the worker's pictures are detected again. Each picture carries its number, so a
 picture whose result has already arrived is not counted twice. This module needs the extra `[ray]`.
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray
 
-# Pictures in a task. Large tasks keep the pipeline of a worker full; small tasks lose less when a worker dies.
+# Largest number of pictures in a task. Large tasks keep a worker's pipeline full. Small tasks lose less when a worker
+# dies.
 _MOST_PICTURES = 64
+# With few pictures, tasks get smaller, so that each worker gets about this many.
 _TASKS_PER_WORKER = 4
 # Retries of a task whose worker died. Without a limit, a picture that kills its worker would be retried forever.
 _RETRIES = 3
@@ -60,7 +62,7 @@ class Workers:
 
 
 def plan_workers(machines: Iterable[Mapping[str, float]], device: str) -> Workers:
-    """Plans one worker for each GPU of a cluster or, on a cluster without GPUs, for each machine.
+    """Plans the workers of a cluster: one for each GPU or, if no GPU is used, at least one for each machine.
 
     All workers get the same resources. Without GPUs, each worker gets as many CPUs as the smallest machine has, and a
     larger machine runs as many workers as fit.
@@ -96,7 +98,7 @@ class Cluster:
         device: "auto" (GPUs if the cluster has any), "cpu" or "cuda". Ray assigns the GPUs to workers.
 
     Attributes:
-        workers: the workers that the cluster has room for.
+        workers: the largest number of workers, and the resources of each; see `plan_workers`.
 
     Raises:
         ClusterError: Ray is not installed, the cluster cannot be reached, or it does not have the device.
@@ -153,7 +155,7 @@ class Cluster:
             members, settings: arguments of `Detector`.
 
         Raises:
-            ClusterError: a worker cannot start, or a task failed too often. The results yielded before are valid.
+            ClusterError: a worker cannot start, or a task failed too often. Results that were yielded before are valid.
         """
         import ray
 
@@ -172,7 +174,7 @@ class Cluster:
             _Worker,
             batch_size=None,  # a block is a task
             batch_format="pyarrow",
-            # With a smaller minimum, idle workers are removed, which makes room for a worker whose machine is gone.
+            # Ray may remove idle workers down to `min_size`. This frees room for a worker whose machine was lost.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
             num_cpus=self.workers.cpus,
             num_gpus=self.workers.gpus,
@@ -184,7 +186,7 @@ class Cluster:
             tables: Iterable[Any] = found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             for table in tables:
                 for row in table.to_pylist():
-                    if row["picture"] in left:  # not a repeat of what a dead worker had delivered
+                    if row["picture"] in left:  # a picture of a dead worker can arrive twice
                         left.remove(row["picture"])
                         yield _result(row)
         except ray.exceptions.RayError as error:
@@ -228,7 +230,7 @@ class _Worker:
             self._proposals.file = named  # error messages name the path that the user gave
 
     def __call__(self, pictures: "pa.Table") -> "pa.Table":
-        """Detect in a table with columns picture and source; returns a table with columns picture and `DETECTIONS`."""
+        """Detect objects: table with columns picture and source -> table with columns picture and `DETECTIONS`."""
         import pyarrow as pa
 
         from ..data.parquet import DETECTIONS

@@ -44,9 +44,9 @@ def draw_detections(
     """Returns a copy of the picture with a frame and a label ("dog 0.93") for every detection.
 
     Line width and letter height grow with the picture. A class has the same colour in every picture. Detections with
-    higher scores are drawn on top of the others. Labels lie inside the picture, at the place above, inside or below
-    their box where they cover other labels least. A label that is wider than the picture is shortened; it is left out
-    if not even the score fits.
+    higher scores are drawn on top of the others. A label lies inside the picture: above, inside or below its box, where
+    it covers other labels least. A label that is wider than the picture is shortened. It is left out if not even the
+    score fits.
 
     Args:
         image: uint8 RGB [H, W, 3].
@@ -58,7 +58,7 @@ def draw_detections(
         uint8 RGB [H, W, 3], a new array.
 
     Raises:
-        ValueError: boxes, names and scores are not equally many.
+        ValueError: the numbers of boxes, names and scores differ.
     """
     regions = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(regions) == len(labels_text) == len(scores):
@@ -103,7 +103,7 @@ def class_colour(name: str) -> Colour:
 
 @lru_cache(maxsize=1024)
 def _writable_name(name: str, height: int) -> tuple[str, Font]:
-    """Returns the name, reduced to letters that can be written, and a font that has these letters.
+    """Returns the name, with only letters that some font has, and that font.
 
     If no installed font has all letters of the name, accents are removed and other non-ASCII letters become "?".
     """
@@ -138,7 +138,7 @@ def _installed_fonts(height: int) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 
 def _has_letters(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    missing = font.getmask("\U0010ffff")  # no character, so the font draws its symbol for missing letters
+    missing = font.getmask("\U0010ffff")  # U+10FFFF is no character, so the font draws its symbol for missing letters
     masks = (font.getmask(letter) for letter in text if not letter.isspace())
     return all(mask.size != missing.size or bytes(mask) != bytes(missing) for mask in masks)
 
@@ -178,7 +178,7 @@ def _place_label(
         frame: the pixels of its box.
         size: width and height of the picture.
         font: the font of the label.
-        taken: the rectangles of labels that have their place already.
+        taken: the rectangles of the labels that are already placed.
 
     Returns:
         The text is "" if not even the score fits into the picture.
@@ -208,7 +208,7 @@ def _place_label(
         x_in, y_in = min(max(x, 0), width - wide), min(max(y, 0), height - high)
         place = (x_in, y_in, x_in + wide, y_in + high)
         covered = sum(_shared_pixels(place, other) for other in taken)
-        pushed = abs(y - y_in)  # prefers a place that lies in the picture to a place that must be moved into it
+        pushed = abs(y - y_in)  # places inside the picture are preferred to places that must be moved into it
         candidates.append((covered, pushed, len(candidates), place))
     return text, min(candidates)[-1]
 

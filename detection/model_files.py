@@ -3,7 +3,7 @@
 A model folder holds
 
     model.json                   format version, classes, architecture, region settings, card (data, measured figures)
-    member_1.safetensors         weights of the first network: kernels int8 with a scale for each output, others float16
+    member_1.safetensors         weights of the first network: int8 kernels, each output with a scale; the rest float16
     member_2.safetensors         weights of the second network, and so on
     box_regression.safetensors   box regression on features of the first network, float16 (optional)
     multibox.safetensors         weights of the MultiBox network, float16 (optional)
@@ -43,11 +43,11 @@ _SCALE = ".scale"
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """How regions are proposed and warped. The settings belong to the model: it was trained on regions made with them.
+    """How regions are proposed and warped. The model stores these settings, because it was trained with them.
 
     Attributes:
-        superpixel_scale, min_side, connectivity: arguments of `selective_search`. Connectivity 8 gives a tenth fewer
-            regions than 4 and a slightly higher recall, and takes 20 ms more for a picture.
+        superpixel_scale, min_side, connectivity: arguments of `selective_search`. Connectivity 8 gives 10 % fewer
+            regions than 4 and a slightly higher recall. It takes 20 ms longer for each picture.
         warp_mode, padding: arguments of `warp_regions`.
     """
 
@@ -96,10 +96,10 @@ class Model:
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write a model to `folder`, which is made if it is missing. Weights are rounded, see the top of this file.
+    """Write a model to `folder`; a missing folder is created. Weights are rounded, see the top of this file.
 
-    The files of a model that is already there stay until all files of the new model are on the disk. `model.json` is
-    deleted first and written last, so a folder that has one is complete.
+    If `folder` holds an old model, its files stay until all files of the new model are on the disk. `model.json` is
+    deleted first and written last, so a folder with a `model.json` is complete.
 
     Raises:
         OSError: a file cannot be written.
@@ -107,7 +107,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX)] + list(folder.glob("member_*.safetensors"))
-    # The ExitStack completes the writes in reverse order: model.json is begun first and gets its name last.
+    # The ExitStack completes the writes in reverse order, so model.json is written first here, but gets its name last.
     with ExitStack() as writes:
         partials: list[Path] = []
 
@@ -174,7 +174,7 @@ def _in_half(network: nn.Module) -> dict[str, Tensor]:
 def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
     """The network's tensors with kernels in int8, from -127 to 127, and the other tensors as in `_in_half`.
 
-    The tensor "NAME.scale", float32 [outputs], goes with each kernel "NAME": kernel = int8 values * scale.
+    Each kernel "NAME" has a tensor "NAME.scale", float32 [outputs]: kernel = int8 values * scale.
 
     Quantising weights that were loaded from such a file gives the same bytes again, because a scale has only 12
     significant bits, rounded up.
@@ -235,7 +235,7 @@ def load_model(name_or_folder: str | Path) -> Model:
         if document["format"] != FORMAT:
             raise ModelError(f"{file}: the format is {document['format']!r}, this version reads {FORMAT!r}")
         categories = tuple(Category(**category) for category in document["categories"])
-        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # folders of older versions lack it
+        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # not stored in older models
         network = dict(document["network"])
         name = network.pop("name")
         members = [

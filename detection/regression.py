@@ -1,22 +1,22 @@
 """Class-specific box regression: predicts the box of an object from the features of a region near it.
 
 The method is R-CNN's (Girshick et al., CVPR 2014, appendix C). R-CNN regresses from AlexNet's pool5 map. Here the
-features are the spatial moments of GoogLeNet's last feature map (`Engine(moments=True)`), because means alone do not
-tell where in the region the object lies. Measured on 7,000 windows near objects of six classes of the training
-pictures, 1,461 of them on held-out pictures, whose mean IoU before regression was 0.737:
+features are the spatial moments of GoogLeNet's last feature map (`Engine(moments=True)`), because channel means alone
+do not tell where in the region the object lies. Measured on 7,000 windows near objects of six classes of the training
+pictures. The mean IoU is over the 1,461 windows of held-out pictures; before regression it was 0.737:
 
-    features                                    mean IoU after regression
-    means                                       0.744
-    means, and means weighted by x and y        0.757
-    those, and means weighted by x^2 and y^2    0.760
-    means over 3 x 3 cells                      0.761
+    features                                                              mean IoU after regression
+    channel means                                                         0.744
+    channel means, and means weighted by x and y                          0.757
+    channel means, and means weighted by x, y, x^2 and y^2 (used here)    0.760
+    channel means over 3 x 3 cells                                        0.761
 
-The paper's entry did without box regression "due to lack of time" (Szegedy et al. 2015, section 8).
+The paper's detector has no box regression, "due to lack of time" (Szegedy et al. 2015, section 8).
 
 R-CNN fits a separate ridge regression for each class. With few samples, a separate regression makes boxes worse. Here a
-common regression is fitted to the samples of all classes first, and each class then fits the residuals of the common
-regression. A class with many samples gets in effect its own regression, a class with few samples stays close to the
-common regression, and a class without samples gets exactly the common regression.
+common regression is fitted to the samples of all classes first. Then a regression for each class is fitted to the
+residuals of the common regression. A class with many samples gets in effect its own regression. A class with few
+samples stays close to the common regression, and a class without samples gets exactly the common regression.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from safetensors.numpy import load_file, save_file
 
 from ..data.boxes import clip
 
-# A region is a training sample if its IoU with an object is at least this (R-CNN, appendix C). For regions farther from
-# an object, another linear map would fit.
+# A region is a training sample if its IoU with an object is at least this (R-CNN, appendix C). Regions farther from an
+# object would need another linear map.
 NEAR_IOU = 0.6
-# Boxes are regressed only for classes with at least this probability. Detections below it are not reported by default,
-# and such regions have almost no weight in a vote.
+# Boxes are regressed only for classes with at least this probability. `Detector` drops detections with a smaller score
+# by default, and regions with a smaller probability have almost no weight in box voting.
 LEAST_PROBABILITY = 0.01
 # Largest absolute delta. Regions with an IoU of NEAR_IOU never need a larger delta, and the linear map is unreliable
 # outside the range of its training samples.
@@ -49,7 +49,7 @@ class BoxRegressor:
     weights: np.ndarray
 
     def save(self, file: Path) -> None:
-        """Write the weights in float16. The weights of each feature are scaled to at most 1, so none overflows."""
+        """Write the weights in float16. The weights of each feature are scaled to at most 1, so that none overflows."""
         scale = np.abs(self.weights).max(axis=(0, 2), initial=0)  # [1 + D]
         scale[scale == 0] = 1
         save_file({"weights": (self.weights / scale[:, None]).astype(np.float16), "scale": scale}, file)
@@ -93,14 +93,15 @@ class BoxRegressor:
     ) -> np.ndarray:
         """Predict the box of each region for each class.
 
-        A region whose features are not given keeps its box. So does a region for classes with a probability below
-        `LEAST_PROBABILITY`, and for classes whose predicted box lies outside the picture.
+        A region without features keeps its box. A region also keeps its box for classes with a probability below
+        `LEAST_PROBABILITY`, and for classes whose predicted box is less than one pixel wide or high inside
+        the picture.
 
         Args:
             boxes: float32 [N, 4], the regions.
             probabilities: float32 [N, 1 + classes]; column 0 is the background.
-            features: float32 [R, D], the features of R of the regions, see `deltas`.
-            kept: int64 [R], the indices in `boxes` of these R regions.
+            features: float32 [R, D], the features of R of the N regions, see `deltas`.
+            kept: int64 [R], the rows of these R regions in `boxes`.
             width, height: size of the picture in pixels; predicted boxes are clipped to it.
 
         Returns:
@@ -109,7 +110,7 @@ class BoxRegressor:
         rows, classes = np.nonzero(probabilities[kept, 1:] >= LEAST_PROBABILITY)
         regions = kept[rows]
         moved = clip(move_boxes(boxes[regions], self.deltas(features[rows], classes)), width, height)
-        stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # less than a pixel is left in the picture
+        stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # less than one pixel wide or high inside the picture
         by_class = np.repeat(boxes[:, None], len(self.weights), axis=1)
         by_class[regions, classes] = np.where(stays[:, None], boxes[regions], moved)
         return by_class
@@ -170,7 +171,7 @@ def fit_box_regressor(
 
 
 def _ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """argmin over W of |inputs W - targets|^2 + penalty |W|^2, from the smaller of the two Gram matrices."""
+    """The W that minimises |inputs W - targets|^2 + penalty |W|^2, from the smaller of the two Gram matrices."""
     samples, columns = inputs.shape
     if samples < columns:
         gram = inputs @ inputs.T + penalty * np.eye(samples, dtype=inputs.dtype)

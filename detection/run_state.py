@@ -1,6 +1,7 @@
 """The results of a run over many pictures, kept in an SQLite file so that an interrupted run can be resumed.
 
-The result of a picture is one row, committed when the picture is done. After a crash the row is complete or missing.
+The result of each picture is one row, which is committed when the picture is done. After a crash, a row is complete or
+missing, never partial.
 """
 
 import hashlib
@@ -55,13 +56,13 @@ class RunState:
                 state.add(...)
 
     Args:
-        file: the SQLite file; its folder is made if it is missing.
-        settings: everything that the results depend on, by a name that error messages can show.
+        file: the SQLite file. A missing folder is created.
+        settings: everything that the results depend on. Error messages show the keys as names.
         pictures: the files or URLs, in order. They must not change until the run is finished.
         resume: True continues the run in `file`. False starts a new run, which replaces a finished run in `file`.
 
     Raises:
-        RunStateError: with `resume`, `file` holds no run, or a run with other settings or pictures; without `resume`,
+        RunStateError: with `resume`, `file` holds no run, or a run with other settings or pictures. Without `resume`,
             `file` holds an unfinished run, which would be lost.
     """
 
@@ -138,7 +139,7 @@ class RunState:
             yield Result(picture, width, height, found, failure)
 
     def finish(self) -> None:
-        """Mark the run as finished: its output files are written."""
+        """Mark the run as finished. Call this after its output files are written."""
         with self._database:
             self._database.execute("UPDATE about SET value = 'yes' WHERE name = 'finished'")
 
@@ -150,7 +151,7 @@ def _digest(pictures: Sequence[Path | str]) -> str:
         try:
             status = Path(path).stat()
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        except OSError:  # a missing file or a URL; reading it reports the error
+        except OSError:  # a URL, or a missing file: the error is reported when it is read
             digest.update(f"{path}\0\0\0".encode())
     return digest.hexdigest()
 

@@ -8,9 +8,9 @@ from torchvision.ops import batched_nms
 
 from ..data.boxes import iou
 
-# A region whose IoU with a higher-scoring region of the same class is larger is suppressed (R-CNN's threshold).
+# A region is suppressed if its IoU with a higher-scoring region of the same class is larger than this (as in R-CNN).
 NMS_THRESHOLD = 0.3
-# Regions with at least this IoU vote on the box of a detection. Mean AP over six classes on 51 pictures of val:
+# Regions with at least this IoU with a detection vote on its box. Mean AP over six classes on 51 pictures of val:
 # 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 without voting.
 VOTE_IOU = 0.5
 
@@ -57,7 +57,7 @@ def select_detections(
         probabilities: float32 [N, 1 + classes]; column 0 is the background.
         ids: int64 [classes], the label of each class.
         score_threshold: smallest score of a detection.
-        max_detections: number of detections kept, those with the highest scores over all classes.
+        max_detections: largest number of detections. Those with the highest scores over all classes are kept.
         nms_threshold: IoU above which a region is suppressed.
 
     Returns:
@@ -77,12 +77,12 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
 
     The regions with an IoU of at least `VOTE_IOU` with the detection are averaged, the detection's own region included.
     The weight of a region is its probability of the detection's class ("box voting", Gidaris & Komodakis, ICCV 2015,
-    section 4). The GoogLeNet paper does not vote. The mean of several regions is usually closer to the object than
+    section 4). The GoogLeNet paper has no box voting. The mean of several regions is usually closer to the object than
     the region with the highest score.
 
     Args:
         found: detections from `select_detections`.
-        boxes, probabilities, ids: the arguments of the call of `select_detections` that gave `found`.
+        boxes, probabilities, ids: the arguments that `select_detections` had when it returned `found`.
 
     Returns:
         Detections with the new boxes, and with the scores and labels of `found`.
@@ -91,10 +91,10 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
     for label in np.unique(found.labels):
         chosen = np.flatnonzero(found.labels == label)
         column = np.flatnonzero(ids == label)[0]
-        weights = probabilities[:, 1 + column].astype(np.float64)  # in float32 a mean could round beyond the picture
+        weights = probabilities[:, 1 + column].astype(np.float64)  # a float32 mean could lie beyond the picture
         voters = boxes if boxes.ndim == 2 else boxes[:, column]
         votes = (iou(found.boxes[chosen], voters) >= VOTE_IOU) * weights
         total = votes.sum(axis=1)
-        voting = total > 0  # the weights of a detection with score 0 can all be 0
+        voting = total > 0  # false if all weights are 0, which is possible for a detection with score 0
         voted[chosen[voting]] = (votes @ voters)[voting] / total[voting, None]
     return replace(found, boxes=voted)

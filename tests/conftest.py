@@ -31,7 +31,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def bucket() -> Iterator[str]:
-    """The URL of a folder in fsspec's memory file system: an empty, a damaged, a hidden and a valid picture, a text."""
+    """The URL of a folder in fsspec's memory file system: pictures (empty, damaged, hidden, valid) and a text."""
     files = fsspec.filesystem("memory")
     for number, name in enumerate(["b.png", "a.JPG", "notes.txt", ".hidden.png", "deep/c.png"]):
         files.pipe(f"/bucket/{name}", bytes(number))

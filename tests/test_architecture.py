@@ -1,8 +1,8 @@
-"""The folders are layers: imports point down and never form a circle. A wheel holds every file of the package.
+"""The folders are layers: imports go down only, and form no cycle. A wheel holds every file of the package.
 
-All tests of imports count every import statement, including imports inside functions and under `TYPE_CHECKING`. The
-package needs no exemption for these, and a circle that only a deferred import makes possible is still a circle for the
-reader. `import_module(...)`, with which the package's `__init__` loads its public names, is not counted.
+All tests of imports count every import statement, including imports inside functions and under `TYPE_CHECKING`. No
+import of the package needs an exception, and a cycle through a deferred import is as confusing as any other cycle.
+Only `import_module(...)`, with which the package's `__init__` loads its public names, is not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAYERS = (
     "",
     "tools",
 )
-EVALUATION = "detection.evaluation"  # stands apart from the layers
+EVALUATION = "detection.evaluation"  # not a layer: the two sets below say what it imports, and what imports it
 EVALUATION_MAY_IMPORT = {EVALUATION, "data", "runtime"}
 MAY_IMPORT_EVALUATION = {EVALUATION, "detection.training", "tools"}
 
@@ -63,8 +63,8 @@ def imported_modules(name: str, source: str, is_package: bool, known: set[str]) 
     """Yields the modules of the package that a module imports, wherever in its source the import statement is.
 
     Args:
-        name: of the importing module.
-        source: of the importing module.
+        name: the dotted name of the importing module, relative to the package.
+        source: the source code of the importing module.
         is_package: whether the importing module is an `__init__`.
         known: the names of all modules, which tells `from . import module` from `from .module import name`.
     """
@@ -117,7 +117,7 @@ def folder_graph(modules: Graph) -> Graph:
 
 
 def circle(graph: Graph) -> list[str] | None:
-    """The nodes of a circle, or None if there is none."""
+    """The nodes of a cycle in the graph, or None if the graph has no cycle."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -206,7 +206,7 @@ def test_upward_imports_and_circles_are_reported() -> None:
 
 
 def repository_files(root: Path) -> list[Path]:
-    """The files that git tracks. Without a git checkout, all files that are not products of building or testing."""
+    """The files that git tracks. Without a git checkout, all files except those made by builds and tests."""
     listed = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True, check=False)
     if listed.returncode == 0 and (root / ".git").exists():
         files = [root / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
@@ -225,7 +225,7 @@ def repository_files(root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository as a fresh clone has it."""
+    """A copy of the repository, with the files of a fresh clone."""
     copy = tmp_path_factory.mktemp("clone") / PACKAGE
     for file in repository_files(ROOT):
         target = copy / file.relative_to(ROOT)
@@ -238,7 +238,7 @@ def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy in which an interrupted build of an older version has left a module.
 
-    setuptools packs `build/bdist.<platform>/wheel`, which it fills from `build/lib` and does not empty before.
+    setuptools copies `build/lib` to `build/bdist.<platform>/wheel`, without emptying it first, and packs the latter.
     """
     for module in ("setuptools", "pip"):
         if importlib.util.find_spec(module) is None:

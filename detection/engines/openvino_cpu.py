@@ -42,13 +42,13 @@ class OpenVINOForward:
 
     def __init__(self, network: nn.Module, shape: Shape, precision: str, threads: int | None):
         settings: dict[str, str | int] = {
-            "PERFORMANCE_HINT": "LATENCY",  # all cores work on one batch; the throughput hint would split them
+            "PERFORMANCE_HINT": "LATENCY",  # all cores work on one batch; the throughput hint would split the cores
             "INFERENCE_PRECISION_HINT": _HINT[precision],
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._request = _compiled(network, shape, settings).create_infer_request()
-        self._batch: np.ndarray | None = None  # holds batches that are padded
+        self._batch: np.ndarray | None = None  # buffer for smaller batches, which are padded
         self._shape = shape
 
     def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
@@ -94,9 +94,9 @@ def _convert(network: nn.Module, shape: Shape) -> Any:
 
     example = torch.zeros(1, *shape[1:], dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
-        # torch warns that tracing is deprecated, but OpenVINO's converter needs it; users cannot change that.
+        # torch warns that tracing is deprecated. OpenVINO's converter needs tracing, so the warning helps no user.
         warnings.simplefilter("ignore")
         logging.getLogger("openvino").setLevel(logging.ERROR)
-        # The converter itself would also check the traced network, which takes four times as long.
+        # The converter can trace by itself, but it also checks the trace, which takes four times as long.
         traced = torch.jit.trace(network, example, check_trace=False)
         return openvino.convert_model(traced, example_input=example, input=[list(shape)])

@@ -1,9 +1,9 @@
-"""Quantisation: convolutions in 8 bits, and the ranges of their inputs.
+"""Quantisation: replaces convolutions by 8-bit convolutions, and measures the ranges of their inputs.
 
-The weights of each output channel are rounded to 255 levels, symmetric about 0. Inputs are never negative after a ReLU;
-they are rounded to 256 levels from 0 to the largest measured input (Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, sections 2.1 and 3). The rounding uses torch's
-`fake_quantize`: OpenVINO turns it into integer arithmetic, and plain torch computes the same numbers, slowly.
+The weights of each output channel are rounded to 255 levels, symmetric about 0. Inputs that come from a ReLU are never
+negative; they are rounded to 256 levels from 0 to the largest measured input (Jacob et al., "Quantization and Training
+of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, sections 2.1 and 3). The rounding uses
+torch's `fake_quantize`: OpenVINO turns it into integer arithmetic, and plain torch computes the same numbers, slowly.
 
 Three kinds of layers are not quantised: convolutions with negative inputs (the first convolution, whose inputs are
 pixels minus their mean, and the second convolution of the separable stem), local response normalisation, whose squares
@@ -32,10 +32,10 @@ def measure_input_ranges(backbone: Backbone, crops: np.ndarray) -> dict[str, flo
 
     Args:
         backbone: a float32 network on any device. It runs in evaluation mode and then returns to its own mode.
-        crops: uint8 RGB [N, 224, 224, 3], typical inputs of the network. Some dozens suffice.
+        crops: uint8 RGB [N, 224, 224, 3], typical inputs of the network. A few dozen crops are enough.
 
     Returns:
-        The largest input by the convolution's name in `backbone`.
+        The largest input of each of these convolutions, by its name in `backbone`, such as "trunk.conv2.convolution".
     """
     largest: dict[str, float] = {}
     signed: set[str] = set()
@@ -65,7 +65,7 @@ def measure_input_ranges(backbone: Backbone, crops: np.ndarray) -> dict[str, flo
 
 
 def quantised(backbone: Backbone) -> Backbone:
-    """Copy `backbone`, with 8-bit convolutions in place of those that `backbone.input_ranges` names."""
+    """Return a copy of `backbone` in which the convolutions named in `backbone.input_ranges` have 8 bits."""
     result = copy.deepcopy(backbone)
     ranges = backbone.input_ranges or measure_input_ranges(backbone, _photograph_crops())
     for name, largest in ranges.items():
@@ -111,7 +111,7 @@ class QuantisedConv(nn.Module):
         self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int32))
 
     def extra_repr(self) -> str:
-        return f"largest={self.largest!r}"  # enters the key of the cache of compiled networks
+        return f"largest={self.largest!r}"  # `compiled_cache.cache_key` contains this text
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.convolution

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 class TorchForward:
     """A network in torch, on any device.
 
-    A compiled network is channels-last, and `torch.compile` fuses its element-wise operations. On a GPU the whole pass
-    is one CUDA graph with a fixed batch size: a network of sixty small convolutions otherwise spends its time launching
-    kernels. cuDNN chooses convolution algorithms by its heuristics. Timing the algorithms at the start could choose
-    other ones in each process, and with them change the last bits of a result.
+    A compiled network is channels-last, and `torch.compile` fuses its element-wise operations. On a GPU the whole
+    forward pass is one CUDA graph with a fixed batch size. Without the graph, a network of sixty small convolutions
+    would spend most of its time launching kernels. cuDNN chooses convolution algorithms by its heuristics, not by
+    timing them: timing could choose other algorithms in each process, and so change the last bits of a result.
 
-    A network that is not compiled is the reference. No network uses TF32.
+    The uncompiled network is the reference for the others. No network uses TF32.
 
     Args:
         network: uint8 RGB [N, H, W, 3] -> float32 [N, ...], in evaluation mode. It is moved to `device`.
         device: "cpu", "cuda" or "cuda:N".
         shape: shape of a compiled network's input. A smaller batch is padded to `shape[0]` rows.
-        precision: "float32", "bfloat16" or "float16". Weights stay in float32, as do the operations that autocast keeps
-            in float32.
+        precision: "float32", "bfloat16" or "float16", the precision of autocast. The weights are stored in float32, and
+            some operations run in float32 under autocast.
         compiled: whether to compile the network.
 
     Attributes:
@@ -68,7 +68,7 @@ class TorchForward:
         rows = torch.from_numpy(crops) if isinstance(crops, np.ndarray) else crops
         if not self.compiled and self._graph is None:
             return self._run_network(rows.to(self._device))
-        self._batch[: len(rows)].copy_(rows, non_blocking=True)  # later rows are left over; they influence nothing
+        self._batch[: len(rows)].copy_(rows, non_blocking=True)  # the other rows keep old crops; they have no effect
         if self._graph is None:
             return self._run_network(self._batch)[: len(rows)]
         self._graph.replay()
@@ -82,7 +82,7 @@ class TorchForward:
 
     @torch.inference_mode()
     def _record_graph(self) -> None:
-        """Record the forward pass as a CUDA graph. torch asks for some passes on another stream beforehand."""
+        """Record the forward pass as a CUDA graph. torch requires some passes on another stream first."""
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

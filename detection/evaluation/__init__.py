@@ -1,1 +1,1 @@
-"""Evaluation: mAP by the rules of ILSVRC, VOC and COCO, error analysis, confidence intervals, the report. No torch."""
+"""mAP by the rules of ILSVRC, VOC and COCO, error analysis, confidence intervals, report. Runs without torch."""

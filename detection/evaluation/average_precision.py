@@ -64,10 +64,13 @@ def precision_recall(
 
 
 def envelope(curve: Curve) -> tuple[Floats, Floats]:
-    """Returns the N recalls that the curve reaches, float64 [N], and the best precision from each of them on, [N].
+    """Returns the falling envelope of a curve: the N different recalls above 0, and a precision for each.
 
-    These are the steps of the area under the curve. Recalls above the largest recall that the curve reaches have
-    precision 0 and are left out.
+    The envelope's precision at a recall is the best precision of the curve at this or any larger recall. Recalls above
+    the largest recall of the curve have precision 0 and are left out.
+
+    Returns:
+        Recalls, float64 [N], rising; and precisions, float64 [N], falling.
     """
     best = np.fmax.accumulate(curve.precision[::-1])[::-1]
     steps = np.flatnonzero(np.diff(curve.recall, prepend=0.0) != 0)
@@ -77,7 +80,7 @@ def envelope(curve: Curve) -> tuple[Floats, Floats]:
 def area_under_envelope(curve: Curve) -> float:
     """Returns AP by the rules of ILSVRC and of VOC since 2010: the area under the falling envelope of the curve.
 
-    Like the official kit, returns 0 without detections, and NaN with detections but without objects. The sum runs from
+    As in the official kit, AP is 0 without detections, and NaN with detections but without objects. The sum runs from
     left to right, as in the kit, so that AP is the same to the last digit.
     """
     if len(curve.scores) == 0:
@@ -90,10 +93,10 @@ def area_under_envelope(curve: Curve) -> float:
 
 
 def eleven_point_ap(curve: Curve) -> float:
-    """Returns AP by the rules of VOC 2007: the mean, over recalls 0, 0.1, ... 1, of the best precision from there on.
+    """Returns AP by the rules of VOC 2007: the mean of the envelope's precision at the recalls 0, 0.1, ..., 1.
 
     The recalls are k * 0.1 in floating point, as in the development kit under Octave. 3 * 0.1 is slightly larger than
-    0.3, so a recall of 3/10 does not reach the fourth of them.
+    0.3, so a curve with recall 3/10 does not reach the fourth of the eleven recalls.
     """
     if len(curve.scores) == 0:
         return 0.0
@@ -102,7 +105,7 @@ def eleven_point_ap(curve: Curve) -> float:
     total = 0.0
     for min_recall in np.arange(11) * 0.1:
         reached = curve.precision[curve.recall >= min_recall]
-        total += float(np.fmax.reduce(reached, initial=0.0))  # fmax skips NaN: every detection so far is ignored
+        total += float(np.fmax.reduce(reached, initial=0.0))  # fmax skips NaN, see `Curve.precision`
     return total / 11
 
 

@@ -56,7 +56,7 @@ class Bootstrap:
 def interval(values: npt.NDArray[np.float64], share: float = 0.95) -> tuple[float, float]:
     """Returns the percentiles that enclose the middle `share` of the values. NaN values are left out.
 
-    Both ends are NaN if all values are.
+    Both percentiles are NaN if all values are NaN.
     """
     values = values[~np.isnan(values)]
     if not len(values):
@@ -68,16 +68,15 @@ def interval(values: npt.NDArray[np.float64], share: float = 0.95) -> tuple[floa
 def bootstrap(evaluation: Evaluation, resamples: int = 1000, seed: int = 0) -> Bootstrap:
     """Computes AP of resampled sets of pictures. Each set has as many pictures as the evaluation.
 
-    Two evaluations of the same pictures get the same sets from the same seed, so their difference can be taken set by
-    set.
+    Two evaluations of the same pictures with the same seed get the same sets, so their APs can be compared set by set.
 
     Args:
-        evaluation: of the protocols ilsvrc, voc07 or voc12.
+        evaluation: an evaluation by the protocol ilsvrc, voc07 or voc12.
         resamples: the number of sets.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
 
     Raises:
-        EvaluationError: the evaluation is of another protocol.
+        EvaluationError: the evaluation has another protocol.
     """
     if evaluation.protocol not in _AVERAGE_PRECISION:
         raise EvaluationError(

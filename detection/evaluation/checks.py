@@ -1,4 +1,4 @@
-"""Checks detections before they are evaluated, and describes those that cannot be."""
+"""Checks detections before they are evaluated, and describes the detections that cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class EvaluationError(ValueError):
 
 
 def check_detections(ground_truth: GroundTruth, detections: Submission, lenient: bool) -> tuple[Submission, list[str]]:
-    """Returns the detections that can be evaluated, and a sentence about each problem with the others.
+    """Returns the detections that can be evaluated, and a sentence for each kind of problem in the input.
 
     Args:
         ground_truth: the objects.
         detections: the detections to check.
-        lenient: leave out detections in pictures that are not listed and detections whose score or box is not a
-            number. By default these are errors.
+        lenient: leave out detections in pictures that are not listed, detections whose score is NaN, and detections
+            whose box is not finite. By default each of these is an error.
 
     Raises:
-        EvaluationError: the arrays do not fit together, the ground truth has no objects, or, unless ``lenient``, a
-            detection is in a picture that is not listed or has a score or box that is not a number.
+        EvaluationError: the shapes of the arrays do not match; the ground truth has no objects; or, unless ``lenient``,
+            a detection is in a picture that is not listed, has the score NaN, or has a box that is not finite.
     """
     count = len(detections.scores)
     shapes = [np.shape(detections.image_indices), np.shape(detections.labels), np.shape(detections.inclusive)]
@@ -79,7 +79,7 @@ def absent_class_notices(ground_truth: GroundTruth, detections: Submission) -> l
 
 
 def _select_rows(detections: Submission, rows: npt.NDArray[np.bool_]) -> Submission:
-    """Returns some of the detections. All arrays of a subclass of `Submission` are reduced to the same rows."""
+    """Returns the detections in these rows. Arrays that a subclass of `Submission` adds are reduced likewise."""
     arrays: dict[str, Any] = {
         field.name: value[rows]
         for field in fields(detections)

@@ -1,8 +1,8 @@
 """COCO's AP@[.5:.95], AP50, AP75 and AP by size, computed by pycocotools.
 
-Curves, operating points and the error analysis need a single IoU threshold. They are at IoU 0.5, with COCO's matching:
-a detection takes the free object that it overlaps most, at most 100 detections of a class in a picture count, and
-crowds are left out.
+Curves, operating points and the error analysis need a single IoU threshold, which is 0.5. They use COCO's matching: a
+detection takes the free object that it overlaps most. At most 100 detections of a class count in each picture. Crowds
+are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .matching import match_free_objects, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
 
 _MIN_IOU = 0.5
-_MAX_DETECTIONS = 100  # of a class in a picture: the last of COCO's maxDets
+_MAX_DETECTIONS = 100  # for each class in each picture: the largest of COCO's maxDets
 _SIZES: Final = ("AP_small", "AP_medium", "AP_large")
 _SUMMARY: Final = ("AP", "AP50", "AP75", *_SIZES, "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
 
@@ -40,7 +40,7 @@ def evaluate_coco(ground_truth: GroundTruth, detections: Submission, lenient: bo
 
     Returns:
         An evaluation with the classes that occur in the ground truth. ``Evaluation.measures`` has the twelve numbers of
-        COCO's summary. ``ClassResult.ap`` is AP@[.5:.95], ``ClassResult.measures`` has AP50, AP75, AP_small, AP_medium
+        COCO's summary. ``ClassResult.ap`` is AP@[.5:.95]. ``ClassResult.measures`` has AP50, AP75, AP_small, AP_medium
         and AP_large.
 
     Raises:
@@ -76,7 +76,7 @@ def evaluate_coco(ground_truth: GroundTruth, detections: Submission, lenient: bo
 
 
 def _run_pycocotools(ground_truth: GroundTruth, detections: Submission) -> Any:
-    """Returns a ``COCOeval`` that has accumulated and summarised."""
+    """Returns a ``COCOeval`` with all results, after ``accumulate()`` and ``summarize()``."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -114,7 +114,7 @@ def _annotations(
 
 
 def _xywh(boxes: GroundTruth | Submission) -> npt.NDArray[np.float64]:
-    """Returns (x, y, width, height), 0-based, float64 [N, 4]: as in the COCO file if the boxes come from one."""
+    """Returns (x, y, width, height), 0-based, float64 [N, 4]. Boxes from a COCO file are returned as in the file."""
     if isinstance(boxes, GroundTruth | CocoSubmission) and boxes.xywh is not None:
         return boxes.xywh
     corner = boxes.inclusive[:, :2] - 1
@@ -122,11 +122,11 @@ def _xywh(boxes: GroundTruth | Submission) -> npt.NDArray[np.float64]:
 
 
 def _match(ground_truth: GroundTruth, detections: Submission) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Matches at IoU 0.5.
+    """Matches detections to objects at IoU 0.5.
 
     Returns:
         matched: int64 [D], the object that each detection finds, or -1.
-        ignored: bool [D], detections beyond the hundred best of their class and picture, and detections on crowds.
+        ignored: bool [D], unmatched detections beyond the 100 best of their class and picture, or on crowds.
     """
     object_keys, keys = picture_class_keys(
         (ground_truth.images, ground_truth.labels), (detections.image_indices, detections.labels)
@@ -153,6 +153,6 @@ def _match(ground_truth: GroundTruth, detections: Submission) -> tuple[npt.NDArr
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Returns the mean of the precisions that are defined (pycocotools writes -1 for the others), or NaN."""
+    """Returns the mean of the precisions that are defined, or NaN if none is. pycocotools writes -1 if undefined."""
     defined = precision[precision > -1]
     return float(defined.mean()) if len(defined) else float("nan")

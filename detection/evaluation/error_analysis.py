@@ -2,8 +2,8 @@
 
 Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors" (ECCV 2020),
 sections 2.2 and 2.3. TIDE has two IoU thresholds: an object is found at 0.5, and below 0.1 a detection is background.
-ILSVRC finds small objects at less than 0.5. So IoUs are divided by the threshold of the object, and a detection is
-background below a fifth of that threshold.
+In ILSVRC, a small object counts as found at an IoU below 0.5. Therefore each IoU is divided by the threshold of its
+object, and a detection is background if its IoU is below a fifth of that threshold.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def analyse(evaluation: Evaluation) -> ErrorAnalysis:
     """Returns the kind of every mistake, and the gain from correcting all mistakes of a kind.
 
     A false positive has the first kind that applies, in TIDE's order: localisation, classification, duplicate,
-    background, both. Objects that are not to be found (blacklisted, difficult) take no part.
+    background, both. Objects that need not be found (blacklisted, difficult, crowds) are left out.
     """
     labels = evaluation.detections.labels
     wrong = np.flatnonzero(evaluation.false_positives)
@@ -144,8 +144,8 @@ def _closest_objects(evaluation: Evaluation, wrong: Ints) -> tuple[Ints, Floats,
 def _mean_ap_corrected(evaluation: Evaluation, mistakes: Flags, objects: Ints, found: Flags) -> float:
     """Returns mAP after correcting the mistakes.
 
-    A detection whose object is still free becomes a true positive. If several detections have the same free object, the
-    best of them does. The other mistakes are removed.
+    A mistake whose object is still free becomes a true positive. If several mistakes are about the same free object,
+    only the best detection among them becomes a true positive. The other mistakes are removed.
 
     Args:
         mistakes: bool [D], the detections to correct.

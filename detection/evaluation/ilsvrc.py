@@ -4,10 +4,10 @@
     evaluation = evaluate(truth, read_submission("predictions.txt"), blacklist=read_blacklist("blacklist.txt"))
     evaluation.mean_ap(), evaluation.classes[0].ap
 
-Arrays in place of files: ``evaluate(GroundTruth.from_arrays(...), Submission(...))``. ``docs/evaluation.md`` has the
-rules, and the cases in which they differ from the kit.
+To evaluate arrays in place of files, call ``evaluate(GroundTruth.from_arrays(...), Submission(...))``.
+``docs/evaluation.md`` lists the rules, and the cases in which the results differ from the kit's.
 
-Source: ``eval_detection.m`` of the ILSVRC 2014 development kit (rules, not code).
+Source: ``eval_detection.m`` of the ILSVRC 2014 development kit. The rules are the same; no code is copied.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ def evaluate(
 
     Args:
         ground_truth: the objects. The flags ``difficult`` and ``crowd`` are ignored.
-        detections: in any order. Of equal scores, the detection in the picture with the smaller number counts first,
-            then the detection in the earlier row.
-        blacklist: pairs (image index, class id). Detections and objects of the class in this image count neither way.
-        lenient: leave out detections in pictures that are not listed and detections whose score or box is not a
-            number. ``Evaluation.notices`` says how many.
+        detections: in any order. Ties between equal scores are broken by smaller picture number, then by earlier row.
+        blacklist: pairs (image index, class id). Detections and objects of the class in this image are ignored.
+        lenient: leave out detections in pictures that are not listed, detections whose score is NaN, and detections
+            whose box is not finite. ``Evaluation.notices`` says how many detections were left out.
 
     Raises:
         EvaluationError: the ground truth has no objects, or, unless ``lenient``, a detection is in a picture that is
-            not listed (the official code crashes) or has a score or box that is not a number.
+            not listed (the official code crashes), has the score NaN, or has a box that is not finite.
     """
     detections, notices = check_detections(ground_truth, detections, lenient)
     blacklisted = np.array(sorted(set(blacklist)), dtype=np.int64).reshape(-1, 2)

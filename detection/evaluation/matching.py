@@ -40,8 +40,8 @@ class Pairs:
 def object_thresholds(inclusive: Floats) -> Floats:
     """Returns the IoU at which ILSVRC counts each object as found, float64 [G]: min(0.5, wh / ((w + 10)(h + 10))).
 
-    The rule tolerates five pixels on each side, which matters for boxes below some 24 x 24 pixels. Source: ILSVRC 2014
-    development kit; Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", section 4.3.
+    The rule tolerates an error of five pixels on each side. It matters for boxes below about 24 x 24 pixels. Source:
+    ILSVRC 2014 development kit; Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", section 4.3.
 
     Args:
         inclusive: float64 [G, 4].
@@ -76,13 +76,13 @@ def overlapping_pairs(
 
     Args:
         boxes: float64 [D, 4], the detections.
-        keys: int64 [D], as of ``picture_class_keys``.
+        keys: int64 [D], the keys of the detections, from ``picture_class_keys``.
         object_boxes: float64 [G, 4].
-        object_keys: int64 [G].
+        object_keys: int64 [G], the keys of the objects, from the same call.
         min_iou: one number for each object [G], or one number for all.
 
     Returns:
-        Pairs sorted by row of the detection. Within a detection they are sorted by row of the object.
+        Pairs sorted by row of the detection, then by row of the object.
     """
     by_key = np.argsort(object_keys, kind="stable")
     first = np.searchsorted(object_keys[by_key], keys, "left")
@@ -108,7 +108,7 @@ def overlapping_pairs(
 
 
 def match_free_objects(pairs: Pairs, ranks: Ints, objects: int) -> Ints:
-    """The rule of ILSVRC and COCO: from best to worst, each detection takes the free object that it overlaps most.
+    """Match by the rule of ILSVRC and COCO: best detection first, each takes the free object that it overlaps most.
 
     The result is the only stable matching between detections, which prefer the largest IoU, and objects, which prefer
     the best rank. So all pictures can be matched at once by deferred acceptance (Gale & Shapley, 1962): in each round
@@ -126,7 +126,7 @@ def match_free_objects(pairs: Pairs, ranks: Ints, objects: int) -> Ints:
     pairs = _by_preference(pairs, ranks)
     detection_of_rank = np.empty(len(ranks), np.int64)
     detection_of_rank[ranks] = np.arange(len(ranks))
-    # From here on detections are named by their rank.
+    # From here on, a detection is identified by its rank.
     rank_of_pair = ranks[pairs.detections]
     next_pair = np.zeros(len(ranks), np.int64)  # the pair with the object that the detection asks for next
     end_of_pairs = np.zeros(len(ranks), np.int64)
@@ -151,16 +151,16 @@ def match_free_objects(pairs: Pairs, ranks: Ints, objects: int) -> Ints:
 
 
 def match_closest_objects(pairs: Pairs, ranks: Ints, difficult: Flags) -> tuple[Ints, Flags]:
-    """The rule of VOC: each detection can only take the object that it overlaps most, even if that object is taken.
+    """Match by the rule of VOC: a detection finds the object that it overlaps most, or none if that object is taken.
 
     Args:
         pairs: the pairs that reach the IoU threshold. Of equal IoUs the earlier object is preferred.
         ranks: int64 [D], all different; 0 is the best detection.
-        difficult: bool [G], objects that count neither way.
+        difficult: bool [G], objects that need not be found.
 
     Returns:
         matched: int64 [D], the object that each detection takes, or -1.
-        ignored: bool [D], detections that overlap a difficult object most and count neither way.
+        ignored: bool [D], detections that overlap a difficult object most. They are neither right nor wrong.
     """
     pairs = _by_preference(pairs, ranks)
     _, first = np.unique(ranks[pairs.detections], return_index=True)

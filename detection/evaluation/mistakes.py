@@ -26,7 +26,7 @@ class Mistake:
         box: the box of the detection or of the missed object, (xmin, ymin, xmax, ymax), 1-based and inclusive.
         score: the score of the detection; None for a missed object.
         iou: the largest IoU of the detection with any object; 0 for a missed object.
-        objects: for each object in the picture its box, its class name, and whether its class is ``name``.
+        objects: all objects in the picture: for each its box, its class name, and whether its class is ``name``.
     """
 
     kind: str
@@ -45,7 +45,7 @@ def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 
     Args:
         evaluation: the evaluation.
         analysis: its error analysis.
-        most: the largest number of false positives of a class, and the largest number of missed objects of a class.
+        most: for each class, at most this many false positives and at most this many missed objects are returned.
 
     Returns:
         For each class false positives by falling score, then missed objects by falling area.

@@ -21,7 +21,7 @@ _DPI = 110
 def write_plots(
     folder: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present"
 ) -> list[Path]:
-    """Writes the plots of an evaluation to a folder, which is made if it is missing.
+    """Writes the plots of an evaluation to a folder. A missing folder is created.
 
     ``classes.png`` shows AP of each class, ``errors.png`` the gain from correcting each kind of mistake, ``curves.png``
     the precision/recall curves of all classes, and ``curves/<id>_<name>.png`` the curve of one class.
@@ -94,12 +94,12 @@ def _draw_curve(axes: Axes, result: ClassResult, **style: object) -> None:
 
 
 def _plain(name: str) -> str:
-    """Escapes dollar signs, with which matplotlib starts a formula."""
+    """Escapes dollar signs, because matplotlib reads the text between two of them as a formula."""
     return name.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure  # in place of pyplot, which needs a display and keeps global state
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state and may open a display
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()

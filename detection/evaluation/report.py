@@ -40,10 +40,10 @@ def summary(
     Args:
         evaluation: the evaluation.
         analysis: its error analysis.
-        mean: selects the mean in "mAP". With "official", "ap" of a class without ground truth is what the official kit
-            answers: 0, or None in place of NaN. With "present" it is None.
-        intervals: adds "mAP_interval" and, for each class with ground truth, "ap_interval": the ends of the 95 %
-            intervals, [low, high].
+        mean: selects the mean in "mAP". It also decides "ap" of a class without ground truth: with "present", "ap" is
+            None; with "official", it is 0, or None where the official kit returns NaN.
+        intervals: if given, the result also has "mAP_interval" and, for each class with ground truth, "ap_interval":
+            the 95 % intervals as [low, high].
     """
     means = {name: _defined(evaluation.mean_ap(name)) for name in MEANS}
     truth = evaluation.ground_truth
@@ -160,7 +160,7 @@ def _class_summary(result: ClassResult, mean: Mean, intervals: Bootstrap | None)
 
 
 def _figure(mistake: Mistake) -> dict[str, Any]:
-    """Returns the variables with which the template draws a mistake; "source" is None without a readable picture."""
+    """Returns the variables from which the template draws a mistake; "source" is None if no picture can be read."""
     source, width, height = _data_url(mistake.path)
     return {
         "kind": mistake.kind,
@@ -187,7 +187,7 @@ def _rectangle(box: Sequence[float]) -> dict[str, float]:
 
 
 def _data_url(path: Path | None) -> tuple[str | None, int, int]:
-    """Returns a small JPEG as a data URL, and width and height of the full-size picture; None, 0, 0 if unreadable."""
+    """Returns a small JPEG as a data URL, and the full-size picture's width and height; (None, 0, 0) if unreadable."""
     if path is None or not path.exists():
         return None, 0, 0
     try:
@@ -202,7 +202,7 @@ def _data_url(path: Path | None) -> tuple[str | None, int, int]:
 
 
 def _svg_path(curve: Curve) -> str:
-    """Returns the envelope as an SVG path in a square of 100 x 100. Larger precision is higher up."""
+    """Returns the envelope as an SVG path in a square of 100 x 100 units: recall to the right, precision upwards."""
     recall, precision = envelope(curve)
     if not len(recall):
         return ""

@@ -20,7 +20,7 @@ from .detection_order import rank_detections
 Mean = Literal["present", "official"]
 MEANS: Final[Mapping[Mean, str]] = {
     "present": "mean over the classes that have ground truth",
-    "official": "mean over the classes 1 to the largest in the ground truth, as the official kit",
+    "official": "mean over the classes 1 to the largest in the ground truth, as in the official kit",
 }
 
 Ints = npt.NDArray[np.int64]
@@ -34,10 +34,11 @@ class ClassResult:
 
     Attributes:
         category: the class.
-        ap: average precision by the rules of the protocol. For a class without ground truth it is what the official
-            ILSVRC kit answers: 0 if the class has no detections, else NaN.
+        ap: average precision by the rules of the protocol. A class without ground truth has the value of the official
+            ILSVRC kit: 0 if the class has no detections, else NaN.
         detections: the number of detections of the class, including ignored ones.
-        ignored: the number of detections that count neither way (in blacklisted pictures, or on difficult objects).
+        ignored: the number of detections that are neither true nor false positives: in blacklisted pictures, on
+            difficult objects or crowds, or (coco) beyond the 100 best of a picture.
         curve: precision and recall. The coco protocol has several IoU thresholds; its curve is at IoU 0.5.
         measures: further numbers of the protocol by name (coco: "AP50", "AP75", "AP_small" ...); NaN if undefined.
     """
@@ -71,10 +72,10 @@ class Evaluation:
         ground_truth: the objects.
         detections: the detections that were evaluated.
         thresholds: float64 [G], the IoU at which each object counts as found.
-        counted: bool [G], whether the object is to be found; the others are blacklisted, difficult or crowds.
+        counted: bool [G], the objects to find. The other objects are blacklisted, difficult or crowds.
         matched: int64 [D], the row of the object that each detection found, or -1.
-        ignored: bool [D], detections that count neither way.
-        notices: sentences about the input that affect how the numbers are to be read.
+        ignored: bool [D], detections that are neither true nor false positives.
+        notices: sentences about the input that a reader of the numbers should know.
         measures: further numbers of the protocol over all classes, by name.
     """
 

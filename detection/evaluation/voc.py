@@ -1,11 +1,11 @@
 """Average precision by the rules of PASCAL VOC: 11 points (2007) or the area under the envelope (since 2010).
 
 VOC differs from ILSVRC in three rules. The IoU threshold is 0.5 for all objects. A detection can only find the object
-that it overlaps most, even if a better detection has found that object already. Objects marked difficult, and the
-detections that overlap them most, count neither way.
+that it overlaps most, even if a better detection has found that object already. Objects marked difficult need not be
+found, and detections that overlap a difficult object most are ignored.
 
-Source: ``VOCevaldet.m`` of the VOC 2012 development kit (rules, not code); Everingham et al., "The PASCAL Visual
-Object Classes Challenge" (IJCV 2010), section 4.2.
+Source: ``VOCevaldet.m`` of the VOC 2012 development kit (the rules are the same; no code is copied); Everingham et al.,
+"The PASCAL Visual Object Classes Challenge" (IJCV 2010), section 4.2.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def evaluate_voc(
 
     Args:
         ground_truth: the objects. Crowds of COCO data count as difficult.
-        detections: in any order. Ties are broken as in ``ilsvrc.evaluate``; in the kit they depend on the sorting.
-        year: 2007 takes AP at 11 recalls, 2012 the area under the envelope.
+        detections: in any order. Ties are broken as in ``ilsvrc.evaluate``; in the kit, its sort function decides.
+        year: 2007: AP is the mean precision at 11 recalls. 2012: AP is the area under the envelope.
         lenient: as in ``ilsvrc.evaluate``.
 
     Returns:

@@ -6,8 +6,8 @@ The interface, for pixels that are float RGB in 0..255 [N, 3, H, W]:
 - `trunk` is an `nn.Sequential` of named blocks;
 - `features(pixels)` returns the feature map of the last block, [N, out_channels, h, w];
 - `classify(features)` pools the feature map and returns logits [N, num_classes]; its last layer is `classifier`;
-- `input_ranges` gives the largest input of each convolution without negative inputs, by the convolution's name, for
-  `quantisation`. It is empty if not measured.
+- `input_ranges` maps the name of each convolution whose inputs are never negative to its largest measured input.
+  `quantisation` uses these ranges. The dict is empty if the ranges were not measured.
 """
 
 from typing import TypeAlias
@@ -73,8 +73,8 @@ Backbone: TypeAlias = GoogLeNet | TorchvisionGoogLeNet
 def with_classes(backbone: Backbone, num_classes: int) -> Backbone:
     """Give `backbone` a new classifier of `num_classes` outputs and return it; `backbone` itself changes.
 
-    The classifier's weights are drawn from N(0, 0.01); its biases are 0. The auxiliary heads classify the old classes,
-    so they are removed.
+    The classifier's weights are drawn from a normal distribution with standard deviation 0.01; its biases are 0. The
+    auxiliary heads classify the old classes, so they are removed.
     """
     backbone.num_classes = num_classes
     backbone.classifier = nn.Linear(backbone.out_channels, num_classes)

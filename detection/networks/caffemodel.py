@@ -183,7 +183,7 @@ def _blob(buffer: memoryview) -> np.ndarray:
     shape: list[int] = []
     legacy: dict[int, int] = {}
     for number, value in _fields(buffer):
-        if number == _BLOB_DATA:  # all numbers packed into one field, or a field for each number
+        if number == _BLOB_DATA:  # one field with all numbers, or one field for each number
             content = _bytes(value)
             if len(content) % 4:
                 raise CaffeModelError(f"a blob of float32 numbers has {len(content)} bytes, expected a multiple of 4")

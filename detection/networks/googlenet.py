@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# ImageNet's mean pixel, RGB. The BVLC weights expect pixels from which it was subtracted.
+# ImageNet's mean pixel, RGB. The BVLC weights expect pixels minus this mean.
 IMAGENET_MEAN = (123.0, 117.0, 104.0)
 
 Stem = Literal["plain", "separable"]
@@ -67,7 +67,7 @@ class SeparableStem(nn.Sequential):
     """The first convolution, split into a depthwise and a 1x1 convolution.
 
     Table 1 gives the cost of this stem: 2.7 K parameters and 34 M multiply-adds. The 7x7 depthwise convolution has
-    depth multiplier 8 (24 channels, 7*7*3*8 weights); the 1x1 convolution makes 64 channels of them (24*64 weights).
+    depth multiplier 8 (24 channels, 7*7*3*8 weights). The 1x1 convolution turns them into 64 channels (24*64 weights).
     """
 
     def __init__(self, outputs: int, *, batch_norm: bool = False):
@@ -164,8 +164,8 @@ class GoogLeNet(nn.Module):
         trunk: an `nn.Sequential` of named blocks, from `conv1` to `inception_5b`: Table 1 without average pooling and
             classifier, plus the pooling and normalisation layers.
         out_channels: channels of `features`, 1024.
-        input_ranges: largest input of each convolution without negative inputs, by the convolution's name, for
-            `quantisation`. Empty if not measured.
+        input_ranges: for `quantisation`: maps the name of each convolution whose inputs are never negative to its
+            largest measured input. Empty if the ranges were not measured.
     """
 
     out_channels = 1024

@@ -18,7 +18,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> 
         file: the file that the tensors were read from, for error messages.
 
     Raises:
-        ModelError: a tensor is missing, unknown or of another shape than in the network.
+        ModelError: a tensor is missing, has an unknown name, or has another shape than in the network.
     """
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())

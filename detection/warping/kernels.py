@@ -58,18 +58,18 @@ def halve_width(image: Any, fill: Any) -> Any:
 def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, first: Any, fill_weights: Any) -> Any:
     """Write the weights u_k of the formula along one axis of ``limit`` source pixels, for all output pixels j.
 
-    ``weights[j * taps + t]`` is the weight of source pixel ``first[j] + t``. Source pixels outside the picture have no
-    weight of their own; ``fill_weights[j]`` is the sum of theirs, the weight of ``fill``.
+    ``weights[j * taps + t]`` is the weight of source pixel ``first[j] + t``. ``fill_weights[j]`` is the weight of
+    ``fill``: the sum of the weights of all source pixels outside the picture.
 
     Returns:
-        ``taps``, the number of weights of an output pixel, the same for all j.
+        ``taps``, the number of weights of each output pixel. It is the same for all j.
     """
     support = max(step, 1.0)
     taps = int(min(math.ceil(2 * support), float(limit)))
     for j in range(size):
         centre = origin + (j + 0.5) * step
         start = int(min(max(math.floor(centre - support - 0.5) + 1.0, 0.0), float(limit - taps)))
-        # The sum of all weights, outside taps included: two arithmetic series, outwards from the centre.
+        # The sum of the weights inside and outside the picture: an arithmetic series on each side of the centre.
         near = math.ceil(centre - 0.5) + 0.5 - centre
         far = 1.0 - near
         right = math.ceil(support - near)
@@ -142,7 +142,7 @@ def _blend_columns(
 
         line[j] = fill_weights[j] * fill + sum_t weights[j, t] * row[first[j] - left + t]
 
-    ``row`` and ``line`` are interleaved RGB. Indices are unsigned because numba tests whether signed ones are negative.
+    ``row`` and ``line`` are interleaved RGB. Indices are unsigned, because numba checks the sign of signed indices.
     """
     red, green, blue = fill[0], fill[1], fill[2]
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -177,8 +177,9 @@ def _blend_columns(
 def warp(image: Any, indices: Any, origins: Any, steps: Any, visible: Any, fill: Any, out: Any) -> None:
     """Warp the regions ``indices`` of ``origins``, ``steps`` and ``visible`` (see `placement`) into ``out``.
 
-    The two sums of the formula commute. The sum over columns is the expensive one, since RGB triples do not vectorise.
-    It runs first, on the source rows, if they are fewer than the output rows; else it runs second, on the output rows.
+    The two sums of the formula can run in either order. The sum over columns is expensive, because the compiler cannot
+    vectorise RGB triples, so it runs on as few rows as possible: on the source rows, before the sum over rows, if there
+    are fewer source rows than output rows; otherwise on the output rows, after the sum over rows.
     """
     size = out.shape[1]
     height, width = image.shape[:2]

@@ -1,10 +1,11 @@
 """`warp_regions` in torch: regions are cropped and resized on the device where the network runs.
 
 The formula in `warp.py` is written as two matrix products, out = u_y I u_x^T for each colour. The matrices u_y and u_x
-hold the weights of a region's rows and columns; I holds the pixels with a weight, with `fill` outside the picture.
+hold the weights of a region's rows and columns. The matrix I holds the source pixels of the region; pixels outside the
+picture have the colour `fill`.
 
-Tolerance: crops equal those of `warp_regions` up to 1 grey level of 255. On a GPU the products are computed in float16
-with float32 sums; float16 holds pixels exactly and weights to 11 bits.
+Tolerance: crops differ from those of `warp_regions` by at most 1 grey level of 255. On a GPU, the factors of the
+products are float16 and the sums float32. float16 holds pixels exactly and weights to 11 bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -78,17 +79,17 @@ def warp_on_device(
 
 
 def _halve_height(image: Tensor, fill: Tensor) -> Tensor:
-    """[3, H, W] -> [3, ceil(H / 2), W], with the same bits as `kernels.halve_height`."""
+    """[3, H, W] -> [3, ceil(H / 2), W], with exactly the values of `kernels.halve_height`."""
     channels, height, width = image.shape
     if height % 2:
         image = torch.cat([image, fill[:, None, None].expand(channels, 1, width)], dim=1)
     pairs = image.view(channels, -1, 2, width).short().sum(2)
-    x = 3 * _arange(width, image) + _arange(channels, image)[:, None, None]  # place in interleaved RGB
+    x = 3 * _arange(width, image) + _arange(channels, image)[:, None, None]  # index in a row of interleaved RGB
     return ((pairs + (x + _arange(pairs.shape[1], image)[:, None]) % 2) // 2).to(torch.uint8)
 
 
 def _halve_width(image: Tensor, fill: Tensor) -> Tensor:
-    """[3, H, W] -> [3, H, ceil(W / 2)], with the same bits as `kernels.halve_width`."""
+    """[3, H, W] -> [3, H, ceil(W / 2)], with exactly the values of `kernels.halve_width`."""
     channels, height, width = image.shape
     up = (_arange((width + 1) // 2, image) + _arange(height, image)[:, None]) % 2
     if width % 2:
@@ -112,17 +113,18 @@ def _resample(
     precision: torch.dtype,
     out: Tensor,
 ) -> None:
-    """Resize the regions `indices` of `image`, uint8 [3, H, W], and write them to the same rows of `out`.
+    """Resize the regions `indices` and write region n to `out[n]`.
 
-    `origins` and `steps` are those of `placement`, in pixels of `image`.
+    `image` is uint8 [3, H, W], halved as often as these regions need. `origins` and `steps` are those of `placement`,
+    in pixels of `image`.
     """
     size = out.shape[1]
     channels, height, width = image.shape
     framed = fill[:, None, None].expand(channels, height + 2, width + 2).clone()
     framed[:, 1:-1, 1:-1] = image
     supports = np.maximum(steps[indices], 1.0)
-    starts = np.floor(origins[indices] - supports)  # [n, 2] first source pixel with a weight
-    extents = np.ceil(size * steps[indices] + 2 * supports).astype(np.int64) + 2  # [n, 2] how many
+    starts = np.floor(origins[indices] - supports)  # [n, 2] first source pixel that has a weight
+    extents = np.ceil(size * steps[indices] + 2 * supports).astype(np.int64) + 2  # [n, 2] number of them
 
     for group in _groups_of_similar_extent(extents, size):
         wide, high = (int(longest) for longest in extents[group].max(axis=0))
@@ -157,14 +159,14 @@ def _groups_of_similar_extent(extents: np.ndarray, size: int) -> Iterator[np.nda
     order = np.argsort(extents.prod(axis=1), kind="stable")
     begin = 0
     for end in range(1, len(order) + 1):
-        wide, high = extents[order[begin : end + 1]].max(axis=0).tolist()  # of the group and the region after it
+        wide, high = extents[order[begin : end + 1]].max(axis=0).tolist()  # of the group and the next region
         if end == len(order) or (end + 1 - begin) * (wide * high + size * (wide + high)) > _MAX_ELEMENTS:
             yield order[begin:end]
             begin = end
 
 
 def _fill_invisible(crops: Tensor, visible: Tensor, fill: Tensor) -> None:
-    """Fill the pixels of `crops` outside the half-open (left, top, right, bottom) of `visible` [N, 4]."""
+    """Fill crop n outside the rectangle `visible[n]`, half-open (left, top, right, bottom)."""
     x = _arange(crops.shape[2], crops)
     columns = (x >= visible[:, :1]) & (x < visible[:, 2:3])  # [N, size]
     rows = (x >= visible[:, 1:2]) & (x < visible[:, 3:])

@@ -56,7 +56,7 @@ def resampled(truth: GroundTruth, found: Submission, pictures: np.ndarray) -> tu
 def test_ap_of_a_resampled_set_is_that_of_an_evaluation_of_its_pictures(protocol: str, seed: int) -> None:
     truth, found = random_case(seed)
     drawn = bootstrap(EVALUATE[protocol](truth, found), resamples=20, seed=4)
-    times_drawn = np.random.default_rng([4, 0]).multinomial(6, np.full(6, 1 / 6), 20)  # documents which sets are drawn
+    times_drawn = np.random.default_rng([4, 0]).multinomial(6, np.full(6, 1 / 6), 20)  # as `bootstrap` draws the sets
     for aps, mean, counts in zip(drawn.aps, drawn.mean, times_drawn, strict=True):
         evaluation = EVALUATE[protocol](*resampled(truth, found, np.repeat(PICTURES, counts)))
         expected = {one.category.id: one.ap for one in evaluation.classes if one.positives}

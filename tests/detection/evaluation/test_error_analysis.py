@@ -90,7 +90,8 @@ def test_correcting_missed_objects_removes_them_from_the_ground_truth() -> None:
 
 
 def test_background_ends_at_a_smaller_iou_for_small_objects() -> None:
-    # A 10 x 10 object is found at IoU 0.25, so background ends at 0.05. The IoUs are 16/184 = 0.09 and 2/198 = 0.01.
+    # A 10 x 10 object is found at IoU 0.25, so a detection with IoU below 0.05 is background. The IoUs
+    # are 16/184 = 0.09 and 2/198 = 0.01.
     _, analysis = run([(1, 1, [1, 1, 10, 10])], [(1, 1, 0.9, [9, 3, 18, 12]), (1, 1, 0.8, [10, 9, 19, 18])])
     assert analysis.kinds.tolist() == ["localisation", "background"]
 
@@ -107,7 +108,7 @@ def relative_iou(box: list, of: list) -> float:
 
 
 def kind_and_object(objects: list, row: tuple) -> tuple[str, int]:
-    """A plain reading of TIDE's rules for one false positive: its kind, and the object that the mistake is about."""
+    """TIDE's rules for one false positive: its kind, and the object that the mistake is about (-1 for none)."""
     image, label, _, box = row
     same, other = (0.0, -1), (0.0, -1)
     for number, (object_image, object_label, object_box) in enumerate(objects):

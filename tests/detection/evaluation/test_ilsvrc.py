@@ -1,4 +1,4 @@
-"""The ILSVRC protocol gives the answers of the official kit, and those of a plain reading of its rules."""
+"""The ILSVRC protocol gives the results of the official kit, and of a simple second implementation of its rules."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_large_cases_equal_the_official_kit(shared: Path, val2: GroundTruth, tmp
 
 
 def slow_ap(pictures: list, detections: list, blacklist: set[tuple[int, int]]) -> dict[int, float]:
-    """The rules one by one, in code that shares nothing with the package."""
+    """AP by class: the rules applied one by one, in code that shares nothing with the package."""
     ranked = sorted(enumerate(detections), key=lambda one: (-one[1][2], one[1][0], one[0]))
     largest = max(label for objects in pictures for label, _ in objects)
     aps = {}
@@ -149,8 +149,8 @@ def test_random_cases_with_ties_and_duplicates_follow_the_rules(seed: int) -> No
 
 
 def test_a_detection_whose_preferred_object_is_taken_finds_the_next_free_object() -> None:
-    # By rank: the first takes the upper object. The second prefers the upper object as well, but only the lower object
-    # is free. The third fits the lower object exactly, but it is taken.
+    # By score: the first detection takes the upper object. The second also prefers the upper object, but only the lower
+    # object is free. The third fits the lower object exactly, but the second has taken it.
     objects = [(1, [1, 1, 100, 100]), (1, [1, 21, 100, 120])]
     rows = [[1, 1, 0.7, 1, 21, 100, 120], [1, 1, 0.8, 1, 5, 100, 104], [1, 1, 0.9, 1, 1, 100, 100]]
     got = evaluate(truth([objects]), submission(rows))

@@ -1,4 +1,4 @@
-"""Evaluating needs neither torch nor a detector: it starts in a second, on machines without either."""
+"""The evaluation needs neither torch nor a detector. It starts in a second and runs on machines without torch."""
 
 from __future__ import annotations
 

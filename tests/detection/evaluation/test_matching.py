@@ -1,4 +1,4 @@
-"""Matchings equal those of a detection-by-detection reading of the rules."""
+"""Matchings equal those of a simple implementation that handles one detection after the other."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_failed_write_leaves_the_old_files(evaluation: Evaluation, tmp_path: P
     for name, write in (("report.html", write_html), ("report.json", write_json)):
         file = tmp_path / name
         file.write_text("old")
-        (tmp_path / f"{name}.partial").mkdir()  # the name to which the file is written first
+        (tmp_path / f"{name}.partial").mkdir()  # the temporary name under which the file is written
         with pytest.raises(OSError, match="partial"):
             write(file, evaluation, analyse(evaluation))
         assert file.read_text() == "old"

@@ -1,4 +1,4 @@
-"""The VOC protocols give the answers of a plain reading of the rules that shares no code with the package."""
+"""The VOC protocols give the results of a simple implementation that shares no code with the package."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_difficult_objects_and_detections_on_them_do_not_count() -> None:
 
 
 def test_a_detection_whose_closest_object_is_taken_is_a_false_positive() -> None:
-    # In ILSVRC it would find the free object. Its IoU is 0.69 with the free object and 0.96 with the taken object.
+    # The second detection has IoU 0.69 with the free object and 0.96 with the taken one. In ILSVRC it would find the
+    # free object.
     pictures = [[(1, False, [1, 1, 100, 100]), (1, False, [1, 21, 100, 120])]]
     rows = [[1, 1, 0.9, 1, 1, 100, 100], [1, 1, 0.8, 1, 3, 100, 102]]
     assert evaluate_voc(*as_arrays(pictures, rows)).ap == {1: 0.5}

@@ -24,7 +24,7 @@ def test_backbones_share_one_interface(network):
 
 
 def test_torchvisions_normalisation_is_that_of_its_own_network():
-    # torchvision takes pixels normalised by ImageNet's mean and deviation, which its GoogLeNet undoes.
+    # torchvision takes pixels normalised by ImageNet's mean and standard deviation. Its GoogLeNet undoes this.
     pixels = torch.rand(2, 3, 8, 8) * 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     standardised = (pixels / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)

@@ -27,7 +27,7 @@ TABLE_1 = {
     "inception_5b": ((1024, 7, 7), 1388, 71),
     "classifier": ((1000,), 1000, 1),
 }
-# The paper contradicts its own columns in these rows. What the printed widths give:
+# In these rows, the printed costs contradict the printed widths. The printed widths give:
 #   inception_4c  497 K parameters in place of 463 K; the printed 100 M multiply-adds belong to 497 K
 #   inception_4d  590 K in place of 580 K (119 M agrees)
 #   inception_5a  1018 K and 51 M in place of 1072 K and 54 M, which belong to a 5x5 reduction of 48, as in 5b; the
@@ -108,7 +108,7 @@ def test_local_response_normalisation_equals_torchs():
 
 
 def test_local_response_normalisation_does_not_overflow_in_float16():
-    x = torch.randn(1, 16, 3, 3) * 1000  # squares are up to some 10^7; float16 ends at 65,504
+    x = torch.randn(1, 16, 3, 3) * 1000  # squares are up to about 10^7; the largest float16 is 65,504
     torch.testing.assert_close(LocalResponseNorm(16)(x.half()).float(), LocalResponseNorm(16)(x), rtol=2e-3, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""warp_regions equals its formula, written here a second time without its code."""
+"""warp_regions equals its formula, which this file implements a second time, independently."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Enlarged noise with grain: a picture with about the spectrum of a photograph."""
+    """Enlarged noise plus fine noise: a picture with about the frequency spectrum of a photograph."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 24, width // 24, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
@@ -100,7 +100,7 @@ def test_equals_the_formula(case: str, mode: WarpMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_equals_the_formula_at_other_sizes_and_paddings(size: int, padding: int, mode: WarpMode) -> None:
     image = noise(60, 41)
-    boxes = boxes_of((3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13))  # shrinks below 6 at every size
+    boxes = boxes_of((3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13))  # they shrink by less than 6 at every size
     got = warp_regions(image, boxes, size, padding, mode, fill=RED)
     for n in range(len(boxes)):
         expected = reference(image, boxes[n], size, padding, mode, RED)
@@ -164,7 +164,7 @@ def test_flipping_picture_and_box_flips_the_warp() -> None:
     image, box = noise(120, 170), boxes_of((-4, 10, 120.5, 118))
     flipped = warp_regions(image[:, ::-1], boxes_of((170 - 120.5, 10, 174, 118)))[0]
     difference = flipped[:, ::-1].astype(int) - warp_regions(image, box)[0]
-    assert np.abs(difference).max() <= 1  # 1 where rounding falls on a half
+    assert np.abs(difference).max() <= 1  # 1 where an exact half is rounded
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -180,7 +180,7 @@ def test_box_just_under_six_times_the_inner_size_is_exact(mode: WarpMode) -> Non
         (0, 0, 1152, 1152),  # the smallest box with halving has the largest deviation
         (3, 5, 1160.3, 1500.1),
         (0, 0, 2501, 1999),  # odd sides: the last column and row are averaged with the fill
-        (0, 900, 2501, 1000),  # halved along x alone
+        (0, 900, 2501, 1000),  # halved along x only
         (-900, -100, 2600, 2700),
     ],
 )
