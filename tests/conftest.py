@@ -33,12 +33,24 @@ def tiny_googlenet(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For tests of what happens around a network: checkpoints, files, batches, reports.
     """
+    _narrow_googlenet(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tiny_googlenet_in_module() -> Iterator[None]:
+    """`tiny_googlenet` for a whole module, whose tests share trained networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        _narrow_googlenet(patch)
+        yield
+
+
+def _narrow_googlenet(patch: pytest.MonkeyPatch) -> None:
     from inception_rcnn.detection.networks import googlenet
 
     def narrow(widths: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(width // 16 or 1 for width in widths)
 
     narrow_modules = {name: narrow(widths) for name, widths in googlenet._INCEPTION_WIDTHS.items()}
-    monkeypatch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
-    monkeypatch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
-    monkeypatch.setattr(googlenet.GoogLeNet, "out_channels", 64)
+    patch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
+    patch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
+    patch.setattr(googlenet.GoogLeNet, "out_channels", 64)
