@@ -54,3 +54,17 @@ def _narrow_googlenet(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
     patch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
     patch.setattr(googlenet.GoogLeNet, "out_channels", 64)
+
+
+@pytest.fixture(scope="module")
+def uncompiled_networks() -> Iterator[None]:
+    """Runs networks with plain torch unless a test names an engine: OpenVINO takes seconds to compile each network."""
+    from inception_rcnn.detection.engines import engine
+    from inception_rcnn.detection.engines.choice import Choice, Kind, Precision, choose
+
+    def choose_torch(kind: Kind = "auto", device: str = "auto", precision: Precision = "auto") -> Choice:
+        return choose("torch" if kind == "auto" else kind, device, precision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "choose", choose_torch)
+        yield

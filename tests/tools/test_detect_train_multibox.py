@@ -36,7 +36,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def start(tmp_path_factory, tiny_googlenet):
+def start(tmp_path_factory, tiny_googlenet, uncompiled_networks):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("start")
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(58, "n02084071", "dog"),)), folder)

@@ -14,7 +14,9 @@ from inception_rcnn.detection.training import cascade
 from inception_rcnn.detection.warping.warp import warp_regions
 
 
-def test_a_quarter_of_the_regions_reaches_the_threshold_and_it_is_fitted_once(tmp_path, monkeypatch, tiny_googlenet):
+def test_a_quarter_of_the_regions_reaches_the_threshold_and_it_is_fitted_once(
+    tmp_path, monkeypatch, tiny_googlenet, uncompiled_networks
+):
     monkeypatch.setattr(cascade, "PASSED_SHARE", 0.25)
     monkeypatch.setattr(cascade, "REGIONS_PER_PICTURE", 500)
     rng = np.random.default_rng(0)

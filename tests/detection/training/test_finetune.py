@@ -15,7 +15,7 @@ from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings, discard_features, fine_tune
 from inception_rcnn.detection.training.windows import Windows
 
-pytestmark = pytest.mark.usefixtures("tiny_googlenet")
+pytestmark = pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
 
 SETTINGS = FineTuneSettings(iterations=2, positives=2, backgrounds=4, freeze_below="inception_5b", learning_rate=1e-3)
 

@@ -25,7 +25,7 @@ from inception_rcnn.proposals.proposals import Proposals, Source
 SETTINGS = MultiBoxSettings(iterations=4, batch=2, views=2, size=64, shapes=4, learning_rate=1e-4)
 DOG = "n02084071"
 
-pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module")
+pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module", "uncompiled_networks")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, tiny_googlenet_in_module) -> str:
+def start(tmp_path_factory, tiny_googlenet_in_module, uncompiled_networks) -> str:
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("start")
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(58, DOG, "dog"),)), folder)

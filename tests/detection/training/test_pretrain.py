@@ -85,6 +85,7 @@ def train_share(pictures: str, out: str, rendezvous: str, rank: int) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # Starts two processes that import torch.
 def test_two_processes_learn_what_one_does(images, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "computes_bfloat16", lambda device: False)
     program = (

@@ -27,7 +27,7 @@ from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.train_detector import BACKGROUND_SHIFT, _with_known_classes, train_detector
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 
-pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module")
+pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module", "uncompiled_networks")
 
 SETTINGS = FineTuneSettings(
     iterations=4, positives=2, backgrounds=4, freeze_below="inception_5b", pool=36, learning_rate=1e-4
@@ -35,7 +35,7 @@ SETTINGS = FineTuneSettings(
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, tiny_googlenet_in_module) -> str:
+def start(tmp_path_factory, tiny_googlenet_in_module, uncompiled_networks) -> str:
     """A model folder to start from."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("start")
