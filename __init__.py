@@ -3,8 +3,7 @@
     from inception_rcnn import Detector
     detections = Detector.load("default")(image)  # image: uint8 RGB [H, W, 3]
 
-The names below are imported when they are first used, so that `import inception_rcnn` costs neither
-torch's nor numba's start-up time.
+The names in `__all__` are imported on first use, so `import inception_rcnn` does not wait for torch and numba.
 """
 
 from importlib import import_module
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Detector", "Detections", "GoogLeNet", "ImageError", "Proposals", "read_image", "selective_search"]
 
-_HOME = {
+_MODULE_OF = {
     "Detections": ".detection.suppression",
     "Detector": ".detection.detector",
     "GoogLeNet": ".detection.networks.googlenet",
@@ -33,9 +32,9 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name], __name__), name)
+    return getattr(import_module(_MODULE_OF[name], __name__), name)
 
 
 def __dir__() -> list[str]:

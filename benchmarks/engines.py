@@ -1,10 +1,10 @@
-"""Regions a second of each engine, beside the bare network that it has compiled and beside plain torch in float32.
+"""Measure regions per second of each engine, of its compiled network alone, and of plain torch in float32.
 
     python benchmarks/engines.py [--model FOLDER] [--threads 2] [--regions-from ILSVRC_FOLDER]
 
-All engines take the same batches in turn, batch by batch, so that whatever else the machine does falls on all alike;
-figures are medians, and ratios those of one run. Differences of probabilities from plain torch in float32 are taken
-over 320 regions: of ILSVRC val where a folder is given, else of the photographs that come with scikit-image.
+All engines take turns on the same batches, so that other load on the machine slows all of them alike. The figures are
+medians; a ratio compares engines within one run. Differences of probabilities from plain torch in float32 are computed
+on 320 regions of ILSVRC val, or of the photographs of scikit-image if no folder is given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PER_PICTURE = 32
 
 
 def region_crops(folder: Path | None) -> np.ndarray:
-    """Proposals of pictures drawn at random: uint8 RGB [320, 224, 224, 3]."""
+    """Crops of random proposals of random pictures: uint8 RGB [320, 224, 224, 3]."""
     rng = np.random.default_rng(0)
     if folder is not None:
         dataset = open_dataset(folder, "val")
@@ -53,22 +53,22 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--regions-from", type=Path, metavar="ILSVRC_FOLDER")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=20, help="batches that each engine is timed on")
+    parser.add_argument("--rounds", type=int, default=20, help="number of batches on which each engine is timed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     member = load_model(arguments.model).members[0]
     crops = region_crops(arguments.regions_from)
 
-    asked: dict[str, tuple[Kind, Precision]] = {
+    requested: dict[str, tuple[Kind, Precision]] = {
         "torch float32": ("torch", "float32"),
         "OpenVINO float32": ("openvino", "float32"),
         "OpenVINO": ("openvino", "auto"),
         "OpenVINO 8 bits": ("openvino-int8", "auto"),
     }
     if torch.cuda.is_available():
-        asked["torch compiled"] = ("torch-compiled", "auto")
+        requested["torch compiled"] = ("torch-compiled", "auto")
     engines, seconds = {}, {}
-    for name, (kind, precision) in asked.items():
+    for name, (kind, precision) in requested.items():
         start = time.perf_counter()
         engines[name] = Engine(member, kind=kind, precision=precision, threads=arguments.threads)
         seconds[name] = time.perf_counter() - start
@@ -76,8 +76,8 @@ def main() -> None:
     probabilities = {}
     for name, engine in engines.items():
         probabilities[name] = engine(crops)
-    called: dict[str, list[float]] = {name: [] for name in engines}
-    bare: dict[str, list[float]] = {name: [] for name in engines}
+    engine_times: dict[str, list[float]] = {name: [] for name in engines}
+    network_times: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(arguments.rounds):
         for name, engine in engines.items():
             start = number * engine.batch_size % (len(crops) - engine.batch_size + 1)
@@ -85,8 +85,8 @@ def main() -> None:
             forward = engine._forward._forward
             assert forward is not None
             pair = [
-                (called[name], lambda e=engine, b=batch: e(b)),
-                (bare[name], lambda f=forward, b=batch: finish(f(b))),
+                (engine_times[name], lambda e=engine, b=batch: e(b)),
+                (network_times[name], lambda f=forward, b=batch: wait_for_gpu(f(b))),
             ]
             for times, run in pair if number % 2 else reversed(pair):
                 begin = time.perf_counter()
@@ -94,24 +94,25 @@ def main() -> None:
                 times.append((time.perf_counter() - begin) / len(batch))
 
     reference = probabilities["torch float32"]
-    slow = statistics.median(called["torch float32"])
+    reference_time = statistics.median(engine_times["torch float32"])
     print(f"{arguments.threads} thread(s), load {os.getloadavg()[0]:.1f}")
     for name, engine in engines.items():
         print(f"{name}: {engine.description}")
     columns = "engine", "regions/s", "of its bare network", "of plain torch", "start, s", "largest, mean difference"
     print(f"| {' | '.join(columns)} | same best class |\n|{'---|' * (len(columns) + 1)}")
     for name in engines:
-        each = statistics.median(called[name])
+        engine_time = statistics.median(engine_times[name])
         difference = np.abs(probabilities[name] - reference)
         agree = (probabilities[name].argmax(1) == reference.argmax(1)).mean()
         print(
-            f"| {name} | {1 / each:.0f} | {statistics.median(bare[name]) / each:.3f} | {slow / each:.1f} "
-            f"| {seconds[name]:.1f} | {difference.max():.4f}, {difference.mean():.5f} | {agree:.3f} |"
+            f"| {name} | {1 / engine_time:.0f} | {statistics.median(network_times[name]) / engine_time:.3f} "
+            f"| {reference_time / engine_time:.1f} | {seconds[name]:.1f} "
+            f"| {difference.max():.4f}, {difference.mean():.5f} | {agree:.3f} |"
         )
 
 
-def finish(result: np.ndarray | torch.Tensor) -> None:
-    """Wait for what a GPU still works on."""
+def wait_for_gpu(result: np.ndarray | torch.Tensor) -> None:
+    """Wait until the GPU, if `result` lies on one, has computed it."""
     if isinstance(result, torch.Tensor) and result.device.type == "cuda":
         torch.cuda.synchronize(result.device)
 

@@ -1,7 +1,7 @@
-"""How fast detections are evaluated.
+"""Measures how fast detections are evaluated.
 
-python benchmarks/evaluation.py                               # a million detections in 20,000 pictures, made here
-python benchmarks/evaluation.py --referee ../shared/referee   # and before it the large case of the official code
+python benchmarks/evaluation.py                               # a million random detections in 20,000 pictures
+python benchmarks/evaluation.py --referee ../shared/referee   # also the official kit's large case, before the other
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from inception_rcnn.detection.evaluation.error_analysis import analyse
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 
 PICTURES, DETECTIONS = 20_000, 1_000_000
-OFFICIAL_SECONDS = 65 + 13  # the official code on the build machine: annotations, and the rest
+OFFICIAL_SECONDS = 65 + 13  # of the official code on the machine of docs/evaluation.md: annotations and the rest
 
 Result = TypeVar("Result")
 
 
 def official_case(referee: Path, folder: Path) -> None:
-    """The 134,758 detections on val2, from files to AP, as the official code does it."""
+    """Evaluates the official kit's 134,758 random detections on val2, from files to AP."""
     with tarfile.open(referee / "val2_annotations.tar.gz") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isfile() else None
@@ -46,13 +46,14 @@ def official_case(referee: Path, folder: Path) -> None:
     seconds = time.perf_counter() - start
     faster = OFFICIAL_SECONDS / seconds
     print(
-        f"val2, {len(detections):,} detections, annotations parsed: {seconds:.2f} s, {faster:.0f}x the official code's"
+        f"val2, {len(detections):,} detections, annotations parsed: {seconds:.2f} s, "
+        f"{faster:.0f} times as fast as the official code"
     )
     print(f"  mAP {evaluation.mean_ap('official'):.17g}")
 
 
 def large_case(folder: Path) -> None:
-    """A million detections near 60,000 objects, and elsewhere, from files to AP and to the error analysis."""
+    """Evaluates a million random detections, most of them near one of 60,000 objects, from files to error analysis."""
     generator = np.random.default_rng(0)
     categories = det_categories()
     lines, rows = [], []
@@ -98,10 +99,12 @@ def _timed(what: str, run: Callable[[], Result]) -> Result:
 
 
 def main() -> None:
-    """Runs both cases, the first where its files are named."""
+    """Runs the large case, and before it the official case if `--referee` names its files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--referee", type=Path, help="folder with val2_annotations.tar.gz and random_predictions.txt.gz"
+        "--referee",
+        type=Path,
+        help="folder with val2_annotations.tar.gz, val2.txt, random_predictions.txt.gz and random_blacklist.txt",
     )
     arguments = parser.parse_args()
     if arguments.referee is not None:

@@ -1,7 +1,8 @@
-"""OpenCV-contrib's selective search for the benchmarks: run by another Python, one that has opencv-contrib-python.
+"""Runs OpenCV-contrib's selective search for the benchmarks, in a Python that has opencv-contrib-python.
 
-Reads picture paths from standard input, one a line, and answers each with one line of JSON: seconds, and the boxes
-when asked for. The picture is resized to width 500 first, outside the clock; boxes are in the given picture's pixels.
+The program reads picture paths from standard input, one per line. It answers each path with one line of JSON: seconds,
+the number of boxes, and with --boxes the boxes in pixels of the original picture. The picture is first resized to width
+500; the time does not include resizing.
 
     python opencv_peer.py THREADS [--boxes]
 """
@@ -30,9 +31,9 @@ def main() -> None:
         found = search.process()
         answer = {"seconds": time.perf_counter() - start, "count": len(found)}
         if with_boxes:
-            across, down = width / WIDTH, height / high
+            scale_x, scale_y = width / WIDTH, height / high
             answer["boxes"] = [
-                [float(x * across), float(y * down), float((x + w) * across), float((y + h) * down)]
+                [float(x * scale_x), float(y * scale_y), float((x + w) * scale_x), float((y + h) * scale_y)]
                 for x, y, w, h in found
             ]
         print(json.dumps(answer), flush=True)

@@ -1,10 +1,10 @@
-"""How close `detect` comes to the raw forward pass of its network, where the time goes, and how memory grows.
+"""Measure `detect` against the raw forward pass of its network, the time of each stage, and the peak memory.
 
     python benchmarks/pipeline.py ILSVRC_FOLDER --count 100
 
-Blocks of pictures from end to end and bare forward passes over noise take turns, so that whatever else the machine does
-falls on both alike. Stages are then timed one after the other on some of the pictures. With `--members` and `--cascade`
-the cost of an ensemble: regions are counted once, however many members look at them.
+Detection of a block of pictures and raw forward passes over noise take turns, so that other load on the machine slows
+both alike. Then each stage is timed alone on some of the pictures. `--members` and `--cascade` measure the cost of an
+ensemble: each region counts once, whatever the number of members that score it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from inception_rcnn.detection.model_files import load_model
 from inception_rcnn.detection.suppression import select_detections, vote_boxes
 from inception_rcnn.detection.warping.warp import warp_regions
 
-BLOCK = 10  # pictures from end to end between two looks at the raw forward pass
+BLOCK = 10  # pictures between two measurements of the raw forward pass
 
 
 def raw_rate(detector: Detector, crops: np.ndarray, seconds: float) -> tuple[int, float]:
-    """Regions forwarded by the first member alone, and the time that took."""
+    """Run the first member for at least `seconds`; return the number of regions and the time in seconds."""
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         detector.engines[0].features(crops)
@@ -36,7 +36,7 @@ def raw_rate(detector: Detector, crops: np.ndarray, seconds: float) -> tuple[int
 
 
 def eager_rate(model: str, crops: np.ndarray) -> float:
-    """Regions a second of plain torch in float32."""
+    """Regions per second of the first member in plain torch, float32."""
     network = load_model(model).members[0]
     pixels = torch.from_numpy(crops[:32]).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
@@ -47,8 +47,8 @@ def eager_rate(model: str, crops: np.ndarray) -> float:
     return 3 * len(pixels) / (time.perf_counter() - start)
 
 
-def stages(detector: Detector, paths: list[Path]) -> dict[str, float]:
-    """Seconds a picture of each stage, alone."""
+def stage_times(detector: Detector, paths: list[Path]) -> dict[str, float]:
+    """Mean seconds per picture of each stage, one stage at a time."""
     spent = dict.fromkeys(("decode", "proposals", "warp", "forward", "suppression and voting"), 0.0)
     ids = np.array([category.id for category in detector.categories])
     for path in paths:
@@ -72,7 +72,7 @@ def stages(detector: Detector, paths: list[Path]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
-    parser.add_argument("--count", type=int, default=100, help="pictures, spread evenly over val")
+    parser.add_argument("--count", type=int, default=100, help="number of pictures, spread evenly over val")
     parser.add_argument("--model", default="default")
     parser.add_argument("--members", type=int)
     parser.add_argument("--cascade", choices=("on", "off"), default="on")
@@ -87,16 +87,16 @@ def main() -> None:
     counted = 0
     propose = detector.propose
 
-    def counting(image: np.ndarray, threads: int | None = None):
+    def propose_and_count(image: np.ndarray, threads: int | None = None):
         nonlocal counted
         found = propose(image, threads)
         counted += len(found)
         return found
 
     crops = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), dtype=np.uint8)
-    list(detector.detect_files(paths[:1]))  # compiles what is not yet compiled
+    list(detector.detect_files(paths[:1]))  # compiles networks and kernels
     raw_done, raw_seconds = raw_rate(detector, crops, 2)
-    detector.propose = counting  # type: ignore[method-assign]
+    detector.propose = propose_and_count  # type: ignore[method-assign]
     seconds, memory = 0.0, []
     for first in range(0, len(paths), BLOCK):
         start = time.perf_counter()
@@ -108,12 +108,15 @@ def main() -> None:
         done, spent = raw_rate(detector, crops, took / 4)
         raw_done, raw_seconds = raw_done + done, raw_seconds + spent
     rate, raw = counted / seconds, raw_done / raw_seconds
-    print(f"end to end: {len(paths) / seconds:.3f} pictures/s, {rate:.1f} regions/s ({counted / len(paths):.0f} each)")
+    print(
+        f"end to end: {len(paths) / seconds:.3f} pictures/s, {rate:.1f} regions/s "
+        f"({counted / len(paths):.0f} regions a picture)"
+    )
     print(f"raw forward of one member: {raw:.1f} regions/s; end to end / raw: {rate / raw:.3f}")
     eager = eager_rate(arguments.model, crops)
     print(f"plain torch float32: {eager:.1f} regions/s; end to end / plain torch: {rate / eager:.1f}")
     print(f"peak memory: {memory[0]:.0f} MiB after {min(BLOCK, len(paths))} pictures, {memory[-1]:.0f} after all")
-    spent_by_stage = stages(detector, paths[:: max(1, len(paths) // 10)])
+    spent_by_stage = stage_times(detector, paths[:: max(1, len(paths) // 10)])
     whole = sum(spent_by_stage.values())
     for name, value in spent_by_stage.items():
         print(f"  {name}: {value * 1e3:.1f} ms a picture alone, {value / whole:.1%}")

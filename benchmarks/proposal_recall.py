@@ -1,10 +1,10 @@
-"""Boxes, recall and average recall of selective search's settings on ILSVRC val: the tables of docs/proposals.md.
+"""Measures number of boxes, recall and average recall of selective search on ILSVRC val, for docs/proposals.md.
 
     python benchmarks/proposal_recall.py ILSVRC_FOLDER --start 2 --step 3 --plot docs/proposals.png \
         --peer-python contrib/bin/python
 
-`--start 2 --step 3` takes every third picture from the third on. Without `--peer-python` (see selective_search.py)
-OpenCV-contrib is left out. Recall: an object counts as found when any box overlaps it enough.
+`--start 2 --step 3` selects every third picture, beginning with the third. Without `--peer-python` (see
+selective_search.py) OpenCV-contrib is not measured. An object counts as found if any box overlaps it enough.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "half resolution (width 250), scale 1": {"superpixel_scale": 1, "width": 250},
     "scale 2, 8-connected": {"superpixel_scale": 2, "connectivity": 8},
 }
-# in pixels of a picture 500 wide, at half resolution too
+# In pixels of a picture of width 500, also at half resolution.
 MIN_SIDES = (0, 10, 20)
 
 
 def searcher(settings: dict[str, Any], min_side: float) -> Callable[[Sample], Proposals]:
-    """Selective search with a minimum side in pixels of a picture 500 wide."""
+    """Returns selective search with these settings and a minimum side in pixels of a picture of width 500."""
     side = min_side * settings.get("width", 500) / 500
     return lambda sample: selective_search(read_image(sample.path), **settings, min_side=side)
 
 
 def peer_searcher(python: str) -> Callable[[Sample], Proposals]:
-    """OpenCV-contrib's fast mode, its boxes in its own order."""
+    """Returns OpenCV-contrib's fast mode, with the boxes in OpenCV's order."""
     peer = Peer(python, 1, boxes=True)
 
     def search(sample: Sample) -> Proposals:
@@ -55,6 +55,7 @@ def peer_searcher(python: str) -> Callable[[Sample], Proposals]:
 
 
 def row(name: str, coverage: Coverage, at: int = ALL) -> str:
+    """Formats a table row for the first COUNTS[at] boxes of each picture, or for all boxes."""
     boxes = coverage.proposals if at == ALL else np.minimum(coverage.proposals, COUNTS[at])
     closest = coverage.closest[at]
     found = recall(closest, [0.5])[0]
@@ -62,6 +63,7 @@ def row(name: str, coverage: Coverage, at: int = ALL) -> str:
 
 
 def plot(curves: dict[str, Coverage], file: Path) -> None:
+    """Plots recall and average recall over the mean number of boxes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -82,11 +84,15 @@ def plot(curves: dict[str, Coverage], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
-    parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--peer-python", default=os.environ.get("INCEPTION_RCNN_CONTRIB_PYTHON"))
-    parser.add_argument("--plot", type=Path, help="write the curves to this picture file")
+    parser.add_argument("ilsvrc", type=Path, help="data set in the ILSVRC DET layout; the val split is used")
+    parser.add_argument("--start", type=int, default=0, help="index of the first picture")
+    parser.add_argument("--step", type=int, default=1, help="distance between the selected pictures")
+    parser.add_argument(
+        "--peer-python",
+        default=os.environ.get("INCEPTION_RCNN_CONTRIB_PYTHON"),
+        help="Python interpreter with opencv-contrib-python (default: $INCEPTION_RCNN_CONTRIB_PYTHON)",
+    )
+    parser.add_argument("--plot", type=Path, help="write the curves to this image file")
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.ilsvrc, "val")
     samples = [dataset[i] for i in range(arguments.start, len(dataset), arguments.step)]

@@ -1,11 +1,12 @@
-"""Time and memory of selective search, beside OpenCV-contrib's fast mode.
+"""Measures time and memory of selective search, and compares the time with OpenCV-contrib's fast mode.
 
     python -m venv contrib && contrib/bin/pip install opencv-contrib-python
     python benchmarks/selective_search.py ILSVRC_FOLDER --peer-python contrib/bin/python
 
-opencv-contrib-python cannot live beside opencv-python, so the peer runs in an environment of its own. Both take the
-same pictures at width 500 in turn, picture by picture, so that whatever else the machine does falls on both alike.
-`--growth` times full-resolution search on mosaics of the same pictures at 0.25, 1, 4 and 16 megapixels instead.
+opencv-contrib-python cannot be installed beside opencv-python, so OpenCV-contrib runs in a separate environment. The
+two programs alternate on the same pictures at width 500, so other load on the machine affects both equally.
+With `--growth`, the benchmark instead times full-resolution search on mosaics of the pictures with 0.25, 1, 4 and 16
+megapixels.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ PEER = Path(__file__).with_name("opencv_peer.py")
 
 
 class Peer:
-    """OpenCV-contrib in a process of its own."""
+    """OpenCV-contrib in a separate process."""
 
     def __init__(self, python: str, threads: int, boxes: bool = False) -> None:
         command = [python, str(PEER), str(threads), *(["--boxes"] if boxes else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def search(self, path: Path) -> dict:
+        """Returns the answer of opencv_peer.py for a picture: "seconds", "count", and "boxes" if requested."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{path}\n")
@@ -44,7 +46,7 @@ class Peer:
 
 
 def at_width_500(path: Path) -> np.ndarray:
-    """The picture as the peer sees it, so that resizing is outside both clocks."""
+    """Reads a picture and resizes it to width 500 as the peer does, so that neither time includes resizing."""
     image = read_image(path)
     height, width = image.shape[:2]
     shrinks = cv2.INTER_AREA if width > 500 else cv2.INTER_LINEAR
@@ -52,7 +54,7 @@ def at_width_500(path: Path) -> np.ndarray:
 
 
 def compare(paths: list[Path], threads: int, peer_python: str | None) -> None:
-    """Print median times of both on the same pictures."""
+    """Prints the median times of both programs on the same pictures."""
     cv2.setNumThreads(threads)
     peer = Peer(peer_python, threads) if peer_python else None
     ours, theirs, ours_count, theirs_count = [], [], [], []
@@ -77,7 +79,7 @@ def compare(paths: list[Path], threads: int, peer_python: str | None) -> None:
 
 
 def memory(paths: list[Path]) -> None:
-    """Print by how much the peak of resident memory grows over a process that has loaded the compiled kernels."""
+    """Prints the growth of peak resident memory over that of the process after loading the compiled kernels."""
     selective_search(np.zeros((8, 8, 3), np.uint8), width=None)
     images = [at_width_500(path) for path in paths]
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -88,7 +90,7 @@ def memory(paths: list[Path]) -> None:
 
 
 def growth(paths: list[Path]) -> None:
-    """Print time per pixel of full-resolution search; processor time of one thread, the better of two runs."""
+    """Prints the processor time per pixel of full-resolution search on one thread, the better of two runs."""
     cv2.setNumThreads(1)
     selective_search(np.zeros((8, 8, 3), np.uint8), width=None)
     for side in (512, 1024, 2048, 4096):
@@ -109,14 +111,16 @@ def growth(paths: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
-    parser.add_argument("--count", type=int, default=100, help="pictures, spread evenly over val")
+    parser.add_argument("ilsvrc", type=Path, help="data set in the ILSVRC DET layout; the val split is used")
+    parser.add_argument("--count", type=int, default=100, help="number of pictures, spread evenly over val")
     parser.add_argument(
         "--peer-python",
         default=os.environ.get("INCEPTION_RCNN_CONTRIB_PYTHON"),
-        help="a Python with opencv-contrib-python (or set INCEPTION_RCNN_CONTRIB_PYTHON)",
+        help="Python interpreter with opencv-contrib-python (default: $INCEPTION_RCNN_CONTRIB_PYTHON)",
     )
-    parser.add_argument("--growth", action="store_true", help="time per pixel from 0.25 to 16 megapixels instead")
+    parser.add_argument(
+        "--growth", action="store_true", help="time full-resolution search from 0.25 to 16 megapixels instead"
+    )
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.ilsvrc, "val")
@@ -129,7 +133,7 @@ def main() -> None:
     else:
         for threads in (1, 2):
             compare(paths, threads, arguments.peer_python)
-        # in a fresh process, whose peak is that of these pictures alone
+        # A new process, so that the peak memory is that of these pictures alone.
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--memory"], check=True)
 
 

@@ -1,1 +1,1 @@
-"""Boxes, pictures, class lists and data sets: what every other folder builds on."""
+"""Boxes, picture files, class lists, annotations, data sets and files of detections."""

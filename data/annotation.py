@@ -1,8 +1,7 @@
-"""ILSVRC and PASCAL VOC annotation files: one XML file per picture, in and out.
+"""Reads and writes ILSVRC and PASCAL VOC annotation files: one XML file per picture.
 
-The files are untrusted: entities are refused (defusedxml), and every value is checked before it is used.
-An ``Annotation`` mirrors its file, coordinates included; ``Annotation.boxes`` is where they enter the
-program's convention.
+The files are untrusted: the reader refuses XML entities (defusedxml) and checks every value before it is used.
+An `Annotation` holds the coordinates of its file; `Annotation.boxes` converts them to the program's box convention.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from defusedxml import ElementTree as SafeElementTree
 from defusedxml.common import DefusedXmlException
 
+from ..runtime.atomic_write import atomic_write
 from .boxes import from_inclusive, reach_beyond
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -27,19 +27,19 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class AnnotationError(ValueError):
-    """An annotation that cannot be used; the message names the file, the element and what was expected."""
+    """An annotation cannot be used; the message names the file, the element and the expected value."""
 
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One object.
+    """An object in a picture.
 
     Attributes:
-        name: its class: a WNID in ILSVRC files, a name in VOC files.
-        box: ``(xmin, ymin, xmax, ymax)`` as in the file: pixels, 1-based, inclusive.
-        difficult: an evaluation may leave it out (VOC).
-        truncated: it goes on outside the box (VOC); None where the file does not say.
-        pose: "Left", "Frontal" and the like (VOC); None where the file does not say.
+        name: the class of the object: a WNID in ILSVRC files, a name in VOC files.
+        box: `(xmin, ymin, xmax, ymax)` as in the file: pixels, 1-based, inclusive.
+        difficult: whether VOC evaluation ignores the object.
+        truncated: whether the object extends beyond its box (VOC); None if the file has no such element.
+        pose: the viewpoint, for example "Left" or "Frontal" (VOC); None if the file has no such element.
     """
 
     name: str
@@ -51,14 +51,14 @@ class AnnotatedObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an annotation file says about one picture.
+    """The content of an annotation file.
 
     Attributes:
-        filename: name of the picture, in ILSVRC files without suffix.
+        filename: name of the picture; ILSVRC files omit the suffix.
         width, height: size of the picture in pixels.
-        objects: in the order of the file; none is normal.
-        folder, database: where the picture comes from; may be empty.
-        path: the file that was read, for messages; it takes no part in comparisons.
+        objects: the objects in the order of the file. A picture may have no objects.
+        folder, database: source of the picture; may be empty.
+        path: the file that was read, for error messages. Comparisons ignore it.
     """
 
     filename: str
@@ -72,39 +72,42 @@ class Annotation:
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
         """The boxes in the program's convention (0-based, half-open), float32 [N, 4], not clipped."""
-        return from_inclusive([one.box for one in self.objects])
+        return from_inclusive([annotated.box for annotated in self.objects])
 
     @property
     def difficult(self) -> npt.NDArray[np.bool_]:
-        """Which objects are difficult, bool [N]."""
-        return np.array([one.difficult for one in self.objects], dtype=np.bool_)
+        """Whether each object is difficult, bool [N]."""
+        return np.array([annotated.difficult for annotated in self.objects], dtype=np.bool_)
 
     @property
     def outside(self) -> npt.NDArray[np.bool_]:
-        """Which boxes reach more than a pixel beyond the picture, bool [N]. (A pixel is what counting from 0 costs.)"""
+        """Whether each box extends more than a pixel beyond the picture, bool [N].
+
+        A box may extend by one pixel because some files count pixels from 0.
+        """
         return reach_beyond(self.boxes, self.width, self.height)
 
     def labels(self, ids: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """The class ids of the objects, int64 [N].
+        """Returns the class ids of the objects, int64 [N].
 
         Args:
-            ids: class id by WNID and by name, from ``categories.category_ids``.
+            ids: class id by WNID and by name, from `categories.category_ids`.
 
         Raises:
-            AnnotationError: a name that is not among them.
+            AnnotationError: the class of an object is not in `ids`.
         """
-        for number, one in enumerate(self.objects, start=1):
-            if one.name not in ids:
-                raise _error(self.path, f"object {number}, <name>", _unknown(one.name, ids))
-        return np.array([ids[one.name] for one in self.objects], dtype=np.int64)
+        for number, annotated in enumerate(self.objects, start=1):
+            if annotated.name not in ids:
+                raise _error(self.path, f"object {number}, <name>", _unknown_class(annotated.name, ids))
+        return np.array([ids[annotated.name] for annotated in self.objects], dtype=np.int64)
 
 
 def read_annotation(path: str | Path) -> Annotation:
     """Reads an annotation file. <pose>, <truncated>, <difficult>, <folder> and <source> may be missing.
 
     Raises:
-        AnnotationError: no such file, not XML, entities in it, or an element that is missing or malformed
-            (not a number, not finite, an inverted box).
+        AnnotationError: the file does not exist, is not XML or contains entities; or an element is missing or
+            malformed (not a number, not finite, an inverted box).
     """
     path = Path(path)
     try:
@@ -115,17 +118,18 @@ def read_annotation(path: str | Path) -> Annotation:
 
 
 def write_annotation(path: str | Path, annotation: Annotation) -> None:
-    """Writes an annotation file in the ILSVRC form, UTF-8; reading it gives an equal ``Annotation``.
+    """Writes an annotation file in the ILSVRC form, UTF-8. `read_annotation` returns an equal `Annotation`.
 
     Raises:
-        AnnotationError: a value that no file can hold (an inverted box, a name with control characters or
-            spaces around it). Nothing is written then.
+        AnnotationError: a value that the file format cannot hold (an inverted box, a name with control characters or
+            surrounding spaces). Then nothing is written.
     """
     path = Path(path)
-    content = _format(annotation)
+    content = _to_xml(annotation)
     if _parse(content, path) != annotation:
         raise AnnotationError(f"{path}: not written: a text is empty or has spaces around it: {annotation}")
-    path.write_bytes(content)
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
 
 
 def _parse(content: bytes, path: Path) -> Annotation:
@@ -133,17 +137,17 @@ def _parse(content: bytes, path: Path) -> Annotation:
         root = SafeElementTree.fromstring(content)
     except DefusedXmlException as error:
         raise AnnotationError(f"{path}: entities are not allowed in an annotation ({type(error).__name__})") from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: unknown encodings
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: unknown encodings
         raise AnnotationError(f"{path}: not well-formed XML: {error}") from error
     if root.tag != "annotation":
-        raise _error(path, f"<{root.tag}>", "expected <annotation> as the outermost element")
+        raise _error(path, f"<{root.tag}>", "expected <annotation> as the root element")
     return Annotation(
         filename=_text(root, "filename", path),
-        width=_side(root, "size/width", path),
-        height=_side(root, "size/height", path),
-        objects=tuple(_object(one, n, path) for n, one in enumerate(root.findall("object"), start=1)),
-        folder=_optional(root, "folder") or "",
-        database=_optional(root, "source/database") or "",
+        width=_pixels(root, "size/width", path),
+        height=_pixels(root, "size/height", path),
+        objects=tuple(_object(element, n, path) for n, element in enumerate(root.findall("object"), start=1)),
+        folder=_optional_text(root, "folder") or "",
+        database=_optional_text(root, "source/database") or "",
         path=path,
     )
 
@@ -159,19 +163,19 @@ def _object(element: ElementTree.Element, number: int, path: Path) -> AnnotatedO
         box=(xmin, ymin, xmax, ymax),
         difficult=bool(_flag(element, "difficult", path, where)),
         truncated=_flag(element, "truncated", path, where),
-        pose=_optional(element, "pose"),
+        pose=_optional_text(element, "pose"),
     )
 
 
-def _optional(parent: ElementTree.Element, tag: str) -> str | None:
+def _optional_text(parent: ElementTree.Element, tag: str) -> str | None:
     return (parent.findtext(tag) or "").strip() or None
 
 
 def _text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") -> str:
-    text = _optional(parent, tag)
+    text = _optional_text(parent, tag)
     if text is None:
-        state = "it is missing" if parent.find(tag) is None else "it is empty"
-        raise _error(path, f"{where}<{tag}>", f"{state}; expected a text or number in it")
+        state = "missing" if parent.find(tag) is None else "empty"
+        raise _error(path, f"{where}<{tag}>", f"the element is {state}; expected text or a number")
     return text
 
 
@@ -183,23 +187,23 @@ def _number(parent: ElementTree.Element, tag: str, path: Path, where: str) -> fl
     return number
 
 
-def _side(parent: ElementTree.Element, tag: str, path: Path) -> int:
+def _pixels(parent: ElementTree.Element, tag: str, path: Path) -> int:
     number = _number(parent, tag, path, "")
     if number < 1 or not number.is_integer():
-        raise _error(path, f"<{tag}>", f"expected a whole number of pixels, 1 or more, got {number:g}")
+        raise _error(path, f"<{tag}>", f"expected a whole number of pixels, at least 1, got {number:g}")
     return int(number)
 
 
 def _flag(parent: ElementTree.Element, tag: str, path: Path, where: str) -> bool | None:
-    text = _optional(parent, tag)
+    text = _optional_text(parent, tag)
     if text not in (None, "0", "1"):
         raise _error(path, f"{where}<{tag}>", f"expected 0 or 1, got {text[:40]!r}")
     return None if text is None else text == "1"
 
 
-def _unknown(name: str, ids: Mapping[str, int]) -> str:
+def _unknown_class(name: str, ids: Mapping[str, int]) -> str:
     near = difflib.get_close_matches(name, ids, n=3)
-    hint = f"the nearest are {', '.join(near)}" if near else f"it holds {', '.join(list(ids)[:6])}, ..."
+    hint = f"the nearest are {', '.join(near)}" if near else f"the list begins with {', '.join(list(ids)[:6])}"
     return f"the class {name!r} is not in the class list; {hint}. Name your own classes with --classes FILE"
 
 
@@ -207,28 +211,28 @@ def _error(path: Path | None, element: str, problem: str) -> AnnotationError:
     return AnnotationError(f"{path or 'annotation'}: {element}: {problem}")
 
 
-def _format(annotation: Annotation) -> bytes:
+def _to_xml(annotation: Annotation) -> bytes:
     root = ElementTree.Element("annotation")
-    _add(root, "folder", annotation.folder)
-    _add(root, "filename", annotation.filename)
-    _add(ElementTree.SubElement(root, "source"), "database", annotation.database)
+    _add_text(root, "folder", annotation.folder)
+    _add_text(root, "filename", annotation.filename)
+    _add_text(ElementTree.SubElement(root, "source"), "database", annotation.database)
     size = ElementTree.SubElement(root, "size")
-    _add(size, "width", str(annotation.width))
-    _add(size, "height", str(annotation.height))
-    for one in annotation.objects:
+    _add_text(size, "width", str(annotation.width))
+    _add_text(size, "height", str(annotation.height))
+    for annotated in annotation.objects:
         element = ElementTree.SubElement(root, "object")
-        _add(element, "name", one.name)
-        if one.pose is not None:
-            _add(element, "pose", one.pose)
-        if one.truncated is not None:
-            _add(element, "truncated", str(int(one.truncated)))
-        _add(element, "difficult", str(int(one.difficult)))
+        _add_text(element, "name", annotated.name)
+        if annotated.pose is not None:
+            _add_text(element, "pose", annotated.pose)
+        if annotated.truncated is not None:
+            _add_text(element, "truncated", str(int(annotated.truncated)))
+        _add_text(element, "difficult", str(int(annotated.difficult)))
         box = ElementTree.SubElement(element, "bndbox")
-        for side, value in zip(_SIDES, map(float, one.box), strict=True):
-            _add(box, side, f"{value:.0f}" if value.is_integer() else repr(value))
+        for side, value in zip(_SIDES, map(float, annotated.box), strict=True):
+            _add_text(box, side, f"{value:.0f}" if value.is_integer() else repr(value))
     ElementTree.indent(root, "\t")
     return ElementTree.tostring(root, encoding="utf-8") + b"\n"
 
 
-def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
+def _add_text(parent: ElementTree.Element, tag: str, text: str) -> None:
     ElementTree.SubElement(parent, tag).text = text

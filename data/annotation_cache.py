@@ -1,16 +1,15 @@
-"""Many annotation files as arrays, and a cache of them that is keyed by their content.
+"""Reads many annotation files into arrays, and caches the arrays by the content of the files.
 
-Parsing 20,000 XML files takes seconds, reading them a fraction of one: so every file is read, and what they held is
-found again by the hash of their bytes. A file that was edited is another key; nothing stale is ever used.
+Parsing 20,000 XML files takes seconds; reading their bytes takes a fraction of a second. The cache key is therefore a
+hash of all bytes. An edited file changes the key, so the cache never returns stale data.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,20 +17,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.atomic_write import atomic_write
+from ..runtime.user_cache import user_cache
 from . import annotation
 from .annotation import AnnotatedObject, Annotation, AnnotationError, read_annotation
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedAnnotations:
-    """The G objects of a sequence of annotation files, file after file, in the order of each.
+    """The G objects of a sequence of annotation files, in the order of the files and of the objects in each file.
 
     Attributes:
         paths: the files.
-        files: int64 [G], the position of each object's file in ``paths``.
+        files: int64 [G], position in `paths` of the file that holds each object.
         names: str [K], the class names that occur.
-        name_numbers: int64 [G], the position of each object's class in ``names``.
-        inclusive: float64 [G, 4], ``(xmin, ymin, xmax, ymax)`` as in the files: 1-based and inclusive.
+        name_numbers: int64 [G], position in `names` of the class of each object.
+        inclusive: float64 [G, 4], `(xmin, ymin, xmax, ymax)` as in the files: 1-based and inclusive.
         difficult: bool [G].
     """
 
@@ -43,16 +44,16 @@ class ParsedAnnotations:
     difficult: npt.NDArray[np.bool_]
 
     def labels(self, ids: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """The class ids of the objects, int64 [G].
+        """Returns the class ids of the objects, int64 [G].
 
         Args:
-            ids: class id by WNID and by name, from ``categories.category_ids``.
+            ids: class id by WNID and by name, from `categories.category_ids`.
 
         Raises:
-            AnnotationError: a class that is not among them.
+            AnnotationError: a class is not in `ids`.
         """
         for number, name in enumerate(self.names.tolist()):
-            if name not in ids:
+            if name not in ids:  # Annotation.labels raises the error that names the file and similar classes.
                 path = self.paths[self.files[np.argmax(self.name_numbers == number)]]
                 Annotation(path.stem, 1, 1, (AnnotatedObject(name, (1, 1, 1, 1)),), path=path).labels(ids)
         by_name = np.array([ids[name] for name in self.names.tolist()], dtype=np.int64)
@@ -60,19 +61,19 @@ class ParsedAnnotations:
 
 
 def default_cache() -> Path:
-    """The folder for caches of annotations of this user: ``~/.cache/inception_rcnn/annotations``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inception_rcnn" / "annotations"
+    """The folder in which the commands cache annotations."""
+    return user_cache("annotations")
 
 
 def read_annotations(paths: Sequence[Path], cache: Path | None = None) -> ParsedAnnotations:
-    """Reads annotation files, from the cache if files with this very content were read before.
+    """Reads annotation files; takes the result from the cache if files of the same content were read before.
 
     Args:
-        cache: the folder of the cache, made if need be; None reads without one. A folder that cannot be written to
-            is as good as none.
+        cache: the folder of the cache, created if missing; None disables caching. If the folder is not writable,
+            the files are parsed and nothing is cached.
 
     Raises:
-        AnnotationError: a file that is missing or malformed.
+        AnnotationError: a file is missing or malformed.
     """
     if cache is None:
         return _parse(paths)
@@ -85,13 +86,13 @@ def read_annotations(paths: Sequence[Path], cache: Path | None = None) -> Parsed
 
 
 @lru_cache(maxsize=1)
-def _code() -> bytes:
-    """Changes with the source of the reader, so that what an older one made of the files is not found."""
+def _source_code() -> bytes:
+    """The source of the reader. It is part of the cache key: another version of the reader uses other entries."""
     return b"".join(Path(str(source)).read_bytes() for source in (annotation.__file__, __file__))
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256(_code())
+    digest = hashlib.sha256(_source_code())
     for path in paths:
         try:
             with open(path, "rb", buffering=0) as stream:
@@ -110,14 +111,14 @@ def _parse(paths: Sequence[Path]) -> ParsedAnnotations:
         found = read_annotation(path).objects
         objects.extend(found)
         files.extend([number] * len(found))
-    names, numbers = np.unique(np.array([one.name for one in objects], dtype=np.str_), return_inverse=True)
+    names, numbers = np.unique(np.array([annotated.name for annotated in objects], dtype=np.str_), return_inverse=True)
     return ParsedAnnotations(
         paths=tuple(paths),
         files=np.array(files, dtype=np.int64),
         names=names,
         name_numbers=numbers.astype(np.int64),
-        inclusive=np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4),
-        difficult=np.array([one.difficult for one in objects], dtype=np.bool_),
+        inclusive=np.array([annotated.box for annotated in objects], dtype=np.float64).reshape(-1, 4),
+        difficult=np.array([annotated.difficult for annotated in objects], dtype=np.bool_),
     )
 
 
@@ -128,16 +129,10 @@ def _load(file: Path, paths: Sequence[Path]) -> ParsedAnnotations | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return ParsedAnnotations(tuple(paths), **{name: arrays[name] for name in _ARRAYS})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or cut off by a full disk
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # the file is missing or damaged
         return None
 
 
 def _store(file: Path, parsed: ParsedAnnotations) -> None:
-    partial = file.with_name(f"{file.stem}.{os.getpid()}.partial.npz")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(partial, **{name: getattr(parsed, name) for name in _ARRAYS})
-        partial.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with suppress(OSError), atomic_write(file, shared=True) as partial, partial.open("wb") as stream:
+        np.savez(stream, **{name: getattr(parsed, name) for name in _ARRAYS})

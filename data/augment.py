@@ -1,4 +1,4 @@
-"""Changes of training pictures that leave their labels right."""
+"""Random augmentation of training pictures that keeps their labels valid."""
 
 import math
 
@@ -11,13 +11,16 @@ _TRIES = 10
 
 
 def random_area_crop(image: np.ndarray, rng: np.random.Generator, size: int = 224) -> np.ndarray:
-    """The training crop of "Going Deeper with Convolutions", section 6: "various sized patches of the image whose size
-    is distributed evenly between 8% and 100% of the image area with aspect ratio constrained to the interval
-    [3/4, 4/3]", resized by a random method, mirrored half of the time.
+    """Returns a random patch of an image, resized to a square; flipped horizontally with probability 0.5.
+
+    This is the training crop of "Going Deeper with Convolutions", section 6: "various sized patches of the image whose
+    size is distributed evenly between 8% and 100% of the image area with aspect ratio constrained to the interval
+    [3/4, 4/3]". The interpolation method is random.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        rng: source of place, area, aspect ratio (even on a logarithmic scale), method and mirroring.
+        rng: source of the area, the aspect ratio (uniform on a logarithmic scale), the position, the flip and the
+            interpolation method.
         size: side of the result in pixels.
 
     Returns:
@@ -30,7 +33,7 @@ def random_area_crop(image: np.ndarray, rng: np.random.Generator, size: int = 22
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 1 <= w <= width and 1 <= h <= height:
             break
-    else:  # a picture so long that few such patches fit: the largest square
+    else:  # The image is so elongated that few such patches fit: take the largest square.
         w = h = min(width, height)
     x, y = rng.integers(width - w + 1), rng.integers(height - h + 1)
     patch = image[y : y + h, x : x + w]
@@ -41,10 +44,12 @@ def random_area_crop(image: np.ndarray, rng: np.random.Generator, size: int = 22
 
 
 def centre_crop(image: np.ndarray, size: int = 224, shorter: int = 256) -> np.ndarray:
-    """The crop that classifiers are tested on: the middle, after the shorter side was resized to `shorter` pixels.
+    """Resizes the shorter side of an image to `shorter` pixels and returns its central square, for testing classifiers.
 
     Args:
         image: uint8 RGB [H, W, 3].
+        size: side of the result in pixels.
+        shorter: length of the shorter side before the crop in pixels, at least `size`.
 
     Returns:
         uint8 RGB [size, size, 3].
@@ -58,12 +63,12 @@ def centre_crop(image: np.ndarray, size: int = 224, shorter: int = 256) -> np.nd
 
 
 def distort_colours(image: np.ndarray, rng: np.random.Generator, strength: float = 0.2) -> np.ndarray:
-    """Random brightness, contrast and saturation ("photometric distortions", Howard 2013, section 2).
+    """Changes brightness, saturation and contrast randomly ("photometric distortions", Howard 2013, section 2).
 
     Args:
         image: uint8 RGB [H, W, 3].
         rng: source of the three factors.
-        strength: each factor is uniform in [1 - strength, 1 + strength].
+        strength: each factor is drawn uniformly from [1 - strength, 1 + strength].
 
     Returns:
         A new uint8 RGB image [H, W, 3].

@@ -1,6 +1,6 @@
-"""Class lists: the 200 of ILSVRC DET, or a user's own.
+"""Class lists: the 200 classes of ILSVRC DET, or the classes of a user.
 
-Ids are 1-based: 0 is the background in the network.
+Ids start at 1, because the network uses 0 for the background.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ _DET_TABLE = Path(__file__).with_name("det_categories.tsv")
 
 @dataclass(frozen=True)
 class Category:
-    """One class: ``id`` (from 1; the DET id for the 200), ``wnid`` (WordNet id, "n02084071"), ``name`` ("dog")."""
+    """A class.
+
+    Attributes:
+        id: number of the class, at least 1; for the 200 classes of ILSVRC the DET id.
+        wnid: WordNet id, for example "n02084071".
+        name: for example "dog".
+    """
 
     id: int
     wnid: str
@@ -23,24 +29,24 @@ class Category:
 
 
 class CategoryError(ValueError):
-    """A class list that cannot be used; the message names file and line."""
+    """A class list cannot be used; the message names the file and the line."""
 
 
 @lru_cache(maxsize=1)
 def det_categories() -> tuple[Category, ...]:
-    """The 200 classes of the ILSVRC detection task, in the order of their ids 1..200."""
+    """Returns the 200 classes of the ILSVRC detection task in the order of their ids 1..200."""
     return read_categories(_DET_TABLE)
 
 
 def read_categories(path: str | Path) -> tuple[Category, ...]:
-    """Reads a class list in either of two forms, UTF-8, empty lines ignored.
+    """Reads a class list (UTF-8). Empty lines are ignored. The file has one of two forms:
 
-    - A table with tabs, ``id  wnid  name``, as ``det_categories.tsv`` (the line of headings may be left out).
-    - One name per line: the ids are 1..K in the order of the lines, and the WNID is the name.
+    - a table `id  wnid  name` separated by tabs, like `det_categories.tsv`, with or without the line of headings;
+    - one name per line: the ids are 1..K in the order of the lines, and the name is also the WNID.
 
     Raises:
-        CategoryError: no such file, no classes in it, a line of another form, an id below 1, or an id, WNID or
-            name that occurs twice.
+        CategoryError: the file does not exist, contains no classes or a malformed line, an id is below 1, or an id,
+            WNID or name occurs twice.
     """
     path = Path(path)
     try:
@@ -50,7 +56,7 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     lines = [(number, line.strip("\r ")) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line.strip()]
     if not lines:
-        raise CategoryError(f"{path}: no classes in it; expected one name per line, or a table id, WNID, name")
+        raise CategoryError(f"{path}: contains no classes; expected one name per line, or a table id, WNID, name")
     is_table = "\t" in lines[0][1]
     if is_table and lines[0][1].lower().split("\t") == ["id", "wnid", "name"]:
         del lines[0]
@@ -63,24 +69,25 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
         for field in ("id", "wnid", "name"):
             key = (field, getattr(category, field))
             if key in seen:
-                raise CategoryError(f"{where}: the {field} {key[1]!r} is that of line {seen[key]} too")
+                raise CategoryError(f"{where}: the {field} {key[1]!r} occurs in line {seen[key]} too")
             seen[key] = number
         categories.append(category)
     if not categories:
-        raise CategoryError(f"{path}: no classes in it, only the line of headings")
+        raise CategoryError(f"{path}: contains no classes, only the line of headings")
     return tuple(categories)
 
 
 def category_ids(categories: Iterable[Category]) -> dict[str, int]:
-    """The id of each class by its WNID and by its name, as files use either; a WNID wins over a name."""
+    """Maps the WNID and the name of each class to its id. If a WNID equals another class's name, the WNID wins."""
     categories = tuple(categories)
-    return {one.name: one.id for one in categories} | {one.wnid: one.id for one in categories}
+    by_name = {category.name: category.id for category in categories}
+    return by_name | {category.wnid: category.id for category in categories}
 
 
 def _from_row(line: str, where: str) -> Category:
     fields = [field.strip() for field in line.split("\t")]
     if len(fields) != 3 or not all(fields) or not (fields[0].isascii() and fields[0].isdigit()):
-        raise CategoryError(f"{where}: expected id, WNID and name with tabs between them, got {line!r}")
+        raise CategoryError(f"{where}: expected id, WNID and name separated by tabs, got {line!r}")
     if int(fields[0]) < 1:
-        raise CategoryError(f"{where}: the id is {fields[0]}; expected 1 or more (0 is the background)")
+        raise CategoryError(f"{where}: the id is {fields[0]}; expected at least 1 (0 is the background)")
     return Category(int(fields[0]), fields[1], fields[2])

@@ -1,8 +1,8 @@
-"""Annotated pictures as a sequence, whatever the files they come from."""
+"""A data set: a sequence of annotated pictures, independent of the file format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -10,27 +10,29 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from .annotation import Annotation
+from .boxes import clip
 from .categories import Category
 
-_CACHED_SAMPLES = 20_000  # about 1 KB each: the largest validation set stays in memory, ILSVRC train does not
+_CACHED_SAMPLES = 20_000  # kept in memory, about 1 KB each; the training set of ILSVRC has more
 
 _Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture and the objects in it.
+    """A picture and its N objects. N may be 0.
 
     Attributes:
-        image_id: name within the data set, for ILSVRC without suffix ("ILSVRC2013_val_00001737").
-        index: number of the picture in the list that names it, as submission files count (1-based).
-        path: the picture file. It is not opened.
-        boxes: float32 [N, 4], see ``data.boxes``. N = 0 is a picture without objects.
-        labels: int64 [N], each the ``Category.id`` of the object.
-        difficult: bool [N], objects that an evaluation may leave out (PASCAL VOC).
-        outside: bool [N], boxes that reached more than a pixel beyond the picture before they were clipped to it; None
-            where nobody looked.
-        size: width and height of the picture by its annotation; None where that says nothing of it.
+        image_id: name of the picture in the data set, for ILSVRC without suffix ("ILSVRC2013_val_00001737").
+        index: number of the picture in the image list (1-based), which submission files use.
+        path: the picture file.
+        boxes: float32 [N, 4], see `data.boxes`.
+        labels: int64 [N], the `Category.id` of each object.
+        difficult: bool [N], objects that the evaluation ignores (PASCAL VOC).
+        outside: bool [N], boxes that extended more than a pixel beyond the picture before they were clipped; None if
+            not checked.
+        size: width and height of the picture in pixels, from its annotation; None if the annotation has no size.
     """
 
     image_id: str
@@ -42,18 +44,43 @@ class Sample:
     outside: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
     size: tuple[int, int] | None = None
 
+    @classmethod
+    def from_annotation(
+        cls, image_id: str, index: int, path: Path, annotation: Annotation | None, ids: Mapping[str, int]
+    ) -> Sample:
+        """Makes a sample from an annotation; clips the boxes to the picture.
+
+        Args:
+            annotation: None for a picture without objects and without an annotation file.
+            ids: class id by WNID and by name, from `categories.category_ids`.
+
+        Raises:
+            AnnotationError: the class of an object is not in `ids`.
+        """
+        known = annotation or Annotation(image_id, 1, 1)
+        return cls(
+            image_id=image_id,
+            index=index,
+            path=path,
+            boxes=clip(known.boxes, known.width, known.height),
+            labels=known.labels(ids),
+            difficult=known.difficult,
+            outside=known.outside,
+            size=None if annotation is None else (known.width, known.height),
+        )
+
 
 class Dataset(Sequence[Sample]):
-    """A sequence of samples, each read from its file when it is first asked for.
+    """A sequence of samples. A sample is read from its file on first access.
 
-    Samples are shared between calls: their arrays are read-only. A data set can be pickled if ``read`` can (a
-    function of a module, or a ``functools.partial`` of one); what has been read does not travel.
+    Samples are kept and returned again, so their arrays are read-only. A data set can be pickled if `read` can be
+    pickled (a module-level function or a `functools.partial` of it). The pickle does not contain the samples.
 
     Args:
-        name: for people ("ILSVRC val").
-        categories: the classes that the labels of the samples belong to.
-        records: one per picture: what ``read`` needs to find it.
-        read: turns a record into a sample.
+        name: the name to print ("ILSVRC val").
+        categories: the classes that the labels refer to.
+        records: the arguments of `read`, one record per picture.
+        read: reads the sample of a record.
     """
 
     def __init__(
@@ -77,7 +104,7 @@ class Dataset(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> Dataset: ...
     def __getitem__(self, index: int | slice) -> Sample | Dataset:
-        """The sample at ``index``, or for a slice the data set of these samples."""
+        """Returns the sample at `index`, or a data set of the samples in a slice."""
         if isinstance(index, slice):
             return Dataset(self.name, self.categories, self._records[index], self._read)
         position = range(len(self._records))[index]
@@ -91,7 +118,7 @@ class Dataset(Sequence[Sample]):
         return sample
 
     def without(self, other: Dataset) -> Dataset:
-        """This data set without the pictures, by their paths, that are in ``other`` too."""
+        """Returns a data set without the pictures of `other`. Pictures are compared by path."""
         known = {sample.path for sample in other}
         rows = [row for row, sample in enumerate(self) if sample.path not in known]
         return Dataset(self.name, self.categories, [self._records[row] for row in rows], self._read)

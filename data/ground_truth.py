@@ -1,7 +1,7 @@
-"""The objects of a data set as arrays, in the numbers of the files: what evaluations to the last digit start from.
+"""The ground truth for evaluation: all objects of a data set as arrays, with the exact coordinates of the files.
 
-``Dataset`` hands out pictures one by one in float32 and the program's box convention; here all objects lie side by
-side in float64, 1-based and inclusive as ILSVRC and VOC files have them.
+A `Dataset` returns pictures one by one, with float32 boxes in the program's convention. A `GroundTruth` holds all
+boxes in float64, 1-based and inclusive as in ILSVRC and VOC files, because rounding would change evaluation results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .ilsvrc import open_dataset, picture_path, read_image_list, split_folder
 
 
 class GroundTruthError(ValueError):
-    """Objects that cannot be evaluated against; the message says what was expected."""
+    """The ground truth or a blacklist is invalid; the message states the expected content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +28,18 @@ class GroundTruth:
     """G objects in I pictures.
 
     Attributes:
-        name: for people ("ILSVRC val").
-        categories: the classes that ``labels`` belong to.
-        image_ids: names of the pictures, in the order of the list; pictures without objects are among them.
-        image_indices: int64 [I], the numbers by which detections name the pictures, all different.
-        images: int64 [G], of each object the number of its picture.
-        labels: int64 [G], each a ``Category.id``.
-        inclusive: float64 [G, 4], ``(xmin, ymin, xmax, ymax)``, 1-based and inclusive.
-        difficult: bool [G], objects that the VOC protocols leave out.
-        crowd: bool [G], regions of many objects in COCO files; the VOC protocols leave them out too.
-        areas: float64 [G] in square pixels, of the object's outline where a COCO file says it, else of its box.
-        xywh: float64 [G, 4], boxes as a COCO file has them, else None.
-        paths: the picture files by the number of the picture, as far as they are known. Not opened.
+        name: the name to print ("ILSVRC val").
+        categories: the classes that `labels` refers to.
+        image_ids: names of the I pictures in the order of the image list, including pictures without objects.
+        image_indices: int64 [I], unique numbers of the pictures. Detections refer to pictures by these numbers.
+        images: int64 [G], the picture number of each object.
+        labels: int64 [G], the `Category.id` of each object.
+        inclusive: float64 [G, 4], `(xmin, ymin, xmax, ymax)`, 1-based and inclusive.
+        difficult: bool [G], objects that the VOC protocols ignore.
+        crowd: bool [G], boxes around groups of objects in COCO files; the VOC protocols ignore them too.
+        areas: float64 [G] in square pixels: the area of the object's segment if a COCO file gives it, else of its box.
+        xywh: float64 [G, 4], the boxes as in a COCO file; None for other files.
+        paths: picture files by picture number; may be incomplete.
     """
 
     name: str
@@ -72,15 +72,16 @@ class GroundTruth:
         paths: Mapping[int, Path] | None = None,
         name: str = "ground truth",
     ) -> GroundTruth:
-        """Ground truth without files: the attributes of the class, checked; an empty list will do for no objects.
+        """Makes ground truth from arrays and checks them. The arguments are the attributes of the class.
 
         Args:
-            image_indices: the numbers of all pictures, of those without objects too.
-            categories: by default the 200 of ILSVRC DET.
+            image_indices: numbers of all pictures, including pictures without objects.
+            images, labels, inclusive: G entries each; an empty list for no objects.
+            categories: by default the 200 classes of ILSVRC DET.
 
         Raises:
-            GroundTruthError: arrays that do not fit together, a picture listed twice, an object in a picture that is
-                not listed, an unknown class, or a coordinate that is not a finite number.
+            GroundTruthError: arrays have different lengths, a picture is listed twice, an object is in an unlisted
+                picture, a class is unknown, or a coordinate is not a finite number.
         """
         categories = det_categories() if categories is None else tuple(categories)
         image_indices = np.asarray(image_indices, dtype=np.int64).reshape(-1)
@@ -92,12 +93,13 @@ class GroundTruth:
             raise GroundTruthError(f"{name}: expected one image, label and box for each object, got {lengths}")
         if not np.isfinite(inclusive).all():
             row = int(np.argmin(np.isfinite(inclusive).all(axis=1)))
-            raise GroundTruthError(f"{name}: the box of object {row} is {inclusive[row].tolist()}; expected numbers")
+            box = inclusive[row].tolist()
+            raise GroundTruthError(f"{name}: the box of object {row} is {box}; expected finite numbers")
         values, counts = np.unique(image_indices, return_counts=True)
         if (counts > 1).any():
-            raise GroundTruthError(f"{name}: picture {values[counts > 1][0]} is listed twice; expected every one once")
+            raise GroundTruthError(f"{name}: picture {values[counts > 1][0]} is listed twice; expected unique numbers")
         _check_members(images, values, "is in picture {}, which is not listed", name)
-        known = np.array(sorted(one.id for one in categories), dtype=np.int64)
+        known = np.array(sorted(category.id for category in categories), dtype=np.int64)
         _check_members(labels, known, "is of class {}, which is not among the categories", name)
         width, height = (inclusive[:, 2:] - inclusive[:, :2] + 1).T
         return cls(
@@ -128,26 +130,26 @@ def read_ground_truth(
     cache: Path | None = None,
     name: str | None = None,
 ) -> GroundTruth:
-    """The objects that the XML files of a folder (``ILSVRC`` or VOC form) name, for the pictures of a list.
+    """Reads the annotation files (ILSVRC or VOC form) of all pictures in an image list.
 
     Args:
-        annotations: the folder; it holds ``<image_id>.xml`` for every picture of the list.
-        image_list: lines ``image_id index``, see ``read_image_list``.
-        categories: by default the 200 of ILSVRC DET. ``<name>`` in the files is a WNID or a name of them.
-        paths: the picture files by index, if they are at hand.
-        cache: folder of parsed annotations, see ``annotation_cache``; None parses anew.
-        name: for people; by default the name of the list.
+        annotations: the folder that contains `<image_id>.xml` for every picture in the list.
+        image_list: a file with lines `image_id index`, see `read_image_list`.
+        categories: by default the 200 classes of ILSVRC DET. `<name>` in the files is a WNID or a name of a class.
+        paths: picture files by index, if available.
+        cache: folder of parsed annotations, see `annotation_cache`; None disables caching.
+        name: the name to print; by default the name of the image list.
 
     Raises:
-        LayoutError, AnnotationError: a file that is missing or malformed, a class that is unknown.
+        LayoutError, AnnotationError: a file is missing or malformed, or a class is unknown.
         GroundTruthError: the list names a picture twice.
     """
     categories = det_categories() if categories is None else tuple(categories)
     entries = read_image_list(image_list)
     names = [image_id for image_id, _ in entries]
-    repeated = next((one for one, two in pairwise(sorted(names)) if one == two), None)
+    repeated = next((name for name, following in pairwise(sorted(names)) if name == following), None)
     if repeated is not None:
-        raise GroundTruthError(f"{image_list}: names {repeated!r} twice; expected every picture once")
+        raise GroundTruthError(f"{image_list}: names {repeated!r} twice; expected each picture once")
     parsed = read_annotations([Path(annotations) / f"{image_id}.xml" for image_id in names], cache)
     indices = np.array([index for _, index in entries], dtype=np.int64)
     return GroundTruth.from_arrays(
@@ -166,9 +168,17 @@ def read_ground_truth(
 def read_ilsvrc_ground_truth(
     root: str | Path, split: str, categories: Sequence[Category] | None = None, cache: Path | None = None
 ) -> GroundTruth:
-    """The objects of a split in the ILSVRC layout; arguments as ``open_dataset``, errors as ``read_ground_truth``."""
+    """Reads the ground truth of a split in the ILSVRC layout.
+
+    Args:
+        root, split, categories: see `ilsvrc.open_dataset`.
+        cache: see `read_ground_truth`.
+
+    Raises:
+        LayoutError, AnnotationError: see `read_ground_truth`.
+    """
     root = Path(root)
-    dataset = open_dataset(root, split, categories)  # says what is missing
+    dataset = open_dataset(root, split, categories)  # raises an error if the layout is incomplete
     image_list = root / "ImageSets" / "DET" / f"{split}.txt"
     pictures = split_folder(root, "Data", split)
     return read_ground_truth(
@@ -182,10 +192,14 @@ def read_ilsvrc_ground_truth(
 
 
 def read_blacklist(path: str | Path, categories: Sequence[Category] | None = None) -> list[tuple[int, int]]:
-    """Reads a blacklist: lines ``image_index wnid``, pairs that count neither way -> [(image_index, label)].
+    """Reads a blacklist: lines `image_index wnid`. The evaluation ignores objects and
+    detections of the class in the picture.
+
+    Returns:
+        The pairs (image_index, label).
 
     Raises:
-        GroundTruthError: no such file, a line of another form, or a class that is not among the categories.
+        GroundTruthError: the file cannot be read, a line is malformed, or a class is not in `categories`.
     """
     path = Path(path)
     ids = category_ids(det_categories() if categories is None else categories)
@@ -211,7 +225,7 @@ def _boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(boxes, dtype=np.float64)
     array = array.reshape(0, 4) if array.size == 0 else array
     if array.ndim != 2 or array.shape[1] != 4:
-        raise GroundTruthError(f"expected boxes [G, 4], got the shape {list(array.shape)}")
+        raise GroundTruthError(f"expected boxes [G, 4], got an array of shape {list(array.shape)}")
     return array
 
 
@@ -220,7 +234,7 @@ def _flags(flags: npt.ArrayLike | None, count: int) -> npt.NDArray[np.bool_]:
 
 
 def _check_members(values: npt.NDArray[np.int64], known: npt.NDArray[np.int64], problem: str, name: str) -> None:
-    """Raises unless every value is known."""
+    """Raises a GroundTruthError unless every value is in `known`."""
     unknown = ~np.isin(values, known)
     if unknown.any():
         row = int(np.argmax(unknown))

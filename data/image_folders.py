@@ -1,4 +1,4 @@
-"""Pictures of one thing each, in a folder for every class, as ImageNet is laid out: ROOT/<class>/<picture>."""
+"""Reads data sets for image classification in the layout of ImageNet: ROOT/<class>/<picture>."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .listing import ListingError, find_images
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """N pictures and what each shows.
+    """N pictures and their classes.
 
     Attributes:
-        classes: names of the folders, in alphabetical order.
-        paths: the picture files. None is opened.
-        labels: int64 [N], positions in ``classes``.
+        classes: names of the classes.
+        paths: the N picture files.
+        labels: int64 [N], position of each picture's class in `classes`.
     """
 
     classes: tuple[str, ...]
@@ -32,24 +32,24 @@ class LabelledImages:
 
 
 def open_image_folders(root: str | Path, classes: Sequence[str] | None = None) -> LabelledImages:
-    """The pictures in the folders of ``root``, at any depth under the folder of their class.
+    """Lists the pictures in the class folders of `root` and in all their sub-folders. Does not open the pictures.
 
     Args:
-        classes: those that a classifier knows already; by default the folders that are there.
+        classes: the classes of an existing classifier; by default the names of the folders in alphabetical order.
 
     Raises:
-        LayoutError: no folders, a folder without pictures, or one that is not among ``classes``.
+        LayoutError: `root` contains no folders, a folder contains no pictures, or a folder's name is not in `classes`.
     """
     root = Path(root)
     folders = sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise LayoutError(f"{root}: no folders; expected one for each class, with its pictures: ROOT/<class>/<picture>")
+        raise LayoutError(f"{root}: contains no folders; expected one for each class: ROOT/<class>/<picture>")
     known = tuple(path.name for path in folders) if classes is None else tuple(classes)
     paths: list[Path] = []
     labels: list[int] = []
     for folder in folders:
         if folder.name not in known:
-            raise LayoutError(f"{folder}: the class {folder.name!r} is not among the {len(known)} trained on")
+            raise LayoutError(f"{folder}: {folder.name!r} is not among the {len(known)} classes of the classifier")
         try:
             found = find_images(folder, recursive=True)
         except ListingError as error:

@@ -1,4 +1,4 @@
-"""What people name on the command line to the picture files that they mean."""
+"""Finds the picture files that the arguments of a command name: files, folders, lists, patterns and URLs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from .images import IMAGE_SUFFIXES
 
 
 class ListingError(ValueError):
-    """Inputs in which there are no pictures; the message says what was looked for and what to do."""
+    """The inputs contain no pictures; the message names the expected files and the remedy."""
 
 
 def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = False) -> list[Path]:
-    """The picture files that the inputs (or the one input) name, in order, each once. No file is opened, except lists.
+    """Returns the picture files that one or several inputs name, in order, without duplicates. Opens only lists.
 
-    An input is one of these:
+    An input is one of the following:
 
-    - a folder: the files in it with a suffix of ``IMAGE_SUFFIXES``, sorted, without hidden ones;
-    - a list (``.txt``): an image id or a path per line, with or without an index behind it. The pictures of the list
-      ``ROOT/ImageSets/DET/<split>.txt`` lie in ``ROOT/Data/DET/<split>``, those of any other list in the list's own
-      folder, or else in the working folder;
-    - any other file: itself, whatever its suffix, so that whoever reads it can say what is wrong with it;
-    - a pattern (``photos/*.jpg``, ``photos/**/*.jpg``) that the shell has left as it is: its pictures, sorted.
+    - a folder: its files with a suffix of `IMAGE_SUFFIXES`, sorted, without hidden files;
+    - a list (`.txt`) with an image id or a path in each line; an index may follow. The pictures of the list
+      `ROOT/ImageSets/DET/<split>.txt` are in `ROOT/Data/DET/<split>`. The pictures of another list are in the folder
+      of the list or in the working directory;
+    - another file with any suffix: returned as it is, so that reading it reports an error if it is not a picture;
+    - a pattern (`photos/*.jpg`, `photos/**/*.jpg`) that the shell did not expand: its pictures, sorted.
 
     Args:
-        recursive: look into the sub-folders of folders too, except hidden ones.
+        recursive: include the sub-folders of folders, except hidden sub-folders.
 
     Raises:
-        ListingError: an input that does not exist, a pattern or list none of whose pictures exists, or no picture in
-            any of the folders.
+        ListingError: an input does not exist, no picture of a pattern or list exists, or the folders contain no
+            pictures.
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
@@ -42,13 +42,13 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            pictures = _in_folder(path, recursive)
+            pictures = _folder_pictures(path, recursive)
             if not pictures:
-                problems.append(_nothing_in(path, recursive))
+                problems.append(_empty_folder_message(path, recursive))
         elif path.exists():
-            pictures = _in_list(path) if path.suffix.lower() == ".txt" else [path]
+            pictures = _list_pictures(path) if path.suffix.lower() == ".txt" else [path]
         elif glob.has_magic(str(name)):
-            pictures = _matching(str(name))
+            pictures = _pattern_pictures(str(name))
         else:
             raise ListingError(f"{name}: no such file or folder")
         for picture in pictures:
@@ -59,45 +59,49 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
 
 
 def find_images_and_urls(inputs: Sequence[str], recursive: bool = False) -> list[Path | str]:
-    """As `find_images`, where an input may be an URL too: of a picture, of a folder, or a pattern (with ``*``).
+    """Returns the picture files and URLs that the inputs name: first the files, then the URLs, without duplicates.
 
-    Files come first, then URLs, each in order and once. Nothing is fetched, only folders and patterns are looked into.
+    An input is an input of `find_images`, or the URL of a picture, of a folder or of a pattern (with `*`). The function
+    lists folders and patterns; it fetches no pictures.
+
+    Args:
+        recursive: include the sub-folders of folders.
 
     Raises:
-        ListingError: as `find_images`; or a folder or pattern behind an URL without pictures, or that cannot be listed.
+        ListingError: see `find_images`; or a remote folder or pattern cannot be listed or contains no pictures.
     """
     urls = [name for name in inputs if is_url(name)]
     files = [name for name in inputs if not is_url(name)]
-    remote = dict.fromkeys(picture for url in urls for picture in _behind_url(url, recursive))
+    remote = dict.fromkeys(picture for url in urls for picture in _url_pictures(url, recursive))
     return [*(find_images(files, recursive) if files or not urls else ()), *remote]
 
 
-def _behind_url(url: str, recursive: bool) -> list[str]:
+def _url_pictures(url: str, recursive: bool) -> list[str]:
     try:
         found = list_remote(url, recursive)
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # each protocol has its own types of errors
         raise ListingError(f"{url}: cannot be listed: {error or type(error).__name__}") from error
     if found == [url]:
         return found
     pictures = [name for name in found if _has_picture_suffix(name) and not name.rpartition("/")[2].startswith(".")]
     if not pictures:
-        remedy = "" if recursive else "; --recursive looks into its folders too"
-        raise ListingError(f"{url}: holds no files with a suffix of pictures ({_suffixes()}){remedy}")
+        remedy = "" if recursive else "; --recursive includes its sub-folders"
+        raise ListingError(f"{url}: contains no files with a picture suffix ({_suffixes()}){remedy}")
     return pictures
 
 
-def _in_folder(folder: Path, recursive: bool) -> list[Path]:
+def _folder_pictures(folder: Path, recursive: bool) -> list[Path]:
     try:
         return list(_walk(folder, recursive))
     except OSError as error:
-        raise ListingError(f"{error.filename}: cannot look into this folder: {error.strerror}") from error
+        raise ListingError(f"{error.filename}: cannot read this folder: {error.strerror}") from error
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
     with os.scandir(folder) as scan:
         entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in entries:
-        # A link to a folder may lead in a circle.
+        # Links to folders are not followed, because they may form a cycle.
         if entry.is_dir(follow_symlinks=False):
             if recursive:
                 yield from _walk(folder / entry.name, recursive)
@@ -105,10 +109,10 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
             yield folder / entry.name
 
 
-def _in_list(path: Path) -> list[Path]:
-    whole = path.absolute()
-    in_layout = whole.parent.name == "DET" and whole.parent.parent.name == "ImageSets"
-    folders = [split_folder(whole.parents[2], "Data", path.stem)] if in_layout else [path.parent, Path()]
+def _list_pictures(path: Path) -> list[Path]:
+    absolute = path.absolute()
+    in_layout = absolute.parent.name == "DET" and absolute.parent.parent.name == "ImageSets"
+    folders = [split_folder(absolute.parents[2], "Data", path.stem)] if in_layout else [path.parent, Path()]
     try:
         candidates = [listed_pictures(path, folder) for folder in folders]
     except LayoutError as error:
@@ -117,28 +121,28 @@ def _in_list(path: Path) -> list[Path]:
         raise ListingError(f"{path}: the list is empty; expected an image id or a path on each line")
     pictures = [next((path for path in paths if path.exists()), paths[0]) for paths in zip(*candidates, strict=True)]
     if any(picture.exists() for picture in pictures):
-        return pictures  # the missing ones too: they are to be reported, not passed over
+        return pictures  # including missing files, so that the command reports them
     expected = " or ".join(str(pictures[0]) for pictures in candidates)
-    remedy = "" if in_layout else "; an ILSVRC list belongs in ROOT/ImageSets/DET, beside ROOT/Data/DET"
+    remedy = "" if in_layout else "; an ILSVRC list must be in ROOT/ImageSets/DET, with its pictures in ROOT/Data/DET"
     raise ListingError(
-        f"{path}: none of its {len(candidates[0])} pictures exists; expected the first at {expected}{remedy}"
+        f"{path}: none of its {len(candidates[0])} pictures exists; expected the first picture at {expected}{remedy}"
     )
 
 
-def _matching(pattern: str) -> list[Path]:
+def _pattern_pictures(pattern: str) -> list[Path]:
     matches = sorted(glob.glob(pattern, recursive=True))
     pictures = [Path(match) for match in matches if _has_picture_suffix(match) and not os.path.isdir(match)]
     if not pictures and matches:
         raise ListingError(f"{pattern}: matches {len(matches)} files or folders, but no picture ({_suffixes()})")
     if not pictures:
-        raise ListingError(f"{pattern}: nothing matches this pattern")
+        raise ListingError(f"{pattern}: no file matches this pattern")
     return pictures
 
 
-def _nothing_in(folder: Path, recursive: bool) -> str:
-    if not recursive and (deeper := _in_folder(folder, recursive=True)):
-        return f"folder {folder} holds {len(deeper)} pictures in sub-folders: use --recursive"
-    return f"folder {folder} holds no files with a suffix of pictures ({_suffixes()})"
+def _empty_folder_message(folder: Path, recursive: bool) -> str:
+    if not recursive and (deeper := _folder_pictures(folder, recursive=True)):
+        return f"folder {folder} contains {len(deeper)} pictures in sub-folders: use --recursive"
+    return f"folder {folder} contains no files with a picture suffix ({_suffixes()})"
 
 
 def _has_picture_suffix(name: str) -> bool:

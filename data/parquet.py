@@ -1,18 +1,19 @@
-"""Detections as a Parquet file, which pandas, DuckDB, Spark and the like read; written with pyarrow.
+"""Writes detections as a Parquet file, which pandas, DuckDB and Spark read. Requires pyarrow.
 
-One row for each picture, in their order:
+The file contains one row per picture, in the order of the pictures:
 
-    picture        int64      its place in the list, from 0
-    file_name      string     as it was named
-    width, height  int32      pixels of the upright picture; null if it could not be read
-    failure        string     why it could not be read; else null
-    boxes          list<list<float32>[4]>   x1, y1, x2, y2 in pixels (0-based, half-open), best first
+    picture        int64                    position of the picture in the list, from 0
+    file_name      string
+    width, height  int32                    size of the upright picture in pixels; null if it could not be read
+    failure        string                   the reason why the picture could not be read; null if it was read
+    boxes          list<list<float32>[4]>   x1, y1, x2, y2 in pixels (0-based, half-open), highest score first
     scores         list<float32>
     labels         list<int64>              `Category.id`
-    names          list<string>             of the classes
+    names          list<string>             names of the classes
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..runtime.atomic_write import atomic_write
 from .categories import Category
 
 DETECTIONS = (
@@ -31,7 +33,7 @@ DETECTIONS = (
     pa.field("scores", pa.list_(pa.float32())),
     pa.field("labels", pa.list_(pa.int64())),
 )
-"""The columns that say what became of a picture."""
+"""The columns that hold the result of a picture."""
 
 _SCHEMA = pa.schema(
     [
@@ -41,37 +43,37 @@ _SCHEMA = pa.schema(
         pa.field("names", pa.list_(pa.string())),
     ]
 )
-# Rows that wait to be written together: a row group, some 3 MB of detections.
-_ROWS = 1000
+# Number of rows in a row group, which is kept in memory until it is complete: some 3 MB of detections.
+_ROW_GROUP = 1000
 
 
 class ParquetWriter:
-    """Writes a file picture by picture, with the methods of `coco.DetectionsWriter`.
+    """Writes a Parquet file picture by picture. Its methods are the methods of `coco.DetectionsWriter`.
 
-    The file appears under its name when the `with` block ends; until then it is `<name>.partial`. After an exception
-    in the block there is no new file, and one of that name is as it was.
+    The file appears when the `with` block ends; if the block raises an exception, an older file stays unchanged.
 
     Args:
-        file: the file to write; its folder is made if need be.
-        categories: classes that labels refer to.
+        file: the file to write; its folder is created if missing.
+        categories: the classes that the labels refer to.
     """
 
     def __init__(self, file: str | Path, categories: Sequence[Category]):
         self._file = Path(file)
-        self._partial = self._file.with_name(self._file.name + ".partial")
         self._names = {category.id: category.name for category in categories}
         self._rows: list[dict[str, Any]] = []
         self._count = 0
 
     def __enter__(self) -> "ParquetWriter":
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = pq.ParquetWriter(self._partial, _SCHEMA)
+        with ExitStack() as opened:
+            partial = opened.enter_context(atomic_write(self._file))
+            self._stream = opened.enter_context(pq.ParquetWriter(partial, _SCHEMA))
+            self._opened = opened.pop_all()
         return self
 
     def add(
         self, file_name: str, width: int, height: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
     ) -> None:
-        """One picture's detections: boxes [N, 4], scores [N], labels [N]."""
+        """Adds the detections of a picture: boxes [N, 4], scores [N], labels [N]; see `DetectionsWriter.add`."""
         ids = labels.tolist()
         self._append(
             {
@@ -86,13 +88,13 @@ class ParquetWriter:
         )
 
     def fail(self, file_name: str, reason: str) -> None:
-        """A picture that could not be read, and why."""
+        """Adds a picture that could not be read, with the reason."""
         self._append({"file_name": file_name, "failure": reason, "boxes": [], "scores": [], "labels": [], "names": []})
 
     def _append(self, row: dict[str, Any]) -> None:
         self._rows.append({"picture": self._count, **row})
         self._count += 1
-        if len(self._rows) == _ROWS:
+        if len(self._rows) == _ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -103,11 +105,8 @@ class ParquetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
-                self._flush()
-            self._stream.close()
-            if error is None:
-                self._partial.replace(self._file)
-        finally:
-            self._partial.unlink(missing_ok=True)
+        if error is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with self._opened:
+            self._flush()

@@ -1,4 +1,4 @@
-"""Detections from a file of either kind, in the numbers of the ground truth that they are held against."""
+"""Reads detections for evaluation and converts their picture and class ids to the ids of the ground truth."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from .submission import Submission, read_submission
 
 
 class PredictionsError(ValueError):
-    """Detections that do not belong to the ground truth; the message says which and what to do."""
+    """Detections do not belong to the ground truth; the message names them and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class CocoSubmission(Submission):
-    """Detections that come from a COCO file.
+    """Detections from a COCO file.
 
     Attributes:
-        xywh: float64 [N, 4], the boxes as the file has them; ``inclusive`` differs from these by rounding.
+        xywh: float64 [N, 4], the boxes as in the file. `inclusive` holds the same boxes, converted with rounding.
     """
 
-    xywh: npt.NDArray[np.float64] = None  # type: ignore[assignment]  # no default is meant; ``skipped`` has one
+    xywh: npt.NDArray[np.float64] = None  # type: ignore[assignment]  # required; but `skipped` has a default
 
 
 def read_predictions(
     path: str | Path, ground_truth: GroundTruth, lenient: bool = False
 ) -> tuple[Submission, list[str]]:
-    """Reads ``detections.json`` or a list of COCO results (``.json``), else a submission file.
+    """Reads `detections.json` or a list of COCO results (suffix `.json`), or a submission file (other suffixes).
 
-    Pictures of ``detections.json`` are found by their file name without suffix, which ends with the ``image_id`` of
-    the list; classes by WNID, else by name. A list of results has the ground truth's own numbers.
+    The file names in `detections.json` are matched with the image ids of the ground truth: the file name without
+    suffix must end with the image id. Classes are matched by WNID, then by name. Lists of results and submission files
+    already use the ids of the ground truth.
 
     Args:
-        lenient: skip what is malformed or belongs to pictures that are not listed, and count it.
+        lenient: skip and count malformed detections, and detections in pictures that are not in the ground truth.
 
     Returns:
-        The detections, and sentences on what a reader of the numbers should know.
+        The detections, and notices to print with the results: for example, how many pictures could not be read.
 
     Raises:
-        SubmissionError, CocoError: a file that is malformed.
-        PredictionsError: two pictures of one name, or pictures that are not listed unless ``lenient``.
+        SubmissionError, CocoError: the file is malformed.
+        PredictionsError: two file names match the same picture, or, unless `lenient`, a file name matches no picture.
     """
     if Path(path).suffix.lower() != ".json":
         return read_submission(path, lenient), []
     found = read_detections(path, lenient)
     notices: list[str] = []
     if found.failures:
-        notices.append(f"{found.failures} pictures could not be read by the detector; their objects are missed")
+        notices.append(f"the detector could not read {found.failures} pictures; their objects count as missed")
     images, labels = found.image_ids, found.category_ids
     keep = np.ones(len(images), dtype=np.bool_)
     if found.file_names is not None:
-        images, listed = _picture_numbers(found, ground_truth, path, lenient, notices)
-        labels, known = _labels(found, ground_truth, notices)
+        images, listed = _match_pictures(found, ground_truth, path, lenient, notices)
+        labels, known = _match_classes(found, ground_truth, notices)
         keep = listed & known
     return CocoSubmission(
         images[keep],
@@ -69,58 +70,58 @@ def read_predictions(
     ), notices
 
 
-def _picture_numbers(
+def _match_pictures(
     found: CocoDetections, ground_truth: GroundTruth, path: str | Path, lenient: bool, notices: list[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The number in the ground truth of each detection's picture, int64 [N], and whether it has one, bool [N]."""
+    """Returns the picture number in the ground truth for each detection, int64 [N], and whether it exists, bool [N]."""
     assert found.file_names is not None
     numbers = dict(zip(ground_truth.image_ids, ground_truth.image_indices.tolist(), strict=True))
     depths = sorted({image_id.count("/") + 1 for image_id in numbers}, reverse=True)
     matched: dict[int, int] = {}
     source: dict[int, str] = {}
-    strange = []
+    unlisted = []
     for image_id, file_name in found.file_names.items():
         parts = PurePosixPath(file_name.replace("\\", "/")).with_suffix("").parts
         candidates = ("/".join(parts[-depth:]) for depth in depths)
-        number = next((numbers[one] for one in candidates if one in numbers), None)
+        number = next((numbers[candidate] for candidate in candidates if candidate in numbers), None)
         if number is None:
-            strange.append(file_name)
+            unlisted.append(file_name)
         elif number in source:
             raise PredictionsError(
-                f"{path}: {source[number]!r} and {file_name!r} both are picture {number} of {ground_truth.name}; "
-                "expected every picture once"
+                f"{path}: {source[number]!r} and {file_name!r} both match picture {number} of {ground_truth.name}; "
+                "expected each picture once"
             )
         else:
             matched[image_id], source[number] = number, file_name
-    if strange:
-        problem = f"{len(strange)} of {len(found.file_names)} pictures are not in {ground_truth.name}"
+    if unlisted:
+        problem = f"{len(unlisted)} of {len(found.file_names)} pictures are not in {ground_truth.name}"
         if not lenient:
-            example = ground_truth.image_ids[0] if ground_truth.image_ids else "nothing"
-            hint = f"the list has names like {example!r}; --lenient leaves them out"
-            raise PredictionsError(f"{path}: {problem}, the first is {strange[0]!r}; {hint}")
-        notices.append(f"{problem}; they are left out")
+            example = f"the list contains {ground_truth.image_ids[0]!r}" if numbers else "the list is empty"
+            hint = f"{example}; --lenient ignores these pictures"
+            raise PredictionsError(f"{path}: {problem}, the first is {unlisted[0]!r}; {hint}")
+        notices.append(f"{problem}; they are ignored")
     absent = len(numbers) - len(matched)
     if absent:
         notices.append(
-            f"{absent} of {len(numbers)} pictures of the list are not in the predictions; they are evaluated"
+            f"{absent} of {len(numbers)} pictures of the list are not in the predictions; their objects count as missed"
         )
-    images = np.array([matched.get(one, -1) for one in found.image_ids.tolist()], dtype=np.int64)
+    images = np.array([matched.get(image_id, -1) for image_id in found.image_ids.tolist()], dtype=np.int64)
     return images, np.isin(found.image_ids, np.array(list(matched), dtype=np.int64))
 
 
-def _labels(
+def _match_classes(
     found: CocoDetections, ground_truth: GroundTruth, notices: list[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The class id in the ground truth of each detection, int64 [N], and whether it has one, bool [N]."""
+    """Returns the class id in the ground truth for each detection, int64 [N], and whether it exists, bool [N]."""
     ids = category_ids(ground_truth.categories)
-    ours = {one.id: ids.get(one.wnid, ids.get(one.name)) for one in found.categories or ()}
-    labels = [ours.get(one) for one in found.category_ids.tolist()]
-    known = np.array([one is not None for one in labels], dtype=np.bool_)
+    categories = found.categories or ()
+    matched = {category.id: ids.get(category.wnid, ids.get(category.name)) for category in categories}
+    labels = [matched.get(category_id) for category_id in found.category_ids.tolist()]
+    known = np.array([label is not None for label in labels], dtype=np.bool_)
     if not known.all():
-        names = {one.id: one.name for one in found.categories or ()}
-        unknown = sorted({names.get(one, str(one)) for one in found.category_ids[~known].tolist()})
+        names = {category.id: category.name for category in categories}
+        unknown = sorted({names.get(number, str(number)) for number in found.category_ids[~known].tolist()})
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        notices.append(
-            f"{int((~known).sum())} detections are of classes that {ground_truth.name} does not have: {shown}"
-        )
-    return np.array([one or 0 for one in labels], dtype=np.int64), known
+        count = int((~known).sum())
+        notices.append(f"{count} detections of classes that are not in {ground_truth.name} are ignored: {shown}")
+    return np.array([label or 0 for label in labels], dtype=np.int64), known

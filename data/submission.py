@@ -1,8 +1,8 @@
-"""ILSVRC submission files: all detections of a data set as text, one per line.
+"""Reads and writes ILSVRC submission files: text with one detection per line.
 
     image_index det_id confidence xmin ymin xmax ymax
 
-``image_index`` is the picture's number in the image list (1-based), the box is 1-based and inclusive, in pixels.
+`image_index` is the number of the picture in the image list (1-based). The box is in pixels, 1-based and inclusive.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.atomic_write import atomic_write
 from .boxes import from_inclusive, to_inclusive
 
 _COLUMNS = ("image_index", "det_id", "confidence", "xmin", "ymin", "xmax", "ymax")
-_EXPECTED = f"seven finite numbers, {' '.join(_COLUMNS)}, the first two whole and at least 1"
+_EXPECTED = f"seven finite numbers, {' '.join(_COLUMNS)}, the first two being whole numbers of at least 1"
 _ENCODING = "utf-8-sig"  # with or without a byte order mark
-_BLOCK = 100_000  # lines formatted at a time: some 10 MB of text
+_BLOCK = 100_000  # number of lines that are formatted at once: some 10 MB of text
 
 
 class SubmissionError(ValueError):
-    """A submission file that cannot be used; the message names file and line and what was expected there."""
+    """A submission file cannot be used; the message names the file, the line and the expected format."""
 
 
 @dataclass(frozen=True, eq=False)
 class Submission:
-    """Detections in the terms of the file, one row per line, in the order of the lines (which breaks ties).
+    """N detections as in the file, in the order of its lines. The order breaks ties in the evaluation.
 
     Attributes:
-        image_indices: int64 [N], from 1, as in the image list.
-        labels: int64 [N], DET ids, from 1.
+        image_indices: int64 [N], numbers of the pictures in the image list, at least 1.
+        labels: int64 [N], DET ids, at least 1.
         scores: float64 [N].
-        inclusive: float64 [N, 4], ``(xmin, ymin, xmax, ymax)``, 1-based and inclusive. Boxes may reach beyond the
-            picture and may be inverted: what that means is for the evaluation to say.
-        skipped: malformed lines that a lenient reader left out.
+        inclusive: float64 [N, 4], `(xmin, ymin, xmax, ymax)`, 1-based and inclusive. Boxes may extend beyond the
+            picture and may be inverted; the evaluation decides how to treat them.
+        skipped: number of malformed lines that a lenient reader skipped.
     """
 
     image_indices: npt.NDArray[np.int64]
@@ -51,7 +52,7 @@ class Submission:
     def from_boxes(
         cls, image_indices: npt.ArrayLike, labels: npt.ArrayLike, scores: npt.ArrayLike, boxes: npt.ArrayLike
     ) -> Submission:
-        """Detections with boxes [N, 4] in the program's convention (0-based, half-open)."""
+        """Makes a submission from boxes [N, 4] in the program's convention (0-based, half-open)."""
         return cls(
             np.asarray(image_indices, dtype=np.int64),
             np.asarray(labels, dtype=np.int64),
@@ -69,14 +70,14 @@ class Submission:
 
 
 def read_submission(path: str | Path, lenient: bool = False) -> Submission:
-    """Reads a submission file; about 2 s per million lines. Empty lines are ignored; an empty file has no detections.
+    """Reads a submission file in about 2 s per million lines. Empty lines are ignored. The file may be empty.
 
     Args:
-        lenient: skip malformed lines and count them in ``Submission.skipped``.
+        lenient: skip malformed lines and count them in `Submission.skipped`.
 
     Raises:
-        SubmissionError: no such file; or, unless ``lenient``, a line that is not seven finite numbers, the first two
-            of them whole and at least 1.
+        SubmissionError: the file cannot be read; or, unless `lenient`, a line does not consist of seven finite numbers
+            with whole numbers of at least 1 in the first two columns.
     """
     path = Path(path)
     try:
@@ -97,11 +98,11 @@ def read_submission(path: str | Path, lenient: bool = False) -> Submission:
 
 
 def write_submission(path: str | Path, submission: Submission) -> None:
-    """Writes a submission file with all digits: reading it gives the same numbers.
+    """Writes a submission file with all digits, so that `read_submission` returns the same numbers.
 
     Raises:
-        SubmissionError: arrays of different lengths, or a number that a file may not hold (an index or id below 1, a
-            score or coordinate that is not finite). Nothing is written then.
+        SubmissionError: the arrays have different lengths, an index or id is below 1, or a score or coordinate is not
+            finite. Then nothing is written.
     """
     count = len(submission)
     columns = (submission.image_indices, submission.labels, submission.scores, submission.inclusive)
@@ -114,7 +115,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
         row = int(np.argmin(valid))
         got = [column[row].tolist() for column in columns]
         raise SubmissionError(f"{path}: not written: detection {row} of {count} is {got}; expected {_EXPECTED}")
-    with open(path, "w", encoding="ascii", newline="\n") as file:
+    with atomic_write(path) as partial, open(partial, "w", encoding="ascii", newline="\n") as file:
         for start in range(0, count, _BLOCK):
             block = slice(start, start + _BLOCK)
             rows = zip(*(column[block].tolist() for column in columns[:3]), columns[3][block].tolist(), strict=True)
@@ -122,7 +123,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
 
 
 def _load(path: Path) -> npt.NDArray[np.float64] | None:
-    """All lines at once, float64 [N, 7]; None if there is a line of another form, wherever that is."""
+    """Reads all lines at once, float64 [N, 7]; returns None if any line is malformed."""
     with warnings.catch_warnings(), open(path, encoding=_ENCODING) as file:
         warnings.filterwarnings("ignore", "loadtxt: input contained no data")
         try:
@@ -135,7 +136,7 @@ def _load(path: Path) -> npt.NDArray[np.float64] | None:
 
 
 def _load_by_line(path: Path) -> npt.NDArray[np.float64]:
-    """The same line by line, several times slower, with NaN for lines of another form."""
+    """Reads line by line, several times slower than `_load`; malformed lines become NaN. Returns float64 [N, 7]."""
     malformed = [np.nan] * len(_COLUMNS)
     rows = []
     for _, line in _lines(path):
@@ -143,19 +144,19 @@ def _load_by_line(path: Path) -> npt.NDArray[np.float64]:
             row = [float(text) for text in line.split()]
         except ValueError:
             row = malformed
-        # float() reads 1_000 and the digits of every script; submission files have neither.
-        proper = len(row) == len(_COLUMNS) and line.isascii() and "_" not in line
-        rows.append(row if proper else malformed)
+        # float() also accepts "1_000" and digits outside ASCII; a submission file must not contain them.
+        well_formed = len(row) == len(_COLUMNS) and line.isascii() and "_" not in line
+        rows.append(row if well_formed else malformed)
     return np.array(rows, dtype=np.float64).reshape(-1, len(_COLUMNS))
 
 
 def _is_valid(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    whole = rows[:, :2]
-    return np.isfinite(rows).all(axis=1) & ((whole == np.floor(whole)) & (whole >= 1) & (whole < 2**53)).all(axis=1)
+    ids = rows[:, :2]
+    return np.isfinite(rows).all(axis=1) & ((ids == np.floor(ids)) & (ids >= 1) & (ids < 2**53)).all(axis=1)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
+    """Yields the number and the text of each line that is not empty."""
     with open(path, encoding=_ENCODING, errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():

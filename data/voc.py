@@ -1,11 +1,11 @@
-"""Data in the PASCAL VOC layout:
+"""Reads data sets in the PASCAL VOC layout:
 
     ROOT/ImageSets/Main/<split>.txt         one image_id per line
     ROOT/JPEGImages/<image_id>.jpg
     ROOT/Annotations/<image_id>.xml
 
-or, without lists, a folder of pictures with an XML file of the same name for each (``open_folder``). The XML files are
-those of ``data.annotation``; ``<difficult>`` is respected.
+`open_folder` reads data sets without image lists: a folder of pictures and XML files of the same names. The
+format of the XML files is described in `data.annotation`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from .annotation import read_annotation
 from .annotation_cache import read_annotations
-from .boxes import clip
 from .categories import Category, category_ids
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth, read_ground_truth
-from .ilsvrc import LayoutError, picture_path, read_annotation, read_image_list
+from .ilsvrc import LayoutError, picture_path, read_image_list
 from .images import IMAGE_SUFFIXES
 
 _NAMES = (
@@ -29,26 +29,26 @@ _NAMES = (
 
 
 def voc_categories() -> tuple[Category, ...]:
-    """The 20 classes of PASCAL VOC in alphabetical order, ids 1..20; their "WNIDs" are their names."""
+    """Returns the 20 classes of PASCAL VOC in alphabetical order, ids 1..20. Their names are also their WNIDs."""
     return tuple(Category(number, name, name) for number, name in enumerate(_NAMES.split(), start=1))
 
 
 def is_voc(root: str | Path) -> bool:
-    """Whether a folder is laid out as VOC has it."""
+    """Whether a folder has the VOC layout, with image lists."""
     return (Path(root) / "ImageSets" / "Main").is_dir()
 
 
 def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | None = None) -> Dataset:
-    """The annotated pictures of a split, in the order of its list; each is read when it is asked for.
+    """Opens a split; its samples have the order of the image list and are read on first access.
 
     Args:
-        root: the folder that holds ``ImageSets``, ``JPEGImages`` and ``Annotations`` (``VOCdevkit/VOC2012``).
-        split: the name of a list in ``ImageSets/Main``, without ``.txt``.
+        root: the folder that contains `ImageSets`, `JPEGImages` and `Annotations` (`VOCdevkit/VOC2012`).
+        split: the name of a list in `ImageSets/Main`, without `.txt`.
         categories: by default the 20 classes of VOC.
 
     Raises:
         LayoutError: the list or a folder is missing, or the list is malformed.
-        AnnotationError: when a sample is read: its XML file is missing or malformed, or names an unknown class.
+        AnnotationError: on access to a sample, if its XML file is missing or malformed, or contains an unknown class.
     """
     root = Path(root)
     categories = voc_categories() if categories is None else tuple(categories)
@@ -63,55 +63,65 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
 
 
 def own_categories(root: str | Path, split: str) -> tuple[Category, ...]:
-    """The classes that the annotations of a split name, in alphabetical order, ids from 1.
+    """Returns the classes that occur in the annotations of a split, in alphabetical order, ids from 1.
 
-    Raises: as ``open_dataset``.
+    Raises:
+        LayoutError: see `open_dataset`.
+        AnnotationError: an XML file is missing or malformed.
     """
     root = Path(root)
     entries = read_image_list(_list_path(root, split))
-    return _named([root / "Annotations" / f"{image_id}.xml" for image_id, _ in entries])
+    return _occurring_classes([root / "Annotations" / f"{image_id}.xml" for image_id, _ in entries])
 
 
 def open_folder(root: str | Path, categories: Sequence[Category] | None = None) -> Dataset:
-    """A folder of pictures with an XML file of the same name for each, in the order of their names.
+    """Opens a folder of pictures and XML files of the same names; the samples are sorted by name.
 
-    The pictures lie in ``ROOT/JPEGImages``, ``ROOT/images`` or ``ROOT``, the XML files in ``ROOT/Annotations``,
-    ``ROOT/annotations`` or beside the pictures.
+    The pictures are in `ROOT/JPEGImages`, `ROOT/images` or `ROOT`. The XML files are in `ROOT/Annotations`,
+    `ROOT/annotations` or beside the pictures.
 
     Args:
-        categories: by default the classes that the annotations name, see ``own_categories``.
+        categories: by default the classes that occur in the annotations, in alphabetical order.
 
     Raises:
-        LayoutError: a picture without annotation or an annotation without picture, or two pictures of one name.
-        AnnotationError: an XML file that is malformed, or, once a sample is read, an unknown class.
+        LayoutError: a picture has no annotation, an annotation has no picture, or two pictures have the same name.
+        AnnotationError: an XML file is malformed; or, on access to a sample, a class is unknown.
     """
     root = Path(root)
     pictures, annotations = _annotated_folders(root)
     by_name: dict[str, Path] = {}
-    for path in sorted(one for one in pictures.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES):
+    for path in sorted(path for path in pictures.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
         if path.stem in by_name:
             raise LayoutError(
-                f"{path} and {by_name[path.stem].name} have one name; expected one picture for an XML file"
+                f"{path} and {by_name[path.stem].name} have the same name; expected one picture per XML file"
             )
         by_name[path.stem] = path
     files = {path.stem: path for path in sorted(annotations.glob("*.xml"))}
     _check_pairs(root, by_name, files)
     if categories is None:
-        categories = _named(list(files.values()))
+        categories = _occurring_classes(list(files.values()))
     records = [(name, index, path, files[name]) for index, (name, path) in enumerate(by_name.items(), start=1)]
     return Dataset(root.resolve().name, categories, records, partial(_read_sample, ids=category_ids(categories)))
 
 
 def is_annotated_folder(root: str | Path) -> bool:
-    """Whether a folder holds pictures and XML files as ``open_folder`` takes them, paired or not."""
+    """Whether a folder contains pictures and XML files where `open_folder` expects them, whether or not names match."""
     pictures, annotations = _annotated_folders(Path(root))
-    return any(one.suffix.lower() in IMAGE_SUFFIXES for one in pictures.iterdir()) and any(annotations.glob("*.xml"))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in pictures.iterdir()) and any(annotations.glob("*.xml"))
 
 
 def read_voc_ground_truth(
     root: str | Path, split: str, categories: Sequence[Category] | None = None, cache: Path | None = None
 ) -> GroundTruth:
-    """The objects of a split for evaluation; arguments and errors as ``open_dataset`` and ``read_ground_truth``."""
+    """Reads the ground truth of a split.
+
+    Args:
+        root, split, categories: see `open_dataset`.
+        cache: see `ground_truth.read_ground_truth`.
+
+    Raises:
+        LayoutError, AnnotationError, GroundTruthError: see `ground_truth.read_ground_truth`.
+    """
     root = Path(root)
     entries = read_image_list(_list_path(root, split))
     return read_ground_truth(
@@ -127,7 +137,7 @@ def read_voc_ground_truth(
 def _list_path(root: Path, split: str) -> Path:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     folders = [root / "Annotations", root / "JPEGImages"]
-    missing = [f"missing folder: {one}" for one in folders if not one.is_dir()]
+    missing = [f"missing folder: {folder}" for folder in folders if not folder.is_dir()]
     missing += [] if path.is_file() else [f"missing image list: {path}"]
     if missing:
         raise LayoutError("\n".join([f"{root}: not a data set in the PASCAL VOC layout", *missing]))
@@ -135,42 +145,32 @@ def _list_path(root: Path, split: str) -> Path:
 
 
 def _annotated_folders(root: Path) -> tuple[Path, Path]:
-    """Where the pictures and where the XML files of a data set without lists are."""
+    """Returns the folder of the pictures and the folder of the XML files of a data set without image lists."""
     pictures = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), root)
     annotations = next((root / name for name in ("Annotations", "annotations") if (root / name).is_dir()), pictures)
     return pictures, annotations
 
 
 def _check_pairs(root: Path, pictures: Mapping[str, Path], annotations: Mapping[str, Path]) -> None:
-    """Raises unless every picture has an annotation and every annotation a picture."""
-    for what, some, others in (
+    """Raises a LayoutError unless every picture has an annotation and every annotation has a picture."""
+    for problem, files, partners in (
         ("pictures have no annotation", pictures, annotations),
         ("annotations have no picture", annotations, pictures),
     ):
-        alone = [path.name for name, path in some.items() if name not in others]
+        alone = [path.name for name, path in files.items() if name not in partners]
         if alone:
             shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
             raise LayoutError(
-                f"{root}: {len(alone)} of {len(some)} {what} of the same name: {shown}. Move them away, or add what is "
-                "missing; a picture without objects has an XML file without <object>"
+                f"{root}: {len(alone)} of {len(files)} {problem} of the same name: {shown}. Remove these files or add "
+                "the missing files; the XML file of a picture without objects has no <object>"
             )
 
 
-def _named(annotations: Sequence[Path]) -> tuple[Category, ...]:
+def _occurring_classes(annotations: Sequence[Path]) -> tuple[Category, ...]:
     names = read_annotations(annotations).names.tolist()
     return tuple(Category(number, name, name) for number, name in enumerate(sorted(names), start=1))
 
 
-def _read_sample(record: tuple[str, int, Path, Path], ids: dict[str, int]) -> Sample:
+def _read_sample(record: tuple[str, int, Path, Path], ids: Mapping[str, int]) -> Sample:
     image_id, index, path, xml = record
-    annotation = read_annotation(xml)
-    return Sample(
-        image_id=image_id,
-        index=index,
-        path=path,
-        boxes=clip(annotation.boxes, annotation.width, annotation.height),
-        labels=annotation.labels(ids),
-        difficult=annotation.difficult,
-        outside=annotation.outside,
-        size=(annotation.width, annotation.height),
-    )
+    return Sample.from_annotation(image_id, index, path, read_annotation(xml), ids)

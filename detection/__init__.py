@@ -1,1 +1,1 @@
-"""GoogLeNet, warping, engines, the detector, training and model files."""
+"""The detector: networks, warping, engines, evaluation, training and model files."""

@@ -1,10 +1,10 @@
-"""The detector on a Ray cluster: pictures are dealt out by Ray Data to workers, one for a device.
+"""Runs the detector on a Ray cluster: Ray Data distributes pictures to workers, one worker for each GPU or machine.
 
-A worker that dies is started again, and its pictures are detected again; every picture carries its place in the list,
-by which results are told apart, so nothing is lost or counted twice. Needs the extra `[ray]`.
+Ray restarts a worker that dies, and the worker's pictures are detected again. Each picture carries its number, so a
+picture whose result has already arrived is not counted twice. This module needs the extra `[ray]`.
 
-Every machine must have this package, and find local pictures and the proposals file under the same paths; the model
-is sent to them.
+This package must be installed on every machine. Local pictures and the proposals file must have the same paths on every
+machine. The model is sent to the machines.
 """
 
 import logging
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray
 
-# Pictures of a task: the more, the longer the pipeline within a worker is full; the fewer, the less a dead one costs.
+# Pictures in a task. Large tasks keep the pipeline of a worker full; small tasks lose less when a worker dies.
 _MOST_PICTURES = 64
 _TASKS_PER_WORKER = 4
-# A picture that kills every worker that touches it must not do so for ever.
+# Retries of a task whose worker died. Without a limit, a picture that kills its worker would be retried forever.
 _RETRIES = 3
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be joined or used, or gave up; the message says why and what to do."""
+    """The cluster cannot be joined or used, or a run on it failed; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers a cluster holds, and what each takes of its machine.
+    """The number of workers in a cluster, and the resources of each worker.
 
     Attributes:
-        count: workers.
-        cpus: CPUs of each, 0 where a machine has fewer CPUs than GPUs.
-        gpus: GPUs of each, 0 or 1.
+        count: number of workers.
+        cpus: CPUs of each worker; 0 if a machine has fewer CPUs than GPUs.
+        gpus: GPUs of each worker, 0 or 1.
     """
 
     count: int
@@ -56,27 +56,28 @@ class Workers:
 
     def __str__(self) -> str:
         each = "a GPU" if self.gpus else f"{self.cpus} CPU" + "s" * (self.cpus != 1)
-        return f"{self.count} worker{'s' * (self.count != 1)} of a Ray cluster, {each} each"
+        return f"{self.count} worker{'s' * (self.count != 1)} of a Ray cluster with {each} each"
 
 
 def plan_workers(machines: Iterable[Mapping[str, float]], device: str) -> Workers:
-    """A worker for each GPU; where there is none, for each machine.
+    """Plans one worker for each GPU of a cluster or, on a cluster without GPUs, for each machine.
 
-    Workers are alike, so where machines differ each takes what the smallest has, and large ones hold several.
+    All workers get the same resources. Without GPUs, each worker gets as many CPUs as the smallest machine has, and a
+    larger machine runs as many workers as fit.
 
     Args:
-        machines: "CPU" and "GPU" of each, as Ray counts them; either may be missing.
-        device: "auto", "cpu" or "cuda".
+        machines: for each machine its number of "CPU" and "GPU", as Ray counts them; a missing key means 0.
+        device: "auto" (GPUs if the cluster has any), "cpu" or "cuda".
 
     Raises:
-        ClusterError: no machine has what is needed.
+        ClusterError: no machine has the device.
     """
-    sizes = [(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in machines]
+    sizes = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
     with_gpus = [(cpus, gpus) for cpus, gpus in sizes if gpus] if device != "cpu" else []
     if with_gpus:
         return Workers(sum(gpus for _, gpus in with_gpus), min(cpus // gpus for cpus, gpus in with_gpus), 1)
     if device == "cuda":
-        raise ClusterError("--device cuda was asked for, but no machine of the Ray cluster offers a GPU")
+        raise ClusterError("no machine of the Ray cluster offers a GPU, which --device cuda needs; use --device auto")
     cpus = [cpus for cpus, _ in sizes if cpus]
     if not cpus:
         raise ClusterError("no machine of the Ray cluster offers a CPU; start them with `ray start --num-cpus N`")
@@ -84,36 +85,36 @@ def plan_workers(machines: Iterable[Mapping[str, float]], device: str) -> Worker
 
 
 class Cluster:
-    """A Ray cluster, joined until `close`.
+    """A connection to a Ray cluster, open until `close`.
 
         with Cluster("auto") as cluster:
             for result in cluster.detect([(0, "a.jpg"), (1, "s3://bucket/b.jpg")], load_model("default")):
 
     Args:
-        address: of the cluster, as `ray.init` takes it ("10.0.0.1:6379", "ray://10.0.0.1:10001", "auto" for the one
-            on this machine); "local" starts one here, for as long as it is joined.
-        device: "auto" (GPUs, if the cluster has any), "cpu" or "cuda"; Ray chooses which GPU.
+        address: address of the cluster, as `ray.init` takes it: "10.0.0.1:6379", "ray://10.0.0.1:10001", or "auto" for
+            the cluster that runs on this machine. "local" starts a cluster on this machine and stops it at `close`.
+        device: "auto" (GPUs if the cluster has any), "cpu" or "cuda". Ray assigns the GPUs to workers.
 
     Attributes:
-        workers: what it holds.
+        workers: the workers that the cluster has room for.
 
     Raises:
-        ClusterError: no such cluster or device.
+        ClusterError: Ray is not installed, the cluster cannot be reached, or it does not have the device.
     """
 
     def __init__(self, address: str, device: str = "auto"):
         if device not in ("auto", "cpu", "cuda"):
-            raise ClusterError(f"device {device!r}: expected 'auto', 'cpu' or 'cuda'; on a cluster Ray chooses the GPU")
+            raise ClusterError(f"device {device!r}: expected 'auto', 'cpu' or 'cuda'; Ray assigns GPUs to workers")
         try:
             import ray
             import ray.data
         except ImportError as error:
-            raise ClusterError(f"this needs Ray: pip install 'inception-rcnn[ray]' ({error})") from error
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
+            raise ClusterError(f"Ray is not installed: pip install 'inception-rcnn[ray]' ({error})") from error
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no usage data
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         try:
-            if colon:  # Ray itself would try for minutes
+            if colon:  # fail within 10 seconds; Ray itself tries for minutes
                 socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(
                 address,
@@ -142,16 +143,17 @@ class Cluster:
         members: int | None = None,
         **settings: Any,
     ) -> Generator[Result, None, None]:
-        """Find objects in files, one result for each, in any order.
+        """Find objects in picture files. Yields one result for each file, in any order.
 
         Args:
-            pictures: files or URLs that fsspec reads, each with the number that its result is to bear.
-            model: what to detect with.
-            max_pixels, proposals_file: as for `Detector.detect_files`.
-            members, settings: as for `Detector`.
+            pictures: pairs of a number, which the result carries as `picture`, and a file or a URL that fsspec reads.
+            model: the detector's model.
+            max_pixels: largest number of pixels in a picture, see `read_image`.
+            proposals_file: file of the boxes to use as regions; None to propose regions.
+            members, settings: arguments of `Detector`.
 
         Raises:
-            ClusterError: a worker cannot start, or died again and again. The results before it are good.
+            ClusterError: a worker cannot start, or a task failed too often. The results yielded before are valid.
         """
         import ray
 
@@ -160,7 +162,8 @@ class Cluster:
         count = min(self.workers.count, len(pictures))
         task = max(1, min(_MOST_PICTURES, len(pictures) // (_TASKS_PER_WORKER * count)))
         rows = [
-            {"picture": number, "source": str(one) if is_url(one) else os.path.abspath(one)} for number, one in pictures
+            {"picture": number, "source": str(source) if is_url(source) else os.path.abspath(source)}
+            for number, source in pictures
         ]
         proposals = proposals_file and (proposals_file, os.path.abspath(proposals_file))
         sent = ray.put(replace(model, members=model.first_members(members)))
@@ -169,7 +172,7 @@ class Cluster:
             _Worker,
             batch_size=None,  # a block is a task
             batch_format="pyarrow",
-            # A pool that may shrink gives room to a worker whose machine is gone, when others have nothing left to do.
+            # With a smaller minimum, idle workers are removed, which makes room for a worker whose machine is gone.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
             num_cpus=self.workers.cpus,
             num_gpus=self.workers.gpus,
@@ -181,16 +184,16 @@ class Cluster:
             tables: Iterable[Any] = found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             for table in tables:
                 for row in table.to_pylist():
-                    if row["picture"] in left:  # else its worker died after it had been handed over
+                    if row["picture"] in left:  # not a repeat of what a dead worker had delivered
                         left.remove(row["picture"])
                         yield _result(row)
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"the Ray cluster gave up with {len(left)} pictures left: {_cause(error)}") from error
+            raise ClusterError(f"the Ray cluster failed with {len(left)} pictures left: {_cause(error)}") from error
         if left:
             raise ClusterError(f"the Ray cluster ended without a result for {len(left)} pictures")
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster. A cluster that was started by "local" stops."""
         import ray
 
         ray.shutdown()
@@ -203,7 +206,7 @@ class Cluster:
 
 
 class _Worker:
-    """A detector in a process of its own, which Ray Data makes, feeds and replaces."""
+    """A detector in its own process, which Ray Data starts, supplies with pictures and restarts."""
 
     def __init__(
         self,
@@ -222,10 +225,10 @@ class _Worker:
         if proposals:
             named, path = proposals
             self._proposals = read_proposals(path)
-            self._proposals.file = named  # in messages, which are to be those of a run without a cluster
+            self._proposals.file = named  # error messages name the path that the user gave
 
     def __call__(self, pictures: "pa.Table") -> "pa.Table":
-        """Columns picture and source -> picture and `DETECTIONS`."""
+        """Detect in a table with columns picture and source; returns a table with columns picture and `DETECTIONS`."""
         import pyarrow as pa
 
         from ..data.parquet import DETECTIONS
@@ -261,5 +264,5 @@ def _result(row: dict[str, Any]) -> Result:
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong at the bottom, in a line, without the traces of the machinery around it."""
+    """The last line of an error: the original cause, without the stack traces of Ray."""
     return str(error).strip().split("\n")[-1]

@@ -1,4 +1,4 @@
-"""Draw detections on a picture: a frame each, and a label with class name and score."""
+"""Draws detections on a picture: a frame for each detection, and a label with class name and score."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; half-open
 
-# Shares of the picture's diagonal; the clamps keep thumbnails readable and panoramas from being covered.
+# Line width and letter height as shares of the picture's diagonal, and their ranges in pixels. The lower limits keep
+# labels readable on thumbnails; the upper limits keep labels from covering large pictures.
 LINE_SHARE, LINE_RANGE = 1 / 280, (1, 14)
 TEXT_SHARE, TEXT_RANGE = 1 / 42, (11, 80)
-# Pillow's built-in font has ASCII alone; the first of these on the machine that has a name's letters writes the others.
+# Pillow's built-in font has only ASCII letters. A name with other letters is written in the first of these fonts that
+# is installed and has all its letters.
 FONT_FILES = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -29,8 +31,8 @@ FONT_FILES = (
     "Arial Unicode.ttf",
     "msyh.ttc",
 )
-COLOUR_SEED = 12426  # found by trial: sixteen common DET classes get colours well apart
-EDGE: Colour = (20, 20, 20)  # a dark rim makes every colour stand out on a background of the same colour
+COLOUR_SEED = 12426  # found by trial: the colours of sixteen common DET classes are easy to tell apart
+RIM_COLOUR: Colour = (20, 20, 20)  # a dark rim separates a frame from a background of the same colour
 
 
 def draw_detections(
@@ -39,15 +41,16 @@ def draw_detections(
     labels_text: Sequence[str],
     scores: NDArray[np.float32] | Sequence[float],
 ) -> NDArray[np.uint8]:
-    """A copy of the picture with a frame and a label ("dog 0.93") for every detection.
+    """Returns a copy of the picture with a frame and a label ("dog 0.93") for every detection.
 
-    Lines and letters grow with the picture. A class has the same colour in every picture. The best detections are drawn
-    last, on top. Labels stay inside the picture and off each other where there is room: above the box, else inside it,
-    else below; a text wider than the picture is shortened, and left out where not a single letter fits.
+    Line width and letter height grow with the picture. A class has the same colour in every picture. Detections with
+    higher scores are drawn on top of the others. Labels lie inside the picture, at the place above, inside or below
+    their box where they cover other labels least. A label that is wider than the picture is shortened; it is left out
+    if not even the score fits.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        boxes: [N, 4] as (x1, y1, x2, y2), 0-based continuous; what lies outside the picture is cut off.
+        boxes: [N, 4] as (x1, y1, x2, y2), 0-based continuous; clipped to the picture.
         labels_text: N class names.
         scores: N probabilities.
 
@@ -55,7 +58,7 @@ def draw_detections(
         uint8 RGB [H, W, 3], a new array.
 
     Raises:
-        ValueError: the numbers of boxes, names and scores differ.
+        ValueError: boxes, names and scores are not equally many.
     """
     regions = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(regions) == len(labels_text) == len(scores):
@@ -68,27 +71,30 @@ def draw_detections(
     diagonal = float(np.hypot(*picture.size))
     line = round(min(max(diagonal * LINE_SHARE, LINE_RANGE[0]), LINE_RANGE[1]))
     letter_height = round(min(max(diagonal * TEXT_SHARE, TEXT_RANGE[0]), TEXT_RANGE[1]))
-    letterings = [_lettering(name, letter_height) for name in labels_text]
+    names_and_fonts = [_writable_name(name, letter_height) for name in labels_text]
 
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    frames = {int(n): _pixels(regions[n], *picture.size) for n in order}
+    frames = {int(n): _pixels_of_box(regions[n], *picture.size) for n in order}
     for n in reversed(order):
         _draw_frame(draw, frames[int(n)], class_colour(labels_text[n]), line)
     placed: list[Rectangle] = []
     texts: list[str] = []
     for n in order:
-        name, font = letterings[n]
+        name, font = names_and_fonts[n]
         text, place = _place_label(name, float(scores[n]), frames[int(n)], picture.size, font, placed)
         texts.append(text)
         placed.append(place)
     for n, text, place in reversed(list(zip(order, texts, placed, strict=True))):
         if text:
-            _draw_label(draw, text, place, class_colour(labels_text[n]), letterings[n][1])
+            _draw_label(draw, text, place, class_colour(labels_text[n]), names_and_fonts[n][1])
     return np.array(picture)
 
 
 def class_colour(name: str) -> Colour:
-    """The colour of a class, RGB: one of 24 hues in three tones, by the name alone, so the same in every run."""
+    """Returns the RGB colour of a class: one of 24 hues in one of three tones.
+
+    The colour depends only on the name, so it is the same in every run.
+    """
     code = zlib.crc32(name.encode(), COLOUR_SEED)
     hue, tone = code % 24, code // 24 % 3
     red, green, blue = colorsys.hls_to_rgb(hue / 24, (0.45, 0.60, 0.74)[tone], (0.95, 0.90, 0.85)[tone])
@@ -96,12 +102,15 @@ def class_colour(name: str) -> Colour:
 
 
 @lru_cache(maxsize=1024)
-def _lettering(name: str, height: int) -> tuple[str, Font]:
-    """The name as it can be written, and a font that can: accents and then letters are given up for want of a font."""
+def _writable_name(name: str, height: int) -> tuple[str, Font]:
+    """Returns the name, reduced to letters that can be written, and a font that has these letters.
+
+    If no installed font has all letters of the name, accents are removed and other non-ASCII letters become "?".
+    """
     builtin = _builtin_font(height)
     if name.isascii():
         return name, builtin
-    for font in _further_fonts(height):
+    for font in _installed_fonts(height):
         if _has_letters(font, name):
             return name, font
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
@@ -114,28 +123,28 @@ def _builtin_font(height: int) -> Font:
 
 
 @lru_cache(maxsize=16)
-def _further_fonts(height: int) -> tuple[ImageFont.FreeTypeFont, ...]:
+def _installed_fonts(height: int) -> tuple[ImageFont.FreeTypeFont, ...]:
     files = list(FONT_FILES)
-    matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: it brings DejaVu Sans
+    matplotlib = importlib.util.find_spec("matplotlib")  # its folder contains DejaVu Sans; an import would be slow
     if matplotlib and matplotlib.origin:
         files.append(str(Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
     fonts = []
     for file in files:
         try:
-            fonts.append(ImageFont.truetype(file, height))  # a bare name is looked for in the system's font folders
+            fonts.append(ImageFont.truetype(file, height))  # Pillow searches the system's font folders
         except OSError:
             continue
     return tuple(fonts)
 
 
 def _has_letters(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    missing = font.getmask("\U0010ffff")  # not a character: the font's sign for a letter that it lacks
+    missing = font.getmask("\U0010ffff")  # no character, so the font draws its symbol for missing letters
     masks = (font.getmask(letter) for letter in text if not letter.isspace())
     return all(mask.size != missing.size or bytes(mask) != bytes(missing) for mask in masks)
 
 
-def _pixels(box: NDArray[np.float64], width: int, height: int) -> Rectangle:
-    """The box's pixels inside the picture, at least one."""
+def _pixels_of_box(box: NDArray[np.float64], width: int, height: int) -> Rectangle:
+    """Returns the pixels of the box inside the picture; at least one pixel."""
     finite = np.nan_to_num(box, nan=0.0)
     left, right = (round(float(v)) for v in finite[[0, 2]].clip(0, width))
     top, bottom = (round(float(v)) for v in finite[[1, 3]].clip(0, height))
@@ -146,7 +155,7 @@ def _pixels(box: NDArray[np.float64], width: int, height: int) -> Rectangle:
 def _draw_frame(draw: ImageDraw.ImageDraw, frame: Rectangle, colour: Colour, line: int) -> None:
     left, top, right, bottom = frame[0], frame[1], frame[2] - 1, frame[3] - 1  # Pillow's ends are inclusive
     rim = 1 if line < 6 else 2
-    draw.rectangle((left, top, right, bottom), outline=EDGE, width=line + 2 * rim if line > 1 else 1)
+    draw.rectangle((left, top, right, bottom), outline=RIM_COLOUR, width=line + 2 * rim if line > 1 else 1)
     if line == 1:
         draw.rectangle((left, top, right, bottom), outline=colour)
     elif right - left > 2 * rim and bottom - top > 2 * rim:
@@ -161,14 +170,26 @@ def _place_label(
     font: Font,
     taken: Sequence[Rectangle],
 ) -> tuple[str, Rectangle]:
-    """The text and its background's place, inside the picture; ("", ...) where nothing fits."""
+    """Returns the text of a label and the rectangle of its background, inside the picture.
+
+    Args:
+        name: the class name.
+        score: the score of the detection.
+        frame: the pixels of its box.
+        size: width and height of the picture.
+        font: the font of the label.
+        taken: the rectangles of labels that have their place already.
+
+    Returns:
+        The text is "" if not even the score fits into the picture.
+    """
     width, height = size
     text = f"{name} {score:.2f}"
-    wide, high = _extent(text, font)
+    wide, high = _label_size(text, font)
     while wide > width and name:
         name = name[:-1]
         text = f"{name}.. {score:.2f}" if name else f"{score:.2f}"
-        wide, high = _extent(text, font)
+        wide, high = _label_size(text, font)
     if wide > width or high > height:
         return "", (0, 0, 0, 0)
     left, top, right, bottom = frame
@@ -186,13 +207,14 @@ def _place_label(
     for x, y in places:
         x_in, y_in = min(max(x, 0), width - wide), min(max(y, 0), height - high)
         place = (x_in, y_in, x_in + wide, y_in + high)
-        pushed = abs(y - y_in)  # above the picture's top edge is no place: the next one is as good and unmoved
-        candidates.append((sum(_common(place, other) for other in taken), pushed, len(candidates), place))
+        covered = sum(_shared_pixels(place, other) for other in taken)
+        pushed = abs(y - y_in)  # prefers a place that lies in the picture to a place that must be moved into it
+        candidates.append((covered, pushed, len(candidates), place))
     return text, min(candidates)[-1]
 
 
-def _extent(text: str, font: Font) -> tuple[int, int]:
-    """Width and height of a label in pixels; the height is the same for all texts of a font."""
+def _label_size(text: str, font: Font) -> tuple[int, int]:
+    """Returns width and height of a label in pixels. The height is the same for all texts of a font."""
     margin = _margin(font)
     _, top, _, bottom = font.getbbox("Åg|")
     return int(np.ceil(font.getlength(text))) + 2 * margin, int(np.ceil(bottom - top)) + margin
@@ -202,8 +224,8 @@ def _margin(font: Font) -> int:
     return max(2, round(getattr(font, "size", 10) / 4))
 
 
-def _common(a: Rectangle, b: Rectangle) -> int:
-    """Pixels that two rectangles share."""
+def _shared_pixels(a: Rectangle, b: Rectangle) -> int:
+    """Returns the number of pixels that two rectangles share."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

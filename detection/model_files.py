@@ -1,20 +1,21 @@
-"""Model folders: networks as safetensors, everything else as one JSON file; and importing public weights.
+"""Saves and loads models: a detector's model folder, and the classifier that training starts from.
 
 A model folder holds
 
-    model.json              format version, class list, network, region settings, card (data, figures)
-    member_1.safetensors    weights of each member of the ensemble, int8 with a scale for each output, biases float16
-    member_2.safetensors    ...
-    box_regression.safetensors   the box regression fitted to member 1, float16, where the model has one
-    multibox.safetensors    the network that proposes regions beside selective search, float16, where there is one
+    model.json                   format version, classes, architecture, region settings, card (data, measured figures)
+    member_1.safetensors         weights of the first network: kernels int8 with a scale for each output, others float16
+    member_2.safetensors         weights of the second network, and so on
+    box_regression.safetensors   box regression on features of the first network, float16 (optional)
+    multibox.safetensors         weights of the MultiBox network, float16 (optional)
 
-Neither format can carry code: loading a model from anybody is as safe as reading a picture.
+Neither JSON nor safetensors can contain code, so loading a model from an untrusted source runs no code from it.
 """
 
 import hashlib
 import json
-import re
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 
 from ..data.categories import Category
 from ..proposals.multibox import MultiBox, PriorGrid
+from ..runtime.atomic_write import atomic_write
 from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
-from .networks.caffemodel import read_caffemodel
 from .networks.googlenet import GoogLeNet
+from .networks.weights import ModelError, load_weights
 from .regression import BoxRegressor
 from .warping.warp import WarpMode
 
@@ -38,37 +40,15 @@ _REGRESSION = "box_regression.safetensors"
 _MULTIBOX = "multibox.safetensors"
 _SCALE = ".scale"
 
-_CAFFE_LAYERS = {
-    "1x1": "conv1x1",
-    "3x3_reduce": "conv3x3_reduce",
-    "3x3": "conv3x3",
-    "5x5_reduce": "conv5x5_reduce",
-    "5x5": "conv5x5",
-    "pool_proj": "pool_projection",
-}
-_CAFFE_NAMES = {
-    "conv1/7x7_s2": "trunk.conv1.convolution",
-    "conv2/3x3_reduce": "trunk.conv2_reduce.convolution",
-    "conv2/3x3": "trunk.conv2.convolution",
-    "loss3/classifier": "classifier",
-    **{f"loss{i}/conv": f"auxiliary.auxiliary{i}.reduce.convolution" for i in (1, 2)},
-    **{f"loss{i}/fc": f"auxiliary.auxiliary{i}.hidden" for i in (1, 2)},
-    **{f"loss{i}/classifier": f"auxiliary.auxiliary{i}.classifier" for i in (1, 2)},
-}
-
-
-class ModelError(ValueError):
-    """A model or weights file is missing, damaged, or not what was expected; the message says which and why."""
-
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """How regions are proposed and shown to the network: part of the model, since it was trained on such regions.
+    """How regions are proposed and warped. The settings belong to the model: it was trained on regions made with them.
 
     Attributes:
-        superpixel_scale, min_side, connectivity: as in `selective_search`. With 8-connected pixels there are a tenth
-            fewer regions, which cover a little more, at 20 ms more a picture.
-        warp_mode, padding: as in `warp_regions`.
+        superpixel_scale, min_side, connectivity: arguments of `selective_search`. Connectivity 8 gives a tenth fewer
+            regions than 4 and a slightly higher recall, and takes 20 ms more for a picture.
+        warp_mode, padding: arguments of `warp_regions`.
     """
 
     superpixel_scale: float = 2.0
@@ -80,17 +60,20 @@ class RegionSettings:
 
 @dataclass
 class Model:
-    """What a model folder holds.
+    """A detector's networks and settings, as a model folder stores them.
 
     Attributes:
-        members: the networks of the ensemble, in evaluation mode; output 0 is background, output i category i - 1.
-        categories: the classes that the detector knows.
+        members: the networks of the ensemble, in evaluation mode. Output 0 is the background, output i is
+            `categories[i - 1]`.
+        categories: the classes that the networks tell apart.
         regions: how regions are proposed and warped.
-        card: what it was trained on and what it scored, for people.
-        cascade: regions that the first member gives less than this probability of being an object, of whatever class,
-            are background; the other members need not look at them. None: they look at all.
-        regressor: moves regions to where objects are, from the first member's features; None for none.
-        multibox: proposes regions beside selective search; None for none. Its trunk is a backbone without classifier.
+        card: information for people: training data, measured figures.
+        cascade: threshold on the object probability (1 - background probability) that the first member gives a region.
+            Regions below the threshold count as background, and the other members do not score them. None: every
+            member scores every region.
+        regressor: box regression on features of the first member; None if the model has no box regression.
+        multibox: network that proposes regions in addition to selective search; None if the model has no MultiBox
+            network. Its trunk is a backbone without classifier.
     """
 
     members: list[Backbone]
@@ -102,42 +85,52 @@ class Model:
     multibox: MultiBox | None = None
 
     def first_members(self, members: int | None) -> list[Backbone]:
-        """The first networks of the ensemble; None for all.
+        """The first `members` networks of the ensemble, or all networks if `members` is None.
 
         Raises:
-            ValueError: the model has not that many.
+            ValueError: `members` is less than 1 or larger than the ensemble.
         """
         if members is not None and not 1 <= members <= len(self.members):
-            raise ValueError(f"members is {members}, expected 1 to {len(self.members)}, the networks of this model")
+            raise ValueError(f"members is {members}, expected 1 to {len(self.members)}, the size of the ensemble")
         return self.members[:members]
 
 
-def _architecture(network: nn.Module) -> dict[str, Any]:
-    if isinstance(network, GoogLeNet):
-        return {"name": "googlenet", "stem": network.stem, "batch_norm": network.batch_norm}
-    return {"name": "torchvision-googlenet"}
-
-
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write `model` to `folder` (made if need be), weights rounded, see the top of this file.
+    """Write a model to `folder`, which is made if it is missing. Weights are rounded, see the top of this file.
 
-    A model that is there stays until all of the new one is on the disk. The JSON file is put there last, so a folder
-    with one is complete.
+    The files of a model that is already there stay until all files of the new model are on the disk. `model.json` is
+    deleted first and written last, so a folder that has one is complete.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX)] + list(folder.glob("member_*.safetensors"))
+    # The ExitStack completes the writes in reverse order: model.json is begun first and gets its name last.
+    with ExitStack() as writes:
+        partials: list[Path] = []
 
-    def partial(name: str) -> Path:
-        files.append(folder / name)
-        return folder / f"{name}.partial"
+        def partial(name: str) -> Path:
+            partials.append(writes.enter_context(atomic_write(folder / name)))
+            return partials[-1]
 
-    for number, member in enumerate(model.members, 1):
-        save_file(_in_8_bits(member), partial(f"member_{number}.safetensors"))
-    if model.regressor is not None:
-        model.regressor.save(partial(_REGRESSION))
-    if model.multibox is not None:
-        save_file(_in_half(model.multibox), partial(_MULTIBOX))
+        partial("model.json").write_text(_description(model), encoding="utf-8")
+        for number, member in enumerate(model.members, 1):
+            save_file(_in_8_bits(member), partial(f"member_{number}.safetensors"))
+        if model.regressor is not None:
+            model.regressor.save(partial(_REGRESSION))
+        if model.multibox is not None:
+            save_file(_in_half(model.multibox), partial(_MULTIBOX))
+        for file in partials:
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        for file in old:
+            file.unlink(missing_ok=True)
+
+
+def _description(model: Model) -> str:
+    """The content of model.json."""
     document = {
         "format": FORMAT,
         "network": _architecture(model.members[0]),
@@ -150,37 +143,13 @@ def save_model(model: Model, folder: str | Path) -> None:
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "card": model.card,
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    partial("model.json").write_text(text, encoding="utf-8")
-    before = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX)]
-    for stale in [*before, *folder.glob("member_*.safetensors")]:
-        stale.unlink(missing_ok=True)
-    for file in files:
-        file.with_name(f"{file.name}.partial").replace(file)
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _in_half(network: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in network.state_dict().items()
-        if "auxiliary." not in name
-    }
-
-
-def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
-    """As `_in_half`, but kernels as whole numbers from -127 to 127 and beside each "NAME.scale", float32 [outputs].
-
-    Weights that were stored so before come out as they were, to the last bit: scales have 12 bits, rounded up.
-    """
-    stored = _in_half(network)
-    for name, value in network.state_dict().items():
-        if name in stored and name.endswith("weight") and value.ndim >= 2:
-            rows = value.float().flatten(1)
-            fraction, exponent = torch.frexp(rows.abs().amax(1).clamp_min(1e-20) / 127)
-            scale = torch.ldexp((fraction * 4096).ceil() / 4096, exponent)
-            stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
-            stored[name + _SCALE] = scale
-    return stored
+def _architecture(network: nn.Module) -> dict[str, Any]:
+    if isinstance(network, GoogLeNet):
+        return {"name": "googlenet", "stem": network.stem, "batch_norm": network.batch_norm}
+    return {"name": "torchvision-googlenet"}
 
 
 def _describe_multibox(network: MultiBox) -> dict[str, Any]:
@@ -193,8 +162,40 @@ def _describe_multibox(network: MultiBox) -> dict[str, Any]:
     }
 
 
+def _in_half(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors in float16, without the auxiliary heads."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+        if "auxiliary." not in name
+    }
+
+
+def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors with kernels in int8, from -127 to 127, and the other tensors as in `_in_half`.
+
+    The tensor "NAME.scale", float32 [outputs], goes with each kernel "NAME": kernel = int8 values * scale.
+
+    Quantising weights that were loaded from such a file gives the same bytes again, because a scale has only 12
+    significant bits, rounded up.
+    """
+    stored = _in_half(network)
+    for name, value in network.state_dict().items():
+        if name in stored and name.endswith("weight") and value.ndim >= 2:
+            rows = value.float().flatten(1)  # [outputs, inputs * height * width]
+            fraction, exponent = torch.frexp(rows.abs().amax(1).clamp_min(1e-20) / 127)
+            scale = torch.ldexp((fraction * 4096).ceil() / 4096, exponent)
+            stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
+            stored[name + _SCALE] = scale
+    return stored
+
+
 def find_model(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped model ("default") or of the user's own."""
+    """The folder of a model, given by its path or by the name of a shipped model ("default").
+
+    Raises:
+        ModelError: there is no model of that name.
+    """
     candidate = Path(name_or_folder)
     if (candidate / "model.json").is_file():
         return candidate
@@ -202,16 +203,16 @@ def find_model(name_or_folder: str | Path) -> Path:
         return SHIPPED / candidate
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
     raise ModelError(
-        f"no model at {str(name_or_folder)!r}: expected a folder with a model.json (detect-train --out makes one) "
-        f"or the name of a shipped model ({', '.join(shipped) or 'none is shipped'})"
+        f"no model at {str(name_or_folder)!r}: expected a folder that holds model.json, as detect-train --out writes "
+        f"it, or the name of a shipped model ({', '.join(shipped) or 'no model is shipped'})"
     )
 
 
 def model_digest(name_or_folder: str | Path) -> str:
-    """SHA-256, in hexadecimal digits, of all that makes up a model: its description and its weights.
+    """SHA-256 of a model's files (description and weights), in hexadecimal digits.
 
     Raises:
-        ModelError: no such model.
+        ModelError: there is no model of that name.
     """
     folder = find_model(name_or_folder)
     digest = hashlib.sha256()
@@ -222,19 +223,19 @@ def model_digest(name_or_folder: str | Path) -> str:
 
 
 def load_model(name_or_folder: str | Path) -> Model:
-    """Load a model folder, or a shipped model by name.
+    """Load a model from a folder, or a shipped model by its name.
 
     Raises:
-        ModelError: no such model, or a file of it is damaged or does not fit the others.
+        ModelError: there is no model of that name, or one of its files is damaged or contradicts another file.
     """
     folder = find_model(name_or_folder)
     file = folder / "model.json"
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
-            raise ModelError(f"{file}: format is {document['format']!r}, this version reads {FORMAT!r}")
+            raise ModelError(f"{file}: the format is {document['format']!r}, this version reads {FORMAT!r}")
         categories = tuple(Category(**category) for category in document["categories"])
-        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # in older folders it is not said
+        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # folders of older versions lack it
         network = dict(document["network"])
         name = network.pop("name")
         members = [
@@ -249,7 +250,7 @@ def load_model(name_or_folder: str | Path) -> Model:
         for member, ranges in zip(members, document.get("input_ranges", []), strict=False):
             member.input_ranges = {str(name): float(largest) for name, largest in ranges.items()}
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file}: not a model description ({type(error).__name__}: {error})") from error
+        raise ModelError(f"{file}: not a valid model description ({type(error).__name__}: {error})") from error
     if not members:
         raise ModelError(f"{file}: the model has no members")
     return Model(members, categories, regions, document.get("card", {}), document.get("cascade"), regressor, multibox)
@@ -258,7 +259,7 @@ def load_model(name_or_folder: str | Path) -> Model:
 def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
     tensors = _read_weights(file)
     member = _backbone(file, name, network, num_classes)
-    _load_weights(member, tensors, file)
+    load_weights(member, tensors, file)
     return member.eval()
 
 
@@ -273,7 +274,7 @@ def _load_multibox(
         for grid in grids
     ]
     multibox = MultiBox(trunk, priors, split=split, width=width, sizes=sizes)
-    _load_weights(multibox, tensors, file)
+    load_weights(multibox, tensors, file)
     return multibox.eval()
 
 
@@ -281,13 +282,13 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except FileNotFoundError:
-        raise ModelError(f"{file}: missing, though model.json names it") from None
+        raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
     except SafetensorError as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
     for name in [name for name in tensors if name.endswith(_SCALE)]:
         scale, whole = tensors.pop(name), name.removesuffix(_SCALE)
         if whole not in tensors or scale.shape != tensors[whole].shape[:1]:
-            raise ModelError(f"{file}: {name} belongs to no weights of {len(scale)} outputs")
+            raise ModelError(f"{file}: {name} has {len(scale)} values, but there is no {whole} with as many outputs")
         tensors[whole] = tensors[whole] * scale.view(-1, *[1] * (tensors[whole].ndim - 1))
     return tensors
 
@@ -304,46 +305,39 @@ def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxReg
     try:
         regressor = BoxRegressor.load(file)
     except FileNotFoundError:
-        raise ModelError(f"{file}: missing, though model.json names it") from None
+        raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
     except (SafetensorError, KeyError) as error:
         raise ModelError(f"{file}: damaged safetensors file ({error})") from None
-    wanted = (classes, 1 + 5 * members[0].out_channels, 4)  # with moments, see Engine
-    if regressor.weights.shape != wanted:
-        raise ModelError(f"{file}: weights have shape {list(regressor.weights.shape)}, the model wants {list(wanted)}")
+    expected = (classes, 1 + 5 * members[0].out_channels, 4)  # features with moments, see `Engine`
+    if regressor.weights.shape != expected:
+        raise ModelError(
+            f"{file}: the weights have shape {list(regressor.weights.shape)}, the model needs {list(expected)}"
+        )
     return regressor
 
 
-def _load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - wanted.keys())
-    if missing or unknown:
-        raise ModelError(
-            f"{file}: weights do not fit the network: "
-            f"{len(missing)} missing (first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
-        )
-    for name, value in wanted.items():
-        if value.shape != tensors[name].shape:
-            raise ModelError(
-                f"{file}: {name} has shape {list(tensors[name].shape)}, the network wants {list(value.shape)}"
-            )
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()})
-
-
 def save_classifier(network: GoogLeNet, classes: Sequence[str], file: Path, card: dict[str, Any]) -> None:
-    """Write a classifier of whole pictures, from which detectors are trained: weights as float16, its auxiliary heads
-    left out, and as metadata the classes of its outputs and what it was trained on."""
-    weights = {name: value.half() for name, value in network.state_dict().items() if not name.startswith("auxiliary.")}
+    """Write a classifier of whole pictures, from which `detect-train` can start.
+
+    Args:
+        network: saved in float16 without its auxiliary heads.
+        classes: the class names of the outputs; saved in the file's metadata.
+        file: the .safetensors file to write; its folder is made if it is missing.
+        card: information about the training, for people; saved in the file's metadata.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     about = {"network": _architecture(network), "classes": list(classes), "card": card}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in weights.items()}, file, {"classifier": json.dumps(about)})
+    with atomic_write(file) as partial:
+        save_file(_in_half(network), partial, {"classifier": json.dumps(about)})
 
 
 def load_classifier(file: str | Path) -> GoogLeNet:
-    """What `save_classifier` wrote, in evaluation mode.
+    """Load a classifier that `save_classifier` wrote, in evaluation mode.
 
     Raises:
-        ModelError: there is no such file, it is damaged, or holds something else.
+        ModelError: the file is missing, damaged or not a classifier.
     """
     file = Path(file)
     try:
@@ -355,44 +349,5 @@ def load_classifier(file: str | Path) -> GoogLeNet:
         raise ModelError(f"{file}: there is no such file; detect-train-classifier writes one") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{file}: not a classifier of detect-train-classifier ({error})") from error
-    _load_weights(network, load_file(file), file)
-    return network.eval()
-
-
-def load_caffemodel(path: str | Path) -> GoogLeNet:
-    """GoogLeNet with the weights of a .caffemodel, such as the public `bvlc_googlenet.caffemodel`.
-
-    The first convolution's channels are turned from Caffe's BGR to RGB, which our networks take. Auxiliary heads are
-    there if the file has them (the BVLC file comes with and without).
-
-    Returns:
-        The network in evaluation mode; as many outputs as the file's classifier has.
-
-    Raises:
-        ModelError: the file is another network's. CaffeModelError: it is no caffemodel.
-    """
-    path = Path(path)
-    tensors: dict[str, Tensor] = {}
-    for layer, blobs in read_caffemodel(path).items():
-        inception = re.fullmatch(r"(inception_\d[a-e])/(\w+)", layer)
-        if inception and inception[2] in _CAFFE_LAYERS:
-            name = f"trunk.{inception[1]}.{_CAFFE_LAYERS[inception[2]]}.convolution"
-        elif layer in _CAFFE_NAMES:
-            name = _CAFFE_NAMES[layer]
-        else:
-            raise ModelError(f"{path}: layer {layer!r} does not belong to the BVLC GoogLeNet")
-        if len(blobs) != 2:
-            raise ModelError(f"{path}: layer {layer!r} has {len(blobs)} blobs, expected weights and biases")
-        weight, bias = (torch.from_numpy(blob.copy()) for blob in blobs)
-        if name == "trunk.conv1.convolution":
-            weight = weight.flip(1)
-        if weight.dim() == 4 and "convolution" not in name:  # the old format keeps matrices as [1, 1, rows, columns]
-            weight = weight[0, 0]
-        tensors[f"{name}.weight"] = weight
-        tensors[f"{name}.bias"] = bias.flatten()
-    if "classifier.bias" not in tensors:
-        raise ModelError(f"{path}: layer 'loss3/classifier' is missing: not the BVLC GoogLeNet")
-    auxiliary = "auxiliary.auxiliary1.classifier.bias" in tensors
-    network = GoogLeNet(len(tensors["classifier.bias"]), auxiliary=auxiliary)
-    _load_weights(network, tensors, path)
+    load_weights(network, load_file(file), file)
     return network.eval()

@@ -1,7 +1,7 @@
-"""Regions of a stream of pictures, packed into full batches for the networks and handed back picture by picture.
+"""Packs the regions of a stream of pictures into full batches, and returns their features picture by picture.
 
-Features of a region are the same bits whatever batch and place it comes in (see `engine`), so nothing that follows
-depends on how regions were packed: not on the size of batches, on timing, or on which pictures came before.
+On a CPU, the features of a region do not depend on the batch that it is in or on its place there (see `engine`). The
+detections of a picture therefore depend neither on the batch size and timing nor on the other pictures in the stream.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,19 +15,20 @@ from .engines.engine import CROP_SIZE, Engine
 
 T = TypeVar("T")
 
-# Pictures that a batch may wait for: without proposals, or with few that the cascade passes on, they fill no batch.
+# Largest number of parts in a batch. Pictures without regions, or with few regions above the cascade's threshold, would
+# otherwise wait until enough other pictures have filled the batch.
 _MOST_PARTS = 16
 
-# uint8 RGB [n, 224, 224, 3]: an array, or a tensor on the GPU.
+# Warped regions, uint8 RGB [n, 224, 224, 3]: an array for networks on the CPU, a tensor for networks on a GPU.
 Crops: TypeAlias = np.ndarray | torch.Tensor
 
-# Warps boxes [n, 4] of a picture's pixels into `out`, uint8 [n, 224, 224, 3].
+# warp(picture, boxes, out) writes the regions `boxes` [n, 4] of a picture to `out`, uint8 [n, 224, 224, 3].
 Warp = Callable[[T, np.ndarray, Crops], object]
 
 
 @dataclass(frozen=True, eq=False)
 class _Part(Generic[T]):
-    """The next `count` regions of a batch are this picture's; `last` closes it."""
+    """The next `count` rows of a batch are regions of `picture`; `last` is True if the picture has no more regions."""
 
     picture: T
     count: int
@@ -36,7 +37,12 @@ class _Part(Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class RegionBatch(Generic[T]):
-    """Warped regions of one or several pictures: crops uint8 [n, 224, 224, 3]."""
+    """Warped regions of one or several pictures.
+
+    Attributes:
+        crops: uint8 RGB [n, 224, 224, 3].
+        parts: which rows of `crops` belong to which picture, in order; their counts add up to n.
+    """
 
     crops: Crops
     parts: Sequence[_Part[T]]
@@ -45,13 +51,15 @@ class RegionBatch(Generic[T]):
 def batch_regions(
     pictures: Iterable[tuple[T, np.ndarray]], size: int, warp: Warp[T], device: str = "cpu"
 ) -> Iterator[RegionBatch[T]]:
-    """Batches of `size` regions, in order; only where pictures end, or bring hardly any regions, there are fewer.
+    """Warps the regions of pictures, in order, into batches.
+
+    A batch has `size` regions. The last batch may have fewer, and so may a batch with parts of 16 pictures.
 
     Args:
-        pictures: each with the boxes [N, 4] of its regions; N may be 0.
-        size: regions of a batch.
-        warp: makes the crops.
-        device: where the crops are made: arrays on "cpu", else tensors.
+        pictures: pairs of a picture and the boxes [N, 4] of its regions; N may be 0.
+        size: largest number of regions in a batch.
+        warp: called as warp(picture, boxes, out) to write crops to `out`.
+        device: "cpu" makes crops as arrays; any other device makes them as tensors there.
     """
 
     def empty() -> Crops:
@@ -80,7 +88,7 @@ def batch_regions(
 def pooled_features(
     engines: Sequence[Engine], batches: Iterable[RegionBatch[T]]
 ) -> Iterator[tuple[T, list[np.ndarray]]]:
-    """Each picture, in order, with the features of all its regions: float32 [N, D] from every engine."""
+    """Yields each picture, in order, with the features of its N regions: float32 [N, D] from each engine."""
     pieces: list[list[np.ndarray]] = [[] for _ in engines]
     for batch in batches:
         features = [engine.features(batch.crops) for engine in engines]

@@ -1,15 +1,22 @@
-"""Class-specific box regression: from what the network sees in a region, where the object's box is.
+"""Class-specific box regression: predicts the box of an object from the features of a region near it.
 
-R-CNN's (Girshick et al., CVPR 2014, appendix C), with the moments of GoogLeNet's last map in place of AlexNet's pool5:
-the pooled features alone do not say where in the region the object is. On 7,000 windows near objects of six classes of
-the training pictures, of which 1,461 were on pictures held out, the mean IoU of 0.737 became 0.744 at best with pooled
-features, 0.757 with means weighted by x and y added, 0.760 with x^2 and y^2 too (`Engine(moments=True)`), and 0.761
-with means over 3 x 3 cells. The paper's entry went without regression "due to lack of time" (Szegedy et al. 2015,
-section 8).
+The method is R-CNN's (Girshick et al., CVPR 2014, appendix C). R-CNN regresses from AlexNet's pool5 map. Here the
+features are the spatial moments of GoogLeNet's last feature map (`Engine(moments=True)`), because means alone do not
+tell where in the region the object lies. Measured on 7,000 windows near objects of six classes of the training
+pictures, 1,461 of them on held-out pictures, whose mean IoU before regression was 0.737:
 
-For every class R-CNN fits a ridge regression of its own, which few samples make worse than none. Here one regression is
-fitted on the samples of all classes, and each class then fits what that one leaves: with many samples this comes to a
-regression of its own, with few to the common one, with a class never seen to the common one exactly.
+    features                                    mean IoU after regression
+    means                                       0.744
+    means, and means weighted by x and y        0.757
+    those, and means weighted by x^2 and y^2    0.760
+    means over 3 x 3 cells                      0.761
+
+The paper's entry did without box regression "due to lack of time" (Szegedy et al. 2015, section 8).
+
+R-CNN fits a separate ridge regression for each class. With few samples, a separate regression makes boxes worse. Here a
+common regression is fitted to the samples of all classes first, and each class then fits the residuals of the common
+regression. A class with many samples gets in effect its own regression, a class with few samples stays close to the
+common regression, and a class without samples gets exactly the common regression.
 """
 
 from dataclasses import dataclass
@@ -20,50 +27,54 @@ from safetensors.numpy import load_file, save_file
 
 from ..data.boxes import clip
 
-# Regression learns from regions that lie near an object (R-CNN, appendix C); the line from those far off is another.
+# A region is a training sample if its IoU with an object is at least this (R-CNN, appendix C). For regions farther from
+# an object, another linear map would fit.
 NEAR_IOU = 0.6
-# Classes less probable than this are not shown, and their weight in a vote is next to nothing.
+# Boxes are regressed only for classes with at least this probability. Detections below it are not reported by default,
+# and such regions have almost no weight in a vote.
 LEAST_PROBABILITY = 0.01
-# No region is moved by more than half its size, or its sides' logarithm by more than this: regions of NEAR_IOU never
-# need more, and a linear map knows nothing beyond what it was fitted on.
+# Largest absolute delta. Regions with an IoU of NEAR_IOU never need a larger delta, and the linear map is unreliable
+# outside the range of its training samples.
 _LIMIT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class BoxRegressor:
-    """A linear map from features to moved boxes, for each class.
+    """A linear map from the features of a region to box deltas, for each class.
 
     Attributes:
-        weights: float32 [classes, 1 + D, 4], row 0 the intercept; class c belongs to the network's output c + 1.
+        weights: float32 [classes, 1 + D, 4]. Row 0 is the intercept. Class c is the network's output c + 1.
     """
 
     weights: np.ndarray
 
     def save(self, file: Path) -> None:
-        """Write the weights, rounded to float16 of the largest of each feature, which may be of any size."""
+        """Write the weights in float16. The weights of each feature are scaled to at most 1, so none overflows."""
         scale = np.abs(self.weights).max(axis=(0, 2), initial=0)  # [1 + D]
         scale[scale == 0] = 1
         save_file({"weights": (self.weights / scale[:, None]).astype(np.float16), "scale": scale}, file)
 
     @classmethod
     def load(cls, file: Path) -> "BoxRegressor":
-        """What `save` wrote.
+        """Load weights that `save` wrote.
 
         Raises:
-            FileNotFoundError, SafetensorError, KeyError: it is not there, damaged, or another file.
+            FileNotFoundError: the file does not exist.
+            SafetensorError: the file is damaged.
+            KeyError: the file holds other tensors.
         """
         stored = load_file(file)
         return cls(stored["weights"].astype(np.float32) * stored["scale"][:, None])
 
     def deltas(self, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """How regions are to be moved, in `box_deltas`' terms.
+        """Predict the deltas from regions to objects, as `box_deltas` defines them.
 
         Args:
             features: float32 [N, D], features of the first member of the ensemble, from `Engine(moments=True)`.
-            classes: int64 [N], for which class each region is meant, from 0.
+            classes: int64 [N], the class whose map is applied to each region, 0-based.
 
         Returns:
-            float32 [N, 4], within -0.5..0.5.
+            float32 [N, 4], each clipped to -0.5..0.5.
         """
         moved = np.empty((len(classes), 4), np.float32)
         for number in np.unique(classes):
@@ -76,43 +87,44 @@ class BoxRegressor:
         boxes: np.ndarray,
         probabilities: np.ndarray,
         features: np.ndarray,
-        seen: np.ndarray,
+        kept: np.ndarray,
         width: int,
         height: int,
     ) -> np.ndarray:
-        """The box of each region as each class would have it.
+        """Predict the box of each region for each class.
 
-        Only regions that are `seen`, and where a class has at least `LEAST_PROBABILITY`; elsewhere a region stays as it
-        is.
+        A region whose features are not given keeps its box. So does a region for classes with a probability below
+        `LEAST_PROBABILITY`, and for classes whose predicted box lies outside the picture.
 
         Args:
-            boxes: float32 [N, 4].
-            probabilities: float32 [N, 1 + classes], column 0 the background.
-            features: float32 [R, D], as for `deltas`, of some of the regions.
-            seen: int64 [R], which these are.
-            width, height: of the picture; boxes are clipped to it.
+            boxes: float32 [N, 4], the regions.
+            probabilities: float32 [N, 1 + classes]; column 0 is the background.
+            features: float32 [R, D], the features of R of the regions, see `deltas`.
+            kept: int64 [R], the indices in `boxes` of these R regions.
+            width, height: size of the picture in pixels; predicted boxes are clipped to it.
 
         Returns:
             float32 [N, classes, 4].
         """
-        rows, classes = np.nonzero(probabilities[seen, 1:] >= LEAST_PROBABILITY)
-        regions = seen[rows]
+        rows, classes = np.nonzero(probabilities[kept, 1:] >= LEAST_PROBABILITY)
+        regions = kept[rows]
         moved = clip(move_boxes(boxes[regions], self.deltas(features[rows], classes)), width, height)
-        stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # nothing of it is left in the picture
+        stays = np.min(moved[:, 2:] - moved[:, :2], axis=1) < 1  # less than a pixel is left in the picture
         by_class = np.repeat(boxes[:, None], len(self.weights), axis=1)
         by_class[regions, classes] = np.where(stays[:, None], boxes[regions], moved)
         return by_class
 
 
 def box_deltas(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """What takes regions to objects (R-CNN, equations 6 to 9); the inverse of `move_boxes`.
+    """Deltas from regions to objects (R-CNN, equations 6 to 9), the inverse of `move_boxes`.
 
     Args:
-        boxes, objects: float32 [N, 4], of positive area.
+        boxes: float32 [N, 4], the regions, with positive area.
+        objects: float32 [N, 4], the boxes of the objects, with positive area.
 
     Returns:
-        float32 [N, 4]: the shift of the centre in widths and heights of the region, and the logarithm of the growth of
-        width and height.
+        float32 [N, 4], (dx, dy, dw, dh): the shift of the centre divided by the region's width and height, and the
+        logarithms of object width / region width and object height / region height.
     """
     sizes, object_sizes = boxes[:, 2:] - boxes[:, :2], objects[:, 2:] - objects[:, :2]
     shifts = (objects[:, :2] + objects[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2
@@ -120,7 +132,7 @@ def box_deltas(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """Regions moved (R-CNN, equations 1 to 4): boxes [N, 4] and deltas [N, 4] -> float32 [N, 4]."""
+    """Apply deltas to regions (R-CNN, equations 1 to 4): boxes [N, 4] and deltas [N, 4] -> float32 [N, 4]."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + deltas[:, :2] * sizes
     half = sizes * np.exp(deltas[:, 2:]) / 2
@@ -130,34 +142,35 @@ def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
 def fit_box_regressor(
     features: np.ndarray, boxes: np.ndarray, objects: np.ndarray, labels: np.ndarray, classes: int, penalty: float
 ) -> BoxRegressor:
-    """Least squares with a ridge, first over all classes, then for each on what is left.
+    """Fit a ridge regression to all samples, then one for each class to the residuals.
 
     Args:
-        features: float32 [N, D], of regions, N >= 1.
+        features: float32 [N, D], features of the regions, N >= 1.
         boxes: float32 [N, 4], the regions.
-        objects: float32 [N, 4], the object that each overlaps most, by `NEAR_IOU` or more.
-        labels: int64 [N], its class, from 0.
-        classes: number of classes; those without a sample get the common regression.
-        penalty: of the ridge, in units of the number of samples that weigh as much; features are scaled to variance 1.
+        objects: float32 [N, 4], for each region the object with the largest IoU, which is at least `NEAR_IOU`.
+        labels: int64 [N], the class of each object, 0-based.
+        classes: number of classes. A class without samples gets the common regression.
+        penalty: weight of the squared weights in the loss. Features are scaled to variance 1, so a penalty of P counts
+            as much as P samples.
     """
     targets = box_deltas(boxes, objects)
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale += 1e-3 * max(float(scale.max()), 1e-6)  # channels that are hardly ever active stay quiet
+    scale += 1e-3 * max(float(scale.max()), 1e-6)  # do not amplify channels that are almost never active
     inputs = np.ones((len(features), 1 + features.shape[1]), np.float32)
     inputs[:, 1:] = (features - mean.astype(np.float32)) / scale.astype(np.float32)
     common = _ridge(inputs, targets, penalty)
-    left = targets - inputs @ common
+    residuals = targets - inputs @ common
     weights = np.repeat(common[None].astype(np.float64), classes, axis=0)  # [classes, 1 + D, 4]
     for label in np.unique(labels):
         rows = labels == label
-        weights[label] += _ridge(inputs[rows], left[rows], penalty)
+        weights[label] += _ridge(inputs[rows], residuals[rows], penalty)
     weights[:, 1:] /= scale[:, None]
     weights[:, 0] -= mean @ weights[:, 1:]
     return BoxRegressor(weights.astype(np.float32))
 
 
 def _ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """argmin over W of |inputs W - targets|^2 + penalty |W|^2, by whichever normal equations are smaller."""
+    """argmin over W of |inputs W - targets|^2 + penalty |W|^2, from the smaller of the two Gram matrices."""
     samples, columns = inputs.shape
     if samples < columns:
         gram = inputs @ inputs.T + penalty * np.eye(samples, dtype=inputs.dtype)

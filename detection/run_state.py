@@ -1,6 +1,6 @@
-"""What a run over many pictures has found so far, kept in one SQLite file so that a run killed at any moment can go on.
+"""The results of a run over many pictures, kept in an SQLite file so that an interrupted run can be resumed.
 
-A picture's result is one row, committed when the picture is done: it is there whole or not at all.
+The result of a picture is one row, committed when the picture is done. After a crash the row is complete or missing.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ CREATE TABLE results (
 
 
 class RunStateError(RuntimeError):
-    """A run cannot be started or resumed; the message says why and what to do."""
+    """A run cannot be started or resumed; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one picture.
+    """The detections in one picture, or the reason why the picture could not be read.
 
     Attributes:
-        picture: its index in the list of pictures.
-        width, height: of the upright picture in pixels, 0 if it could not be read.
-        detections: what was found; None if it could not be read.
-        failure: why it could not be read, or None.
+        picture: index in the run's list of pictures.
+        width, height: size of the upright picture in pixels; 0 if the picture could not be read.
+        detections: the objects found; None if the picture could not be read.
+        failure: why the picture could not be read; None if it was read.
     """
 
     picture: int
@@ -48,20 +48,21 @@ class Result:
 
 
 class RunState:
-    """The state of one run.
+    """The results of one run so far.
 
         with RunState(out / "run.sqlite", settings, paths, resume=True) as state:
             for picture in state.left():
                 state.add(...)
 
     Args:
-        file: the SQLite file; its folder is made if need be.
-        settings: all that the results depend on, by name, in words that a message can show.
-        pictures: the files (or URLs), in order; they may not change while the run is on.
-        resume: go on with the run in `file`. Otherwise a finished run is replaced, an unfinished one is an error.
+        file: the SQLite file; its folder is made if it is missing.
+        settings: everything that the results depend on, by a name that error messages can show.
+        pictures: the files or URLs, in order. They must not change until the run is finished.
+        resume: True continues the run in `file`. False starts a new run, which replaces a finished run in `file`.
 
     Raises:
-        RunStateError: there is nothing to resume, the run was another one, or it would be lost.
+        RunStateError: with `resume`, `file` holds no run, or a run with other settings or pictures; without `resume`,
+            `file` holds an unfinished run, which would be lost.
     """
 
     def __init__(self, file: Path, settings: Mapping[str, object], pictures: Sequence[Path | str], *, resume: bool):
@@ -80,13 +81,14 @@ class RunState:
         elif known and known.get("finished") == "no":
             done = _count_results(file)
             raise RunStateError(
-                f"{file} holds an interrupted run with {done} of its pictures done: go on with --resume, choose "
-                "another --out, or delete that file to start anew"
+                f"{file} holds an unfinished run with results for {done} pictures: continue it with --resume, choose "
+                "another --out, or delete the file to start again"
             )
         else:
             for stale in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm")):
                 stale.unlink(missing_ok=True)
-        # A commit is whole after a crash of the program or the machine; after a power cut the last ones may be missing.
+        # With WAL and NORMAL, a crash of the program loses no commit. A power cut can lose the last commits, but it
+        # does not damage the file.
         self._database = sqlite3.connect(file)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
@@ -102,15 +104,16 @@ class RunState:
         self._database.close()
 
     def left(self) -> list[int]:
-        """The pictures that have no result yet, in order."""
+        """The indices of the pictures without a result, in order."""
         done = {picture for (picture,) in self._database.execute("SELECT picture FROM results")}
         return [picture for picture in range(self._count) if picture not in done]
 
     def add(self, result: Result) -> None:
-        """Keep a picture's result; when this returns, it survives the end of the program.
+        """Store the result of a picture. The result survives a crash of the program after this call.
 
         Raises:
-            sqlite3.Error: it could not be written (a full disk, say); what was there before is kept.
+            sqlite3.Error: the result could not be written, for example because the disk is full. Earlier results
+                are not affected.
         """
         found = result.detections
         blobs = [None] * 3 if found is None else [found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()]
@@ -121,7 +124,7 @@ class RunState:
             )
 
     def results(self) -> Iterator[Result]:
-        """All results so far, in the order of the pictures."""
+        """Yields the results so far, in the order of the pictures."""
         for picture, width, height, boxes, scores, labels, failure in self._database.execute(
             "SELECT * FROM results ORDER BY picture"
         ):
@@ -135,25 +138,25 @@ class RunState:
             yield Result(picture, width, height, found, failure)
 
     def finish(self) -> None:
-        """Note that the run's files are written."""
+        """Mark the run as finished: its output files are written."""
         with self._database:
             self._database.execute("UPDATE about SET value = 'yes' WHERE name = 'finished'")
 
 
 def _digest(pictures: Sequence[Path | str]) -> str:
-    """Of the names, sizes and times of files, in order."""
+    """SHA-256 of the names, sizes and modification times of the pictures, in order."""
     digest = hashlib.sha256()
     for path in pictures:
         try:
             status = Path(path).stat()
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        except OSError:  # the detector will say what is wrong with it
+        except OSError:  # a missing file or a URL; reading it reports the error
             digest.update(f"{path}\0\0\0".encode())
     return digest.hexdigest()
 
 
 def _read_about(file: Path) -> dict[str, str]:
-    """The table `about`; empty if there is no such file or its run had not begun."""
+    """The content of the table `about`; empty if the file or the table does not exist."""
     if not file.exists():
         return {}
     try:
@@ -162,7 +165,7 @@ def _read_about(file: Path) -> dict[str, str]:
                 return {}
             return dict(database.execute("SELECT name, value FROM about"))
     except sqlite3.DatabaseError as error:
-        raise RunStateError(f"{file}: no state of a run ({error}); delete it to start anew") from error
+        raise RunStateError(f"{file} is not the state of a run ({error}); delete it to start a new run") from error
 
 
 def _count_results(file: Path) -> int:
@@ -172,19 +175,19 @@ def _count_results(file: Path) -> int:
 
 def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) -> None:
     if not known:
-        raise RunStateError(f"{file}: there is no run to resume; leave --resume out to start one")
+        raise RunStateError(f"{file}: there is no run to resume; start a run without --resume")
     if known.get("format") != FORMAT:
-        raise RunStateError(f"{file}: written by another version ({known.get('format')!r}, this one reads {FORMAT!r})")
+        raise RunStateError(f"{file}: the format is {known.get('format')!r}, this version reads {FORMAT!r}")
     before, now = json.loads(known["settings"]), json.loads(about["settings"])
     changes = [
-        f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"
+        f"{name} was {before.get(name, 'not set')}, is now {now.get(name, 'not set')}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
     if known["pictures"] != about["pictures"]:
-        changes.append("the pictures, or their order, have changed")
+        changes.append("the pictures or their order changed")
     if changes:
         raise RunStateError(
-            f"{file}: that run was another one: {'; '.join(changes)}. Resume with what it was started with, or choose "
-            "another --out"
+            f"{file} holds a run with other settings: {'; '.join(changes)}. Resume with the settings of that run, or "
+            "choose another --out"
         )

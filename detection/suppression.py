@@ -1,4 +1,4 @@
-"""From scores of regions to detections: non-maximum suppression and box voting."""
+"""Turns the scores of regions into detections: non-maximum suppression and box voting."""
 
 from dataclasses import dataclass, replace
 
@@ -8,20 +8,21 @@ from torchvision.ops import batched_nms
 
 from ..data.boxes import iou
 
-# Regions of one class that overlap a better one by more than this are taken for the same object (R-CNN's choice).
+# A region whose IoU with a higher-scoring region of the same class is larger is suppressed (R-CNN's threshold).
 NMS_THRESHOLD = 0.3
-# On 51 pictures of val, mean AP over six classes was 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 unvoted.
+# Regions with at least this IoU vote on the box of a detection. Mean AP over six classes on 51 pictures of val:
+# 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 without voting.
 VOTE_IOU = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Objects found in one picture, best first.
+    """The objects found in one picture, sorted by falling score.
 
     Attributes:
         boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels of the upright full-size picture, see `data.boxes`.
-        scores: float32 [N], probabilities.
-        labels: int64 [N], `Category.id` (DET ids with the shipped model).
+        scores: float32 [N], probabilities of the class.
+        labels: int64 [N], `Category.id` of the class (the DET id with the shipped model).
     """
 
     boxes: np.ndarray
@@ -32,7 +33,7 @@ class Detections:
         return len(self.scores)
 
     def above(self, score: float) -> "Detections":
-        """Those that score at least `score`."""
+        """The detections whose score is at least `score`."""
         keep = self.scores >= score
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
 
@@ -46,20 +47,21 @@ def select_detections(
     max_detections: int,
     nms_threshold: float = NMS_THRESHOLD,
 ) -> Detections:
-    """Scores of regions to detections, by greedy non-maximum suppression in each class (R-CNN, section 2.2).
+    """Selects detections by greedy non-maximum suppression within each class (R-CNN, section 2.2).
 
-    A region is rejected if it overlaps a selected one of the same class that scores higher with an IoU above
-    `nms_threshold`. A region can be detected as several classes.
+    A region is rejected if its IoU with a selected region of the same class and a higher score is above
+    `nms_threshold`. One region can be detected as several classes.
 
     Args:
-        boxes: float32 [N, 4], or [N, classes, 4] where each class has its own (`BoxRegressor.regress`).
-        probabilities: float32 [N, 1 + classes], column 0 the background.
+        boxes: float32 [N, 4], or [N, classes, 4] if each class has its own boxes (`BoxRegressor.regress`).
+        probabilities: float32 [N, 1 + classes]; column 0 is the background.
         ids: int64 [classes], the label of each class.
-        score_threshold: least score of a detection.
-        max_detections: best detections kept, over all classes.
+        score_threshold: smallest score of a detection.
+        max_detections: number of detections kept, those with the highest scores over all classes.
+        nms_threshold: IoU above which a region is suppressed.
 
     Returns:
-        Detections, best first; of equal scores the one earlier in `boxes` first.
+        Detections sorted by falling score. Equal scores keep the order of `boxes`.
     """
     regions, classes = np.nonzero(probabilities[:, 1:] >= score_threshold)
     scores = probabilities[regions, classes + 1]
@@ -71,25 +73,28 @@ def select_detections(
 
 
 def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, ids: np.ndarray) -> Detections:
-    """Each detection's box, replaced by the mean of the regions that overlap it by `VOTE_IOU` or more, itself among
-    them, weighted by their probability of its class (Gidaris & Komodakis, ICCV 2015, section 4, "box voting").
+    """Replaces the box of each detection by a weighted mean of the regions around it.
 
-    Not in the paper; regions around an object agree on it better than the best of them knows its border.
+    The regions with an IoU of at least `VOTE_IOU` with the detection are averaged, the detection's own region included.
+    The weight of a region is its probability of the detection's class ("box voting", Gidaris & Komodakis, ICCV 2015,
+    section 4). The GoogLeNet paper does not vote. The mean of several regions is usually closer to the object than
+    the region with the highest score.
 
     Args:
         found: detections from `select_detections`.
-        boxes, probabilities, ids: what they were selected from.
+        boxes, probabilities, ids: the arguments of the call of `select_detections` that gave `found`.
 
     Returns:
-        The same detections with other boxes.
+        Detections with the new boxes, and with the scores and labels of `found`.
     """
     voted = found.boxes.copy()
     for label in np.unique(found.labels):
         chosen = np.flatnonzero(found.labels == label)
         column = np.flatnonzero(ids == label)[0]
-        weights = probabilities[:, 1 + column].astype(np.float64)  # no mean leaves the picture
+        weights = probabilities[:, 1 + column].astype(np.float64)  # in float32 a mean could round beyond the picture
         voters = boxes if boxes.ndim == 2 else boxes[:, column]
         votes = (iou(found.boxes[chosen], voters) >= VOTE_IOU) * weights
         total = votes.sum(axis=1)
-        voted[chosen[total > 0]] = (votes @ voters)[total > 0] / total[total > 0, None]  # 0: detections that score 0
+        voting = total > 0  # the weights of a detection with score 0 can all be 0
+        voted[chosen[voting]] = (votes @ voters)[voting] / total[voting, None]
     return replace(found, boxes=voted)

@@ -1,4 +1,4 @@
-"""Proposals on disk: computed once for each picture and setting, never used for another."""
+"""A cache of selective search's proposals on disk, keyed by everything that they depend on."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ from .selective_search import selective_search
 
 
 @lru_cache(maxsize=1)
-def _code() -> str:
-    """Changes with the source of this package, so that boxes of an older algorithm are not taken for new ones."""
+def _source_digest() -> str:
+    """Returns the SHA-256 of this package's source files. It gives boxes of an older algorithm another key."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -25,13 +25,13 @@ def _code() -> str:
 
 
 class ProposalCache:
-    """Selective search with a memory: an SQLite file of boxes, keyed by everything that they depend on.
+    """Runs selective search on image files and stores the proposals in an SQLite file.
 
-    The key is the picture's content (not its name or date), the settings, and the proposal code itself. Any change of
-    these makes another key; what was computed before is then simply not found.
+    The key consists of the image file's content (not its name or date), the settings, and the source of this package.
+    Proposals that were stored for another content, setting or source are never returned.
 
     Args:
-        file: made if it is not there.
+        file: the SQLite file; it is created if it does not exist.
         superpixel_scale, min_side, connectivity, seed: as in `selective_search`.
     """
 
@@ -62,13 +62,13 @@ class ProposalCache:
         )
 
     def __call__(self, path: str | Path) -> Proposals:
-        """Proposals of a picture file, from the cache if it is there.
+        """Returns the proposals of an image file. They are computed and stored if the cache does not hold them.
 
         Raises:
-            ImageError: the file is not a readable picture.
+            ImageError: the file is not a readable image.
         """
         content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        key = hashlib.sha256(f"{content} {self._settings} {_code()}".encode()).hexdigest()
+        key = hashlib.sha256(f"{content} {self._settings} {_source_digest()}".encode()).hexdigest()
         with self._lock:
             row = self._database.execute("select boxes, scores from proposals where key = ?", (key,)).fetchone()
         if row:
@@ -84,7 +84,7 @@ class ProposalCache:
         return proposals
 
     def close(self) -> None:
-        """Close the file; the cache cannot be used afterwards."""
+        """Closes the SQLite file. The cache cannot be used afterwards."""
         self._database.close()
 
     def __enter__(self) -> "ProposalCache":

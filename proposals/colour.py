@@ -13,8 +13,8 @@ Bytes = NDArray[np.uint8]
 
 
 def _hsv(image: Bytes) -> Bytes:
-    # Hue in steps of two degrees, 0..179. Spread over 0..255 its noise in dull places weighs more: on val the same
-    # recall took more boxes.
+    # OpenCV's 8-bit hue has steps of two degrees, 0..179. Hue stretched to 0..255 amplifies the noise of areas with
+    # little colour: on ILSVRC val, the same recall then took more boxes.
     return cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.uint8, copy=False)
 
 
@@ -52,18 +52,18 @@ COLOUR_SPACES: Final[dict[str, Callable[[Bytes], Bytes]]] = {
 }
 
 
-# Values that a channel can take, over which its histogram is spread; 256 where nothing is said.
-LEVELS: Final[dict[str, tuple[int, ...]]] = {"hsv": (180, 256, 256), "hue": (180,)}
+# Number of values of each channel, for the colour spaces in which some channel does not have 256.
+_LEVELS: Final[dict[str, tuple[int, ...]]] = {"hsv": (180, 256, 256), "hue": (180,)}
 
 
 def levels(colour_space: str) -> tuple[int, ...]:
-    """How many values each channel of a colour space can take: its histogram covers just these."""
+    """Returns the number of values that each channel can take, ``[C]``. A channel's histogram covers exactly these."""
     channels = 1 if colour_space in ("hue", "intensity") else 3
-    return LEVELS.get(colour_space, (256,) * channels)
+    return _LEVELS.get(colour_space, (256,) * channels)
 
 
 def convert(image: Bytes, colour_space: str) -> Bytes:
-    """An RGB picture in another colour space; `levels` says how far each channel reaches.
+    """Converts an RGB image into another colour space. `levels` gives the range of each channel.
 
     Args:
         image: uint8 RGB ``[H, W, 3]``.

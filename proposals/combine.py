@@ -1,7 +1,7 @@
-"""MultiBox's boxes from what its network says, and one list of them and selective search's.
+"""Combines the proposals of selective search and of MultiBox into one ranked list.
 
-"Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 6: selective search with doubled superpixels, to
-which "200 region proposals coming from multi-box" are added.
+"Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 8, adds "200 region proposals coming from
+multi-box" to those of selective search with doubled superpixels.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torchvision.ops import nms
 
 from .proposals import Proposals
 
-# Of two boxes that overlap by more than this, one is enough. On the same pictures the union had 1,258 + 200 boxes; this
-# left 1,131 of them with a recall of 0.934 at 0.5, as with 0.9 (1,232 boxes).
+# IoU above which two boxes are near-duplicates. Of 1,258 + 200 boxes per image this threshold kept 1,131, with a recall
+# of 0.934 at IoU 0.5. A threshold of 0.9 kept 1,232 boxes on the same images, with the same recall.
 DUPLICATE_IOU = 0.85
 
 
 def combine(selective: Proposals, multibox: Proposals, *, duplicate_iou: float = DUPLICATE_IOU) -> Proposals:
-    """One list of selective search's boxes and MultiBox's, near-duplicates dropped.
+    """Combines the boxes of selective search and MultiBox and drops near-duplicates.
 
-    A box stands where the probability that it covers an object (IoU 0.5 or more) places it: for MultiBox its
-    confidence, for selective search what its rank is worth (see `rank_probability`). Of two boxes that overlap by
-    more than `duplicate_iou` the later is dropped, whatever their sources.
+    Boxes are sorted by their estimated probability of covering an object with an IoU of at least 0.5. For a box of
+    MultiBox this is its confidence, for a box of selective search `rank_probability` of its rank. Of two boxes whose
+    IoU exceeds `duplicate_iou` the less probable one is dropped, whatever their sources.
 
     Returns:
-        Proposals, best first; scores are these probabilities.
+        Proposals, best first. Their scores are these probabilities.
     """
     boxes = np.concatenate([selective.boxes, multibox.boxes])
     scores = np.concatenate([rank_probability(len(selective)), multibox.scores])
@@ -36,9 +36,9 @@ def combine(selective: Proposals, multibox: Proposals, *, duplicate_iou: float =
 
 
 def rank_probability(count: int) -> NDArray[np.float32]:
-    """The share of selective search's boxes that cover an object, by rank, float32 [count].
+    """Estimates the probability that the selective search box of each rank covers an object, float32 ``[count]``.
 
-    A fit to 92 pictures of the training set, scale 2: measured 0.17 in the first ten, 0.067 from rank 100 to 200,
-    0.0073 beyond 1,000.
+    The formula was fitted to 92 training images at superpixel scale 2. The measured share of boxes that cover an
+    object was 0.17 in the first ten ranks, 0.067 in ranks 100 to 200, and 0.0073 beyond rank 1,000.
     """
     return (0.17 / (1 + np.arange(count) / 90)).astype(np.float32)

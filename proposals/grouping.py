@@ -8,12 +8,13 @@ import numpy as np
 
 from ..runtime.compilation import kernel
 
-_ONE: Final = 2.0**26  # a histogram that sums to 1; whole numbers add up alike in any order
+# Histograms are scaled to this sum and their bins cut to whole numbers, whose sum is the same in any order.
+_HISTOGRAM_SUM: Final = 2.0**26
 
 
 @kernel
 def _intersection(a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
-    """Sum of the smaller of two scaled histograms, each bin cut to a whole number."""
+    """Returns the intersection of two scaled histograms: the sum of the smaller bins, each cut to a whole number."""
     total = np.int32(0)
     for i in range(a.size):
         u = a[i] * scale_a
@@ -26,25 +27,30 @@ def _intersection(a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
 def similarity(
     a: Any, b: Any, rows: Any, slot: Any, size: Any, box: Any, channels: Any, pixels: Any, measures: Any
 ) -> float:
-    """How alike two regions are: the sum of the chosen measures, each in [0, 1] (section 3.2, eqs. 1-5).
+    """Returns the similarity of two regions: the sum of the selected measures, each in [0, 1] (sec. 3.2, eqs. 1-5).
 
     Args:
-        a, b: region numbers.
-        rows: float32 ``[R, row_length(C)]`` histograms; that of region a lies at ``slot[a]``.
-        measures: bits 1 colour, 2 texture, 4 size, 8 fill.
+        a, b: the numbers of the regions.
+        rows: float32 ``[R, row_length(C)]``, histograms of pixel counts; ``rows[slot[a]]`` belongs to region a.
+        slot: int32 ``[2R]``, the row of each region.
+        size: int32 ``[2R]``, number of pixels of each region.
+        box: int32 ``[2R, 4]``, (x1, y1, x2, y2) of each region.
+        channels: number of colour channels C.
+        pixels: number of pixels of the image.
+        measures: a bit mask: 1 colour, 2 texture, 4 size, 8 fill.
     """
     total = 0.0
     size_a, size_b = size[a], size[b]
     if measures & 3:
-        scale_a = np.float32(_ONE / size_a)
-        scale_b = np.float32(_ONE / size_b)
+        scale_a = np.float32(_HISTOGRAM_SUM / size_a)
+        scale_b = np.float32(_HISTOGRAM_SUM / size_b)
         split = channels * 80
         if measures & 1:
             shared = _intersection(rows[slot[a], split:], rows[slot[b], split:], scale_a, scale_b)
-            total += shared / (_ONE * channels)
+            total += shared / (_HISTOGRAM_SUM * channels)
         if measures & 2:
             shared = _intersection(rows[slot[a], :split], rows[slot[b], :split], scale_a, scale_b)
-            total += shared / (_ONE * 8 * channels)
+            total += shared / (_HISTOGRAM_SUM * 8 * channels)
     if measures & 4:
         total += 1.0 - (size_a + size_b) / pixels
     if measures & 8:
@@ -55,21 +61,21 @@ def similarity(
 
 
 @kernel
-def _before(sim_a: Any, pair_a: Any, sim_b: Any, pair_b: Any) -> bool:
-    """Heap order: more similar first, ties to the pair whose newer, then older region has the smaller number."""
+def _comes_first(sim_a: Any, pair_a: Any, sim_b: Any, pair_b: Any) -> bool:
+    """Defines the heap order: higher similarity first. Ties: smaller pair code first, see `group`."""
     return sim_a > sim_b or (sim_a == sim_b and pair_a < pair_b)
 
 
 @kernel
-def _sink(sims: Any, pairs: Any, count: Any, place: Any) -> None:
+def _sift_down(sims: Any, pairs: Any, count: Any, place: Any) -> None:
     sim, pair = sims[place], pairs[place]
     while True:
         child = 2 * place + 1
         if child >= count:
             break
-        if child + 1 < count and _before(sims[child + 1], pairs[child + 1], sims[child], pairs[child]):
+        if child + 1 < count and _comes_first(sims[child + 1], pairs[child + 1], sims[child], pairs[child]):
             child += 1
-        if not _before(sims[child], pairs[child], sim, pair):
+        if not _comes_first(sims[child], pairs[child], sim, pair):
             break
         sims[place], pairs[place] = sims[child], pairs[child]
         place = child
@@ -77,10 +83,10 @@ def _sink(sims: Any, pairs: Any, count: Any, place: Any) -> None:
 
 
 @kernel
-def _raise(sims: Any, pairs: Any, place: Any, sim: Any, pair: Any) -> None:
+def _sift_up(sims: Any, pairs: Any, place: Any, sim: Any, pair: Any) -> None:
     while place > 0:
         above = (place - 1) >> 1
-        if not _before(sim, pair, sims[above], pairs[above]):
+        if not _comes_first(sim, pair, sims[above], pairs[above]):
             break
         sims[place], pairs[place] = sims[above], pairs[above]
         place = above
@@ -89,7 +95,7 @@ def _raise(sims: Any, pairs: Any, place: Any, sim: Any, pair: Any) -> None:
 
 @kernel
 def _root(owner: Any, region: Any) -> Any:
-    """The living region that has swallowed this one."""
+    """Returns the region into which `region` has been merged, with path halving."""
     while owner[region] != region:
         owner[region] = owner[owner[region]]
         region = owner[region]
@@ -114,21 +120,25 @@ def group(
     sims: Any,
     pairs: Any,
 ) -> None:
-    """Merge R superpixels into one region; regions R..2R-2 are the unions in the order of their making.
+    """Merges R superpixels into one region. Regions R..2R-2 are the unions, in the order of merging.
 
-    The heap is invalidated lazily: an entry counts only while both its regions live. Neighbour lists name regions as
-    they were and are brought up to date when their region merges; nothing is allocated.
+    A heap entry is valid only while neither of its regions has been merged; invalid entries are skipped when they
+    reach the top. A neighbour list may contain merged regions; they are resolved when the owner of the list merges.
+    The kernel allocates no memory.
 
     Args:
-        touching: int32 ``[P, 2]`` of `neighbours`.
-        rows: float32 ``[R, row_length(C)]``, overwritten.
-        size: int32 ``[2R]``, the first R given, the others written.
-        box: int32 ``[2R, 4]``, likewise.
-        measures: bits of `similarity`.
+        touching: int32 ``[P, 2]``, the pairs of adjacent superpixels from `neighbours`.
+        rows: float32 ``[R, row_length(C)]``, histograms of pixel counts, overwritten.
+        size: int32 ``[2R]``, number of pixels. The first R are input, the others output.
+        box: int32 ``[2R, 4]``, (x1, y1, x2, y2). The first R are input, the others output.
+        channels: number of colour channels C.
+        pixels: number of pixels of the image.
+        measures: bit mask, see `similarity`.
         slot, owner, stamp, head: int32 ``[2R]``, workspace.
         follow, target: int32 ``[2P]``, workspace: the neighbour lists.
-        sims: float64, pairs: int64 ``[2P + 1]``, workspace: the heap. Live pairs are never more than P, so dropping
-            the dead ones when it is full always makes room.
+        sims: float64 ``[2P + 1]``, workspace: the similarities in the heap.
+        pairs: int64 ``[2P + 1]``, workspace: the pairs in the heap, as newer region * 2^32 + older region. At most P
+            pairs are valid at a time, so a full heap always has room after its invalid entries have been removed.
     """
     regions = rows.shape[0]
     for region in range(2 * regions):
@@ -146,7 +156,7 @@ def group(
         sims[i] = similarity(a, b, rows, slot, size, box, channels, pixels, measures)
         pairs[i] = (np.int64(b) << 32) | np.int64(a)
     for place in range(count // 2 - 1, -1, -1):
-        _sink(sims, pairs, count, place)
+        _sift_down(sims, pairs, count, place)
 
     new = regions
     while new < 2 * regions - 1:
@@ -154,7 +164,7 @@ def group(
         count -= 1
         if count > 0:
             sims[0], pairs[0] = sims[count], pairs[count]
-            _sink(sims, pairs, count, 0)
+            _sift_down(sims, pairs, count, 0)
         a = np.int64(pair & np.int64(0xFFFFFFFF))
         b = np.int64(pair >> 32)
         if owner[a] != a or owner[b] != b:
@@ -190,9 +200,9 @@ def group(
                                 live += 1
                         count = live
                         for place in range(count // 2 - 1, -1, -1):
-                            _sink(sims, pairs, count, place)
+                            _sift_down(sims, pairs, count, place)
                     sim = similarity(new, other, rows, slot, size, box, channels, pixels, measures)
-                    _raise(sims, pairs, count, sim, (np.int64(new) << 32) | np.int64(other))
+                    _sift_up(sims, pairs, count, sim, (np.int64(new) << 32) | np.int64(other))
                     count += 1
                 node = after
         new += 1

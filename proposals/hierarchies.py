@@ -1,4 +1,4 @@
-"""All hierarchical groupings of one picture: what strategies share is computed once, the rest runs in threads."""
+"""Runs all hierarchical groupings of one image in threads. Work that several strategies share is done once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from .colour import convert, levels
 from .grouping import group
 from .pixel_edges import Edges, sorted_edges
 from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_length
-from .segmentation import components, planes_of, smooth_planes
+from .segmentation import components, smooth_planes, split_channels
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow, drop_large
 
-_Run = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+_Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]  # like list(map(work, items))
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What all segmentations of one colour space share."""
+    """The input of all segmentations of one colour space.
+
+    Attributes:
+        edges: the sorted edges between neighbouring pixels.
+        codes: uint64 ``[words, H, W]``, the histogram bins of each pixel, see `pixel_codes`.
+        channels: number of colour channels.
+    """
 
     edges: Edges
     codes: NDArray[np.uint64]
@@ -34,7 +40,14 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Superpixels:
-    """What all groupings of one segmentation start from."""
+    """The input of all groupings of one segmentation into R superpixels.
+
+    Attributes:
+        rows: float32 ``[R, row_length(C)]``, histograms.
+        size: int32 ``[R]``, number of pixels.
+        box: int32 ``[R, 4]``, (x1, y1, x2, y2).
+        touching: int32 ``[P, 2]``, pairs of adjacent superpixels.
+    """
 
     rows: NDArray[np.float32]
     size: NDArray[np.int32]
@@ -45,11 +58,11 @@ class _Superpixels:
 def _pixels(
     image: NDArray[np.uint8], colour_space: str, least_k: float, connectivity: int, workspace: Workspace
 ) -> _Pixels:
-    picture = convert(image, colour_space)
-    height, width, channels = picture.shape
+    converted = convert(image, colour_space)
+    height, width, channels = converted.shape
     codes = workspace.take("codes", (1 if channels == 1 else 2, height, width), np.uint64)
     with borrow() as scratch:
-        planes = planes_of(picture, scratch)
+        planes = split_channels(converted, scratch)
         smoothed = smooth_planes(planes, scratch)
         edges = sorted_edges(smoothed, connectivity, least_k, workspace)
         gx = scratch.take("gx", width, np.float32)
@@ -71,7 +84,7 @@ def _superpixels(
         size = workspace.take("size", regions, np.int32)
         box = workspace.take("box", (regions, 4), np.int32)
         describe(labels, height, width, pixels.codes, counts, rows, size, box)
-        # A planar map has under 3 R neighbours; corners that touch add some, and noise can add more.
+        # A planar map of R regions has fewer than 3 R adjacent pairs. Pairs that touch at corners come on top.
         room = 4 * regions + 16
         border = scratch.take("border", width, np.uint8)
         last = scratch.take("last", 4, np.int64)
@@ -102,7 +115,7 @@ def _grouping(superpixels: _Superpixels, pixels: int, similarity: str) -> NDArra
         sims = scratch.take("sims", 2 * pairs + 1, np.float64)
         heap = scratch.take("heap", 2 * pairs + 1, np.int64)
         group(
-            superpixels.touching, rows, size, box, length // 105, pixels, measures,
+            superpixels.touching, rows, size, box, length // row_length(1), pixels, measures,
             slot, owner, stamp, head, follow, target, sims, heap,
         )  # fmt: skip
     return box[: 2 * regions - 1]
@@ -111,69 +124,71 @@ def _grouping(superpixels: _Superpixels, pixels: int, similarity: str) -> NDArra
 def hierarchies(
     image: NDArray[np.uint8], strategies: Sequence[Strategy], connectivity: int, threads: int | None
 ) -> list[NDArray[np.int32]]:
-    """The boxes of every strategy's hierarchy.
+    """Computes the boxes of every region in the hierarchy of each strategy.
 
     Args:
         image: uint8 RGB ``[H, W, 3]`` at working size.
-        strategies: which groupings to run.
-        connectivity: 4 or 8 neighbours of a pixel.
-        threads: how many to use at the most; None for all cores that this process may use.
+        strategies: the groupings to run.
+        connectivity: neighbours of a pixel, 4 or 8.
+        threads: maximum number of threads; None for all cores that this process may use.
 
     Returns:
-        For each strategy int32 ``[2R - 1, 4]``: R superpixels, then their unions in the order of their making, the
-        whole picture last.
+        For each strategy int32 ``[2R - 1, 4]``: the boxes of R superpixels, then of their unions in the order of
+        merging. The last box is the whole image.
     """
     image = np.ascontiguousarray(image)
     spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
     workers = min(threads or _cores(), len(strategies))
-    found: dict[Strategy, NDArray[np.int32]] = {}
+    boxes: dict[Strategy, NDArray[np.int32]] = {}
     with ExitStack() as stack:
-        run: _Run = _in_turn
+        run: _Map = _sequential_map
         if workers > 1:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
-            run = _pool_run(pool)
-        # no more colour spaces at a time than threads: each holds some 40 bytes a pixel
+            run = _threaded_map(pool)
+        # To limit memory, at most as many colour spaces as threads are held at a time: each takes some 40 bytes per
+        # pixel.
         for first in range(0, len(spaces), workers):
-            together = spaces[first : first + workers]
-            some = list(dict.fromkeys(one for one in strategies if one.colour_space in together))
-            found.update(zip(some, _group_all(image, some, connectivity, run), strict=True))
+            held_spaces = spaces[first : first + workers]
+            selected = list(dict.fromkeys(strategy for strategy in strategies if strategy.colour_space in held_spaces))
+            boxes.update(zip(selected, _group_all(image, selected, connectivity, run), strict=True))
     drop_large()
-    return [found[strategy] for strategy in strategies]
+    return [boxes[strategy] for strategy in strategies]
 
 
 def _group_all(
-    image: NDArray[np.uint8], strategies: Sequence[Strategy], connectivity: int, run: _Run
+    image: NDArray[np.uint8], strategies: Sequence[Strategy], connectivity: int, run: _Map
 ) -> list[NDArray[np.int32]]:
     height, width, _ = image.shape
     spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
     segmentations = list(dict.fromkeys((strategy.colour_space, strategy.k) for strategy in strategies))
     with ExitStack() as stack:
-        space_rooms = {space: stack.enter_context(borrow()) for space in spaces}
-        rooms = {one: stack.enter_context(borrow()) for one in segmentations}
+        pixel_workspaces = {space: stack.enter_context(borrow()) for space in spaces}
+        superpixel_workspaces = {segmentation: stack.enter_context(borrow()) for segmentation in segmentations}
 
-        def of_space(space: str) -> _Pixels:
+        def pixels_of(space: str) -> _Pixels:
             least_k = min(strategy.k for strategy in strategies if strategy.colour_space == space)
-            return _pixels(image, space, least_k, connectivity, space_rooms[space])
+            return _pixels(image, space, least_k, connectivity, pixel_workspaces[space])
 
-        pixels = dict(zip(spaces, run(of_space, spaces), strict=True))
+        pixels = dict(zip(spaces, run(pixels_of, spaces), strict=True))
 
-        def of_segmentation(one: tuple[str, float]) -> _Superpixels:
-            return _superpixels(pixels[one[0]], height, width, one[1], connectivity, rooms[one])
+        def superpixels_of(segmentation: tuple[str, float]) -> _Superpixels:
+            space, k = segmentation
+            return _superpixels(pixels[space], height, width, k, connectivity, superpixel_workspaces[segmentation])
 
-        superpixels = dict(zip(segmentations, run(of_segmentation, segmentations), strict=True))
+        superpixels = dict(zip(segmentations, run(superpixels_of, segmentations), strict=True))
 
-        def of_strategy(strategy: Strategy) -> NDArray[np.int32]:
+        def boxes_of(strategy: Strategy) -> NDArray[np.int32]:
             start = superpixels[strategy.colour_space, strategy.k]
             return _grouping(start, height * width, strategy.similarity)
 
-        return run(of_strategy, strategies)
+        return run(boxes_of, strategies)
 
 
-def _pool_run(pool: ThreadPoolExecutor) -> _Run:
+def _threaded_map(pool: ThreadPoolExecutor) -> _Map:
     return lambda work, items: list(pool.map(work, items))
 
 
-def _in_turn(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def _sequential_map(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return [work(item) for item in items]
 
 

@@ -1,12 +1,13 @@
-"""MultiBox: a network that looks at a whole picture once and proposes class-agnostic boxes with confidences.
+"""MultiBox: a network that proposes class-agnostic boxes with confidences in one pass over the whole image.
 
-Erhan, Szegedy, Toshev, Anguelov, "Scalable object detection using deep neural networks" (CVPR 2014): priors clustered
-from the training boxes, a bipartite matching of objects to them, confidence log-loss + alpha x location loss. Szegedy,
-Reed, Erhan, Anguelov, Ioffe, "Scalable, high-quality object detection" (2014): priors at every place of convolutional
-maps of several scales. Here the maps are the trunk's at strides 16 and 32, the coarser one added to the finer (Lin et
-al., "Feature pyramid networks", CVPR 2017), and the smallest priors stand twice as close as the map's cells.
+Erhan, Szegedy, Toshev, Anguelov, "Scalable object detection using deep neural networks" (CVPR 2014), introduced priors
+clustered from the training boxes, the bipartite matching of objects to priors, and the loss: confidence log-loss +
+alpha x location loss. Szegedy, Reed, Erhan, Anguelov, Ioffe, "Scalable, high-quality object detection" (2014), placed
+the priors on convolutional feature maps of several scales. Here the feature maps are those of the trunk at strides 16
+and 32, with the coarser map added to the finer (Lin et al., "Feature pyramid networks", CVPR 2017). The smallest priors
+are placed at twice the density of the feature map's cells.
 
-Boxes are in pixels of the network's input. A larger input shows smaller objects: nothing here depends on its size.
+Boxes are in pixels of the network's input, which may have any size that is a multiple of 32.
 """
 
 from __future__ import annotations
@@ -25,41 +26,42 @@ from torchvision.ops import nms
 from ..data.boxes import clip, iou
 from .proposals import Proposals, Source
 
-# Offsets are learnt in units of about their spread (SSD's "variances"; Liu et al., ECCV 2016).
+# Units of the offsets, about their standard deviations (SSD's "variances"; Liu et al., ECCV 2016).
 _CENTRE_UNIT, _SIZE_UNIT = 0.1, 0.2
-# A box is at most this many times as wide or high as its prior, or the reverse: no overflow, whatever the network says.
+# The largest ratio between the side of a box and of its prior, in either direction. It keeps `decode` from overflowing.
 _LARGEST_RATIO = 16.0
 
-# MultiBox's boxes kept of a picture: the paper's number.
+# Boxes kept per image, as in "Going Deeper with Convolutions".
 COUNT = 200
-# On 124 pictures of val, 200 boxes covered 0.808 of the objects at IoU 0.5 and 0.577 at 0.7 with this threshold; 0.814
-# and 0.435 with 0.5, 0.798 and 0.625 with 0.7.
+# IoU threshold of non-maximum suppression. On 124 images of val, the recall of 200 boxes at IoU 0.5 and 0.7 was 0.808
+# and 0.577 with this threshold, 0.814 and 0.435 with a threshold of 0.5, and 0.798 and 0.625 with 0.7.
 NMS_THRESHOLD = 0.6
-# Boxes looked at by non-maximum suppression, for each that is kept: enough that it never runs out of them.
+# Candidate boxes of non-maximum suppression, per box that is kept: enough that the candidates never run out.
 _CANDIDATES = 15
 
+# A prior predicts an object from an IoU of POSITIVE_IOU on, and is background below IGNORED_IOU.
 POSITIVE_IOU = 0.5
 IGNORED_IOU = 0.4
 BACKGROUND, IGNORED = -1, -2
 
 
 class Trunk(Protocol):
-    """What MultiBox needs of a network: `GoogLeNet` and `TorchvisionGoogLeNet` have it."""
+    """The interface of MultiBox's backbone network. `GoogLeNet` and `TorchvisionGoogLeNet` implement it."""
 
     trunk: nn.Sequential
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Float RGB in 0..255 [N, 3, H, W], as the trunk wants it."""
+        """Converts float RGB in 0..255 [N, 3, H, W] into the input of the trunk."""
         ...
 
 
 @dataclass(frozen=True)
 class PriorGrid:
-    """Priors of some shapes at every place of a map.
+    """Priors of several shapes, centred on a regular grid of places over a feature map.
 
     Attributes:
-        stride: of the map in input pixels, 16 or 32.
-        division: each cell has this many by this many places.
+        stride: stride of the feature map in input pixels, 16 or 32.
+        division: each cell of the feature map has division x division places.
         shapes: width and height of the priors at each place, in input pixels.
     """
 
@@ -69,11 +71,11 @@ class PriorGrid:
 
     @property
     def channels(self) -> int:
-        """What a head puts out for it in each cell: four offsets and a confidence for each prior."""
+        """Number of head output channels for this grid: four offsets and a confidence for each prior of a cell."""
         return 5 * self.division**2 * len(self.shapes)
 
     def priors(self, size: int) -> NDArray[np.float32]:
-        """The priors over a `size` x `size` input, by row, column and shape: (x1, y1, x2, y2), float32 [P, 4]."""
+        """Returns the priors of a `size` x `size` input, (x1, y1, x2, y2), float32 [P, 4], by row, column and shape."""
         step = self.stride / self.division
         places = (np.arange(-(-size // self.stride) * self.division) + 0.5) * step
         y, x = np.meshgrid(places, places, indexing="ij")
@@ -83,14 +85,14 @@ class PriorGrid:
 
 
 class MultiBox(nn.Module):
-    """The network.
+    """The MultiBox network: a trunk, lateral convolutions that combine its two feature maps, and a head per stride.
 
     Args:
-        trunk: network whose rows are the features, at stride 16 up to the row `split` and at stride 32 after the last.
-        grids: the priors, each on the map of its stride.
-        split: name of the last row at stride 16.
-        width: channels of the heads.
-        sizes: sides of the inputs that a picture is shown at, in pixels, multiples of 32.
+        trunk: a `Trunk`. Its feature map has stride 16 after the row `split` and stride 32 after the last row.
+        grids: the priors, each on the feature map of its stride.
+        split: name of the last row of the trunk at stride 16.
+        width: number of hidden channels of the heads.
+        sizes: sides of the square inputs to which an image is resized, in pixels, multiples of 32.
     """
 
     def __init__(
@@ -127,7 +129,10 @@ class MultiBox(nn.Module):
         return fine, self._rows[self._split :](fine)
 
     def from_row(self, x: Tensor, first_row: int) -> Tensor:
-        """The predictions from the input of row `first_row` of the trunk, [N, c, h, w] -> [N, P, 5] as `forward`."""
+        """Computes the predictions from the input of the trunk's row `first_row`: [N, c, h, w] -> [N, P, 5].
+
+        The result is that of `forward`.
+        """
         fine, coarse = self._maps(x, first_row)
         coarse = self.lateral_coarse(coarse)
         fine = self.lateral_fine(fine) + nn.functional.interpolate(coarse, fine.shape[2:], mode="nearest")
@@ -136,17 +141,23 @@ class MultiBox(nn.Module):
         predictions = []
         for grid in self.grids:
             stride = str(grid.stride)
-            predictions.append(_by_place(outputs[stride][:, : grid.channels], grid))
+            predictions.append(_by_prior(outputs[stride][:, : grid.channels], grid))
             outputs[stride] = outputs[stride][:, grid.channels :]
         return torch.cat(predictions, dim=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels, float RGB in 0..255 [N, 3, S, S] -> [N, P, 5]: offsets (see `decode`) and the confidence's logit of
-        each of the priors."""
+        """Predicts four offsets (see `decode`) and the logit of the confidence for each prior.
+
+        Args:
+            pixels: float RGB in 0..255 [N, 3, S, S].
+
+        Returns:
+            float [N, P, 5].
+        """
         return self.from_row(cast(Trunk, self.trunk).normalise(pixels), 0)
 
     def priors(self, size: int) -> NDArray[np.float32]:
-        """The priors over a `size` x `size` input, float32 [P, 4]."""
+        """Returns the priors of a `size` x `size` input, float32 [P, 4]."""
         return np.concatenate([grid.priors(size) for grid in self.grids])
 
 
@@ -154,34 +165,41 @@ def _head(width: int, outputs: int) -> nn.Sequential:
     hidden, last = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, outputs, 1)
     nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
     nn.init.normal_(last.weight, std=0.01)
-    # confidences start near the share of priors that have an object, so that the loss starts low
+    # The initial confidences are close to the share of priors that have an object, so that the first losses are low.
     start = torch.tensor([0.0, 0.0, 0.0, 0.0, -5.0])
     with torch.no_grad():
         last.bias = nn.Parameter(start.repeat(outputs // 5))
     return nn.Sequential(hidden, nn.ReLU(inplace=True), last)
 
 
-def _by_place(x: Tensor, grid: PriorGrid) -> Tensor:
-    """[N, division^2 * shapes * 5, h, w] -> [N, P, 5] in the order of `PriorGrid.priors`."""
+def _by_prior(x: Tensor, grid: PriorGrid) -> Tensor:
+    """Reorders head outputs, [N, division^2 * shapes * 5, h, w] -> [N, P, 5], in the order of `PriorGrid.priors`."""
     n, _, h, w = x.shape
     x = x.view(n, grid.division, grid.division, len(grid.shapes) * 5, h, w)
     return x.permute(0, 4, 1, 5, 2, 3).reshape(n, -1, 5)
 
 
 def encode(boxes: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Offsets of boxes [N, 4] from priors [N, 4], float32 [N, 4]: `decode` undoes it.
+    """Computes the offsets (dx, dy, dw, dh) of boxes from priors. The inverse of `decode`.
 
-    (dx, dy) is the way between the centres in tenths of the prior's sides, (dw, dh) the logarithm of the ratio of the
-    sides in fifths.
+    (dx, dy) is the distance of the centres, in tenths of the prior's sides. (dw, dh) is the logarithm of the ratio of
+    the sides, in units of 0.2.
+
+    Args:
+        boxes: float32 [N, 4].
+        priors: float32 [N, 4].
+
+    Returns:
+        float32 [N, 4].
     """
     centres, sides = _centres_and_sides(boxes)
     prior_centres, prior_sides = _centres_and_sides(priors)
-    way = (centres - prior_centres) / prior_sides / _CENTRE_UNIT
-    return np.concatenate([way, np.log(sides / prior_sides) / _SIZE_UNIT], axis=1).astype(np.float32)
+    distance = (centres - prior_centres) / prior_sides / _CENTRE_UNIT
+    return np.concatenate([distance, np.log(sides / prior_sides) / _SIZE_UNIT], axis=1).astype(np.float32)
 
 
 def decode(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Boxes, float32 [N, 4], from offsets [N, 4] to priors [N, 4]; see `encode`."""
+    """Computes boxes, float32 [N, 4], from their offsets [N, 4] and priors [N, 4]. The inverse of `encode`."""
     prior_centres, prior_sides = _centres_and_sides(priors)
     centres = prior_centres + offsets[:, :2] * _CENTRE_UNIT * prior_sides
     limit = np.log(_LARGEST_RATIO)
@@ -199,18 +217,18 @@ def multibox_proposals(
     count: int = COUNT,
     nms_threshold: float = NMS_THRESHOLD,
 ) -> Proposals:
-    """The best boxes of a picture that the network saw whole, at one size or several.
+    """Decodes the predictions for one image and keeps the best boxes after non-maximum suppression.
 
     Args:
-        predictions: float32 [P, 5] for each size, from `MultiBox`.
-        priors: [P, 4] for each size.
-        sizes: side of the network's input, to which the picture was stretched.
-        width, height: of the picture.
-        count: boxes kept.
-        nms_threshold: a box is dropped if it overlaps a better one by more than this IoU.
+        predictions: float32 [P, 5] for each input size, from `MultiBox`.
+        priors: float32 [P, 4] for each input size.
+        sizes: sides of the square inputs to which the image was resized, in pixels.
+        width, height: size of the image in pixels.
+        count: maximum number of boxes.
+        nms_threshold: IoU with a better box above which a box is dropped.
 
     Returns:
-        At most `count` boxes inside the picture; scores are confidences in 0..1.
+        At most `count` boxes inside the image. Their scores are confidences in 0..1.
     """
     boxes, logits = [], []
     for predicted, prior, size in zip(predictions, priors, sizes, strict=True):
@@ -219,27 +237,30 @@ def multibox_proposals(
         boxes.append(clip(decode(predicted[best, :4], prior[best]) * scale, width, height))
         logits.append(predicted[best, 4])
     all_boxes, all_logits = np.concatenate(boxes), np.concatenate(logits)
-    real = ((all_boxes[:, 2:] - all_boxes[:, :2]) >= 1).all(axis=1)  # less than a pixel of the picture shows nothing
-    all_boxes, all_logits = all_boxes[real], all_logits[real]
+    large_enough = ((all_boxes[:, 2:] - all_boxes[:, :2]) >= 1).all(axis=1)  # sides of one pixel or more
+    all_boxes, all_logits = all_boxes[large_enough], all_logits[large_enough]
     keep = nms(torch.from_numpy(all_boxes), torch.from_numpy(all_logits), nms_threshold)[:count].numpy()
     scores = 1 / (1 + np.exp(-all_logits[keep].astype(np.float64)))
     return Proposals(all_boxes[keep], scores.astype(np.float32), np.full(len(keep), Source.MULTIBOX, np.uint8))
 
 
 def _centres_and_sides(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    corners, opposite = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
-    return (corners + opposite) / 2, opposite - corners
+    top_left, bottom_right = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    return (top_left + bottom_right) / 2, bottom_right - top_left
 
 
 def match(priors: NDArray[np.float32], objects: NDArray[np.float32], ignored: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which object each prior shall predict.
+    """Assigns to each prior the object that it is trained to predict.
 
-    First every object gets a prior of its own, so that the sum of the IoUs is largest (the bipartite matching of Erhan
-    et al., section 3.2); then each other prior takes the object that it overlaps most, if by 0.5 or more. Between 0.4
-    and 0.5, and over an `ignored` box from 0.4 on, a prior is neither object nor background.
+    Every object is matched to one prior such that the sum of the IoUs is largest (the bipartite matching of Erhan et
+    al., section 3.2). Each other prior is assigned the object with the largest IoU, if this IoU is at least 0.5. A
+    prior is ignored in training if its largest IoU with an object is in [0.4, 0.5), or if it has no object and an IoU
+    of at least 0.4 with an `ignored` box. All other priors are background.
 
     Args:
-        priors: [P, 4]. objects: [G, 4]. ignored: [M, 4].
+        priors: float32 [P, 4].
+        objects: float32 [G, 4].
+        ignored: float32 [M, 4], boxes that count neither as objects nor as background.
 
     Returns:
         int64 [P]: index of the object, -1 (`BACKGROUND`) or -2 (`IGNORED`).
@@ -261,29 +282,30 @@ def match(priors: NDArray[np.float32], objects: NDArray[np.float32], ignored: ND
 def multibox_loss(
     predictions: Tensor, assignment: Tensor, offsets: Tensor, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Confidence log-loss + alpha x location loss (Erhan et al., section 3.2), per prior that has an object.
+    """Computes confidence log-loss + alpha x location loss (Erhan et al., section 3.2), divided by the object priors.
 
         confidence = - sum over object priors of log(c) - sum over background priors of log(1 - c)
-        location   = sum over object priors and the four offsets of smooth L1(predicted - wanted)
+        location   = sum over object priors and the four offsets of smooth L1(predicted - target)
         loss       = (confidence + alpha * location) / max(1, number of object priors)
 
-    Smooth L1 (Girshick, "Fast R-CNN", 2015, eq. 3) in place of the paper's squared distance bounds what a far-off
-    prior can do.
+    Smooth L1 (Girshick, "Fast R-CNN", 2015, eq. 3) replaces the paper's squared distance. It bounds the gradient of a
+    prior that is far from its object.
 
     Args:
-        predictions: [N, P, 5], from the network.
+        predictions: float [N, P, 5], from the network.
         assignment: int64 [N, P], from `match`.
-        offsets: [N, P, 4], what object priors shall predict; of other priors it does not matter.
+        offsets: float [N, P, 4], the targets of the object priors; the values of other priors are not used.
+        alpha: weight of the location loss.
 
     Returns:
-        The loss, and its two terms [2] without alpha, detached, for reports.
+        The loss, and its two terms (confidence, location) [2] without alpha, detached, for reports.
     """
     positive = assignment >= 0
     number = positive.sum().clamp(min=1)
     logits = predictions[..., 4]
-    known = assignment != IGNORED
+    counted = assignment != IGNORED
     confidence = nn.functional.binary_cross_entropy_with_logits(
-        logits[known], positive[known].to(logits.dtype), reduction="sum"
+        logits[counted], positive[counted].to(logits.dtype), reduction="sum"
     )
     location = nn.functional.smooth_l1_loss(predictions[..., :4][positive], offsets[positive], reduction="sum")
     terms = torch.stack([confidence, location]) / number
@@ -291,15 +313,19 @@ def multibox_loss(
 
 
 def cluster_shapes(sides: NDArray[np.float32], count: int, seed: int = 0, rounds: int = 30) -> NDArray[np.float32]:
-    """Widths and heights that stand for those of many boxes: k-means with 1 - IoU of centred boxes as the distance.
+    """Clusters the shapes of boxes by k-means with the distance 1 - IoU of centred boxes.
 
-    (Redmon & Farhadi, "YOLO9000", CVPR 2017, section 2: Euclidean distance would spend most shapes on large boxes.)
+    With the Euclidean distance, most clusters would go to large boxes (Redmon & Farhadi, "YOLO9000", CVPR 2017,
+    section 2).
 
     Args:
-        sides: [N, 2], widths and heights; at least `count` different ones.
+        sides: float32 [N, 2], widths and heights; at least `count` distinct rows.
+        count: number of clusters.
+        seed: seed of the random initial centres.
+        rounds: number of iterations.
 
     Returns:
-        float32 [count, 2], by rising area.
+        float32 [count, 2], widths and heights of the cluster centres, by rising area.
     """
     rng = np.random.default_rng(seed)
     logs = np.log(sides.astype(np.float64))
@@ -315,5 +341,5 @@ def cluster_shapes(sides: NDArray[np.float32], count: int, seed: int = 0, rounds
 
 def _centred_iou(logs: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
     a, b = np.exp(logs)[:, None], np.exp(centres)
-    shared = np.minimum(a, b).prod(axis=2)
-    return shared / (a.prod(axis=2) + b.prod(axis=1) - shared)
+    intersection = np.minimum(a, b).prod(axis=2)
+    return intersection / (a.prod(axis=2) + b.prod(axis=1) - intersection)

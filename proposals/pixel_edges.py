@@ -1,8 +1,8 @@
-"""The edges between neighbouring pixels, sorted by weight: what segmentation at every k starts from.
+"""The edges between neighbouring pixels, sorted by weight: the input of segmentation at every k.
 
-A weight is the Euclidean distance of two smoothed pixels over the channels, cut to a float of 16 bits (5 exponent, 11
-mantissa bits of its square) so that edges can be counting-sorted. Uniform steps would
-swallow k / size and leave many more superpixels.
+The weight of an edge is the Euclidean distance of two smoothed pixels over the channels. Its square is truncated to a
+float of 16 bits (5 exponent and 11 mantissa bits), so that edges can be sorted by counting sort. Uniform quantisation
+would be too coarse for small k / size and would give many more superpixels.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from ..runtime.compilation import kernel
 from .workspace import Workspace
 
 KEYS: Final = 1 << 16
-NONE: Final = np.uint16(KEYS - 1)  # no edge: above the key of the largest difference that there is
-_SHIFT: Final = 12  # of a float32's 23 mantissa bits 11 stay
-_LOWEST: Final = (127 - 14) << 11  # squared differences below 2**-14 grey levels count as none
-# Up to this many pixels edges are taken in the paper's order. Larger pictures would be crossed from end to end, out of
-# the processor's cache, for every weight: theirs are taken by rising weight within tiles of this side, and the tiles
-# keep step in 32 levels, each sqrt(2) times the last.
+NO_EDGE: Final = np.uint16(KEYS - 1)  # no edge; larger than the key of the largest possible difference
+_SHIFT: Final = 12  # keeps 11 of the 23 mantissa bits of a float32
+_LOWEST: Final = (127 - 14) << 11  # squared differences below 2**-14 count as zero
+# In images of up to this many pixels, edges are processed in the paper's order. In a larger image that order jumps
+# across the whole image at every weight and misses the processor's cache. There, edges are processed by rising weight
+# within tiles of TILE x TILE pixels, and all tiles complete one of 32 weight levels before the next begins. Each level
+# starts at sqrt(2) times the weight of the previous level.
 EXACT_PIXELS: Final = 1 << 20
 TILE: Final = 256
 LEVELS: Final = 32
-# A pixel's edges in sorted order, when their keys are equal: from up-left, up, up-right and left, then its own four.
-_SEEN_AS: Final = (3, 1, 0, 2)  # by direction, at the pixel that an edge leads to
+# Rank of a pixel's edges among equal keys: edges from its neighbours up-left, up, up-right and left have ranks 0 to 3,
+# its own edges right, down, down-right and down-left ranks 4 to 7. _RANK_AT_END[d] is the rank of an edge of direction
+# d at the pixel where it ends.
+_RANK_AT_END: Final = (3, 1, 0, 2)
 
 
 def key_weights() -> NDArray[np.float32]:
-    """The edge weight (a difference in grey levels) that each sort key stands for.  # [65536]"""
+    """Returns the edge weight, a difference in grey levels, of each sort key, float32 ``[65536]``."""
     bits = (np.arange(KEYS, dtype=np.uint32) + np.uint32(_LOWEST)) << np.uint32(_SHIFT)
     weights = np.sqrt(bits.view(np.float32))
     weights[0] = 0
@@ -43,13 +46,14 @@ WEIGHTS: Final = key_weights()
 
 @kernel
 def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any) -> None:
-    """Sort keys of all edges.
+    """Computes the sort keys of all edges.
 
     Args:
-        smoothed: float32 ``[C, H, W]``.
+        smoothed: float32 ``[C, H, W]``, the smoothed image.
         diagonal: True for 8-connected pixels.
-        squared, bits: workspace, one buffer ``[W]`` as float32 and as int32.
-        keys: uint16 ``[directions, H, W]``, written: right, down, down-right, down-left; `NONE` where the picture ends.
+        squared, bits: workspace, the same buffer ``[W]`` as float32 and as int32.
+        keys: uint16 ``[directions, H, W]``, output: the keys of the edges right, down, down-right and down-left;
+            `NO_EDGE` for edges that would leave the image.
     """
     channels, height, width = smoothed.shape
     for y in range(height):
@@ -57,7 +61,7 @@ def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any)
             below = 0 if direction == 0 else 1
             line = keys[direction, y]
             if y + below >= height:
-                line[:] = NONE
+                line[:] = NO_EDGE
                 continue
             start = 1 if direction == 3 else 0
             stop = width if direction == 1 else width - 1 + start
@@ -76,14 +80,14 @@ def edge_keys(smoothed: Any, diagonal: bool, squared: Any, bits: Any, keys: Any)
             for x in range(start, stop):
                 line[x] = np.uint16(max((bits[x] >> _SHIFT) - _LOWEST, 0))
             if direction == 3:
-                line[0] = NONE
+                line[0] = NO_EDGE
             elif direction != 1:
-                line[width - 1] = NONE
+                line[width - 1] = NO_EDGE
 
 
 @kernel
 def _lightest(keys: Any, y: Any, lightest: Any) -> None:
-    """For each pixel of row y the first of its edges in sorted order: key * 8 + its place among the pixel's edges."""
+    """Computes for each pixel of row y its first edge in sorted order, as key * 8 + rank (see `_RANK_AT_END`)."""
     directions, _, width = keys.shape
     for x in range(width):
         lightest[x] = np.uint32(keys[0, y, x]) << np.uint32(3) | np.uint32(4)
@@ -98,7 +102,7 @@ def _lightest(keys: Any, y: Any, lightest: Any) -> None:
     if y == 0:
         return
     for direction in range(1, directions):
-        place = np.uint32(_SEEN_AS[direction])
+        place = np.uint32(_RANK_AT_END[direction])
         step = (1, 0, 1, -1)[direction]
         line = keys[direction, y - 1]
         for x in range(max(step, 0), width + min(step, 0)):
@@ -109,32 +113,33 @@ def _lightest(keys: Any, y: Any, lightest: Any) -> None:
 def _join(
     keys: Any, here: Any, mine: Any, there: Any, theirs: Any, highest: Any, base: Any, pairs: Any, first: Any
 ) -> None:
-    """Join the pixels of one row to their neighbours in one direction, where both name that edge the lightest."""
+    """Joins the pixels of one row to their neighbours in one direction, where the edge is the lightest of both."""
     for x in range(keys.size):
         key = keys[x]
         code = np.uint32(key) << np.uint32(3)
         joined = (here[x] == (code | mine)) & (there[x] == (code | theirs)) & (key <= highest)
-        keys[x] = NONE if joined else key
+        keys[x] = NO_EDGE if joined else key
         pairs[x] = key if joined else pairs[x]
         first[x] = base + np.uint32(x) if joined else first[x]
 
 
 @kernel
 def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, first: Any, pair_weight: Any) -> None:
-    """Join each two pixels whose lightest edge is the same one.
+    """Joins every two pixels that share their lightest edge.
 
-    When that edge's turn comes in Felzenszwalb and Huttenlocher's order, both pixels are still alone, so they join
-    for every k that is no less than its weight, whatever happens elsewhere. A quarter of the pixels are joined here,
-    along rows and without branches, in place of one by one all over the picture.
+    When Felzenszwalb and Huttenlocher's algorithm reaches such an edge, both pixels are still single. They are
+    therefore joined for every k that is at least the weight, independently of all other edges. A quarter of the
+    pixels are joined here, row by row and without branches, which is faster than in sorted order.
 
     Args:
-        keys: uint16 ``[directions, H, W]`` of `edge_keys`; the edges joined become `NONE`.
-        weights: float32 ``[65536]`` of `key_weights`.
+        keys: uint16 ``[directions, H, W]`` from `edge_keys`; the keys of joined edges become `NO_EDGE`.
+        weights: float32 ``[65536]`` from `key_weights`.
         highest: the largest key to join.
         rows: uint32 ``[2, W]``, workspace.
         pairs: uint16 ``[W]``, workspace.
-        first: uint32 ``[H, W]``, written: the number y * W + x of the first pixel of the pair; of a single, its own.
-        pair_weight: float32 ``[H, W]``, written: at the first pixel of a pair its edge's weight, -1 elsewhere.
+        first: uint32 ``[H, W]``, output: the index y * W + x of the first pixel of the pair; of a single pixel its own.
+        pair_weight: float32 ``[H, W]``, output: the weight of the joined edge at the first pixel of a pair, -1 at all
+            other pixels.
     """
     directions, height, width = keys.shape
     for y in range(height):
@@ -145,7 +150,7 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
         here, there = rows[y % 2], rows[(y + 1) % 2]
         if y + 1 < height:
             _lightest(keys, y + 1, there)
-        pairs[:] = NONE
+        pairs[:] = NO_EDGE
         for direction in range(directions if y + 1 < height else 1):
             step = (1, 0, 1, -1)[direction]
             below = 0 if direction == 0 else 1
@@ -156,7 +161,7 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
                 here[start:stop],
                 np.uint32(4 + direction),
                 other[start + step : stop + step],
-                np.uint32(_SEEN_AS[direction]),
+                np.uint32(_RANK_AT_END[direction]),
                 highest,
                 np.uint32(y * width + start),
                 pairs[start:stop],
@@ -164,37 +169,38 @@ def join_nearest(keys: Any, weights: Any, highest: Any, rows: Any, pairs: Any, f
             )
         for x in range(width):
             weight = weights[np.uint32(pairs[x])]
-            pair_weight[y, x] = weight if pairs[x] != NONE else np.float32(-1)
+            pair_weight[y, x] = weight if pairs[x] != NO_EDGE else np.float32(-1)
 
 
 @kernel
-def _keep_lighter(earlier: Any, later: Any, same: Any, other: Any, and_same: Any, and_other: Any) -> None:
-    """Of each two edges between the same two components, only the one that comes first in sorted order stays.
+def _keep_lighter(earlier: Any, later: Any, start: Any, other_start: Any, end: Any, other_end: Any) -> None:
+    """Removes, of two edges between the same two components, the one that is later in sorted order.
 
-    They are parallel where `same` equals `other` and `and_same` equals `and_other`: numbers of `join_nearest`.
+    Two edges are parallel where `start` equals `other_start` and `end` equals `other_end`. These are component indices
+    from `join_nearest`.
     """
     for x in range(earlier.size):
-        parallel = (same[x] == other[x]) & (and_same[x] == and_other[x])
+        parallel = (start[x] == other_start[x]) & (end[x] == other_end[x])
         a, b = earlier[x], later[x]
-        earlier[x] = NONE if parallel & (a > b) else a
-        later[x] = NONE if parallel & (a <= b) else b
+        earlier[x] = NO_EDGE if parallel & (a > b) else a
+        later[x] = NO_EDGE if parallel & (a <= b) else b
 
 
 @kernel
 def drop_parallel(keys: Any, first: Any) -> None:
-    """Leave out the heavier of two edges between the same two pairs, or between a pair and a pixel.
+    """Removes the heavier of two parallel edges: edges between the same two pairs, or a pair and a pixel.
 
-    When the lighter one's turn comes its components join, and the heavier one lies within one; or one of them can no
-    longer grow, and the heavier one will not make it. Segmentation is the same, with a fifth fewer edges, as long as
-    edges are taken in order: not where tiles keep step in levels. (Where pixels are 4-connected it would be a
-    twentieth, which is not worth the search.)
+    If the lighter edge joins its components, the heavier edge lies inside one component. If it does not, one component
+    can no longer grow, and the heavier edge cannot join them either. The segmentation is therefore the same, with a
+    fifth fewer edges of 8-connected pixels. This holds only if edges are processed in sorted order, not in tiles. For
+    4-connected pixels only a twentieth of the edges would be removed, which does not pay for the search.
 
     Args:
-        keys: uint16 ``[4, H, W]`` of `edge_keys`; edges left out become `NONE`.
-        first: uint32 ``[H, W]`` of `join_nearest`.
+        keys: uint16 ``[4, H, W]`` from `edge_keys`; the keys of removed edges become `NO_EDGE`.
+        first: uint32 ``[H, W]`` from `join_nearest`.
     """
     for y in range(first.shape[0] - 1):
-        # of each two by two pixels: p and r above, d and q below
+        # In each block of two by two pixels, p and r are the upper pixels, d and q the lower ones.
         p, r, d, q = first[y, :-1], first[y, 1:], first[y + 1, :-1], first[y + 1, 1:]
         p_r, d_q = keys[0, y, :-1], keys[0, y + 1, :-1]
         p_d, r_q = keys[1, y, :-1], keys[1, y, 1:]
@@ -216,8 +222,8 @@ def drop_parallel(keys: Any, first: Any) -> None:
 
 
 @kernel
-def _file(key: Any, edge: Any, count: Any, order: Any) -> None:
-    """Put one edge into its place."""
+def _place_edge(key: Any, edge: Any, count: Any, order: Any) -> None:
+    """Writes one edge to its position in sorted order."""
     place = count[np.uint32(key)]
     count[np.uint32(key)] = place + np.uint32(1)
     order[np.uint64(place)] = edge
@@ -225,15 +231,19 @@ def _file(key: Any, edge: Any, count: Any, order: Any) -> None:
 
 @kernel
 def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, starts: Any) -> Any:
-    """Counting sort of every tile's edges by rising key, ties by pixel, then direction. Returns their number.
+    """Sorts the edges of each tile by counting sort: by rising key, then by pixel, then by direction.
 
     Args:
-        keys: uint16 ``[directions, H, W]`` of `edge_keys`; those that are `NONE` are left out.
-        tile: pixels a side.
+        keys: uint16 ``[directions, H, W]`` from `edge_keys`; edges with the key `NO_EDGE` are left out.
+        tile: side of a tile in pixels.
         count: uint32 ``[KEYS]``, workspace.
-        order: uint32 ``[directions * H * W]``, written, tile after tile: pixel * directions + direction.
-        ordered_keys: uint16, the same size, written: their keys.
-        starts: int64 ``[tiles, LEVELS + 1]``, written: where the edges of each level begin.
+        order: uint32 ``[directions * H * W]``, output, tile by tile: the edges as pixel * directions + direction.
+        ordered_keys: uint16 ``[directions * H * W]``, output: the keys of the edges in `order`.
+        starts: int64 ``[tiles, LEVELS + 1]``, output: where the edges of each level begin in `order`; the last column
+            is the end of the tile.
+
+    Returns:
+        The number of edges.
     """
     directions, height, width = keys.shape
     total = 0
@@ -254,19 +264,20 @@ def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, 
                     here = count[key]
                     count[key] = total
                     total += here
-            # Edges that are none come last: what follows overwrites them, which costs less than a branch at each.
-            total = count[NONE]
+            # Entries with the key NO_EDGE come last and are overwritten by the next tile. That is faster than a branch
+            # at each entry.
+            total = count[NO_EDGE]
             starts[number, LEVELS] = total
             number += 1
             for y in range(top, bottom):
                 for x in range(left, right):
                     edge = (y * width + x) * directions
-                    _file(keys[0, y, x], edge, count, order)
-                    _file(keys[1, y, x], edge + 1, count, order)
+                    _place_edge(keys[0, y, x], edge, count, order)
+                    _place_edge(keys[1, y, x], edge + 1, count, order)
                     if directions == 4:
-                        _file(keys[2, y, x], edge + 2, count, order)
-                        _file(keys[3, y, x], edge + 3, count, order)
-            # Each count is now the end of its key's edges: their keys are written in order, not one by one all over.
+                        _place_edge(keys[2, y, x], edge + 2, count, order)
+                        _place_edge(keys[3, y, x], edge + 3, count, order)
+            # Each count is now the end of the edges with its key, so the keys can be written sequentially.
             for key in range(KEYS - 1):
                 end = count[key]
                 for place in range(start, end):
@@ -277,15 +288,16 @@ def sort_edges(keys: Any, tile: Any, count: Any, order: Any, ordered_keys: Any, 
 
 @dataclass(frozen=True)
 class Edges:
-    """The edges between a picture's pixels, sorted by weight: for every k from the least that they were made for.
+    """The edges between the pixels of an image, sorted by weight.
 
     Attributes:
-        order: uint32 ``[E]``: pixel * directions + direction.
-        keys: uint16 ``[E]``: their weights as sort keys.
-        starts: int64 ``[tiles, LEVELS + 1]``: where each tile's edges of each level begin.
-        directions: edges a pixel: 2 (4-connected) or 4 (8-connected).
-        tile: pixels a side of the tiles; one tile covers a picture of up to `EXACT_PIXELS`.
-        first, pair_weight: ``[H, W]``, the pixels that are joined already, see `join_nearest`.
+        order: uint32 ``[E]``, the edges as pixel * directions + direction.
+        keys: uint16 ``[E]``, the sort keys of their weights.
+        starts: int64 ``[tiles, LEVELS + 1]``, where the edges of each tile and level begin.
+        directions: edges per pixel, 2 (4-connected) or 4 (8-connected).
+        tile: side of a tile in pixels. An image of up to `EXACT_PIXELS` is a single tile.
+        first: uint32 ``[H, W]``, the pixels that are already joined, see `join_nearest`.
+        pair_weight: float32 ``[H, W]``, the weights of the joined edges, see `join_nearest`.
     """
 
     order: NDArray[np.uint32]
@@ -300,7 +312,15 @@ class Edges:
 def sorted_edges(
     smoothed: NDArray[np.float32], connectivity: int, least_k: float, workspace: Workspace, tile: int | None = None
 ) -> Edges:
-    """The edges of a smoothed picture float32 ``[C, H, W]``, for every k from `least_k`; they live in `workspace`."""
+    """Computes the sorted edges of a smoothed image.
+
+    Args:
+        smoothed: float32 ``[C, H, W]``.
+        connectivity: neighbours of a pixel, 4 or 8.
+        least_k: the smallest k for which the edges will be used. A smaller k would not join all pairs in `first`.
+        workspace: holds the arrays of the result, which are valid until it is used again.
+        tile: side of a tile in pixels; by default chosen by the size of the image.
+    """
     _, height, width = smoothed.shape
     if tile is None:
         tile = max(height, width) if height * width <= EXACT_PIXELS else TILE

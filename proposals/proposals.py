@@ -1,4 +1,4 @@
-"""What every proposal method returns: boxes with scores, best first."""
+"""The type that every proposal method returns: boxes with scores, best first."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class Source(IntEnum):
 
 @dataclass(frozen=True)
 class Proposals:
-    """Regions of one image that may hold an object, best first.
+    """Regions of one image that may contain an object, best first.
 
     Attributes:
-        boxes: float32 ``[N, 4]``, ``(x1, y1, x2, y2)``, 0-based, continuous, half-open, in coordinates of the
-            image that was given: the whole of a W x H image is ``(0, 0, W, H)``.
-        scores: float32 ``[N]``, falling. They order the boxes of one method; they are no probabilities.
-        source: uint8 ``[N]``, the `Source` of each box; selective search where it is not given.
+        boxes: float32 ``[N, 4]``, ``(x1, y1, x2, y2)`` in pixels of the input image, 0-based, continuous and
+            half-open: the box of a whole W x H image is ``(0, 0, W, H)``.
+        scores: float32 ``[N]``, falling. Scores of different methods are not comparable, and they need not be
+            probabilities.
+        source: uint8 ``[N]``, the `Source` of each box; `Source.SELECTIVE_SEARCH` by default.
     """
 
     boxes: NDArray[np.float32]
@@ -45,7 +46,7 @@ class Proposals:
         return len(self.boxes)
 
     def top(self, n: int) -> Proposals:
-        """The best `n` proposals, or all where there are fewer. Raises ValueError for a negative `n`."""
+        """Returns the best `n` proposals, or all if there are fewer. Raises ValueError if `n` is negative."""
         if n < 0:
             raise ValueError(f"the number of proposals must not be negative, got {n}")
         return Proposals(self.boxes[:n], self.scores[:n], self.source[:n])

@@ -1,4 +1,4 @@
-"""Which boxes of the hierarchies come first, and which are dropped (Uijlings et al. 2013, section 4.3)."""
+"""The pseudo-random ranking of boxes, and the removal of duplicates (Uijlings et al. 2013, section 4.3)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from numpy.typing import NDArray
 
 
 def hierarchy_positions(lengths: list[int]) -> NDArray[np.int64]:
-    """Positions of all regions in their hierarchies, given in the order of their making: the whole picture has 1."""
+    """Returns the position of each region in its hierarchy, int64 ``[sum of lengths]``.
+
+    The last region of a hierarchy, the whole image, has position 1; the first superpixel has the largest position.
+
+    Args:
+        lengths: the number of regions of each hierarchy.
+    """
     return np.concatenate([np.arange(length, 0, -1) for length in lengths])
 
 
 def pseudo_random_values(positions: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """The paper's order: position in the hierarchy times a random number in [0, 1). Smaller is better."""
+    """Returns position in the hierarchy times a random number in [0, 1), float64 ``[N]``. Smaller is better."""
     return np.random.default_rng(seed).random(len(positions)) * positions
 
 
 def first_of_each(boxes: NDArray[np.int32], width: int, height: int) -> NDArray[np.intp]:
-    """Indices, rising, of the first occurrence of every distinct box of a picture this large."""
+    """Returns the index of the first occurrence of every distinct box, rising.
+
+    Args:
+        boxes: int32 ``[N, 4]``, inside an image of `width` x `height` pixels.
+    """
     corners = boxes.astype(np.int64)
     stride = np.int64(width + 1)
-    first = corners[:, 1] * stride + corners[:, 0]
-    second = corners[:, 3] * stride + corners[:, 2]
-    _, index = np.unique(first * (stride * (height + 1)) + second, return_index=True)
+    top_left = corners[:, 1] * stride + corners[:, 0]
+    bottom_right = corners[:, 3] * stride + corners[:, 2]
+    _, index = np.unique(top_left * (stride * (height + 1)) + bottom_right, return_index=True)
     return np.sort(index)

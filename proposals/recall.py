@@ -1,14 +1,14 @@
-"""How well proposals cover the objects of a data set: recall, AR, ABO and MABO.
+"""Measures how well proposals cover the objects of a data set: recall, AR, ABO and MABO.
 
     dataset = open_dataset("ILSVRC/", "val")
     coverage = measure(dataset, lambda sample: selective_search(read_image(sample.path)))
-    recall(coverage.matched[-1], [0.5, 0.7])     # of all proposals, at two IoU thresholds
+    recall(coverage.matched[-1], [0.5, 0.7])     # recall of all proposals at two IoU thresholds
 
 Sources: Hosang, Benenson, Dollar, Schiele, "What makes for effective detection proposals?" (PAMI 2016), sections 4
 and 5, and the matching in their published code; Uijlings et al., "Selective search for object recognition" (IJCV
-2013), section 5 (ABO, MABO); Girshick et al., R-CNN (CVPR 2014), whose recall lets one proposal cover many objects.
+2013), section 5 (ABO, MABO); Girshick et al., R-CNN (CVPR 2014), whose recall lets one proposal cover several objects.
 
-Classes play no part in what covers what. An image without proposals leaves its objects uncovered; they are counted.
+Proposals are matched to objects of all classes alike. The objects of an image without proposals count as not found.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from .proposals import Proposals
 
 MATCHINGS: Final = ("one-to-one", "best")
 COUNTS: Final = (1, 3, 10, 30, 100, 300, 1000, 3000)
-# Thresholds are decimals, k / 100: np.arange(0.5, 1, 0.05) has 0.6000000000000001, which an IoU of 0.6 would miss.
+# Thresholds are computed as k / 100. np.arange(0.5, 1, 0.05) contains 0.6000000000000001, which an IoU of 0.6 misses.
 THRESHOLDS: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 CURVE: Final = tuple(k / 100 for k in range(50, 101))
 COCO_THRESHOLDS: Final = tuple(k / 100 for k in range(50, 100, 5))
-# COCO's sizes, here of the box and in pixels of the picture: lower bound included, upper bound not.
+# COCO's size ranges, applied to the area of the box in square pixels: lower bound included, upper bound excluded.
 SIZES: Final = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}
 
 
 class RecallError(ValueError):
-    """Recall that cannot be measured; the message says why."""
+    """Recall cannot be measured. The message gives the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How far each of G objects is covered by the first n proposals of its image: what all measures start from.
+    """The overlap of each of G objects in I images with the proposals of its image. All measures are computed from it.
 
     Attributes:
-        counts: the C values of n, rising.
-        closest: float64 ``[C + 1, G]``, IoU of the proposal closest to the object, with the first ``counts[i]``
-            proposals in row i and with all of them in the last row.
-        matched: float64 ``[C + 1, G]``, IoU of the proposal that is matched to the object one-to-one, or 0. Pairs
-            are matched greedily, the largest IoU first (see `matching.cover`).
+        counts: the C numbers of proposals for which overlaps were computed, rising.
+        closest: float64 ``[C + 1, G]``, the largest IoU of the object with any proposal. Row i considers the first
+            ``counts[i]`` proposals of each image, the last row all of them.
+        matched: float64 ``[C + 1, G]``, the IoU of the object with its partner in the one-to-one matching, or 0 if it
+            has none. The matching is greedy, largest IoU first (see `coverage.cover`). Rows are as in `closest`.
         labels: int64 ``[G]``, the ``Category.id`` of each object.
-        areas: float32 ``[G]``, in square pixels.
-        proposals: int64 ``[I]``, the number of proposals of each image, of those without objects too.
-        missing: images for which nothing was known (a file of proposals lacks them); a part of I.
+        areas: float32 ``[G]``, area of each object in square pixels.
+        proposals: int64 ``[I]``, number of proposals of each image, including images without objects.
+        missing: number of images without an entry in the source of proposals, for example in a file of proposals.
     """
 
     counts: tuple[int, ...]
@@ -65,33 +65,33 @@ class Coverage:
     missing: int
 
     def overlaps(self, matching: str) -> NDArray[np.float64]:
-        """`matched` for the matching "one-to-one", `closest` for "best". Raises ValueError for another name."""
+        """Returns `matched` for "one-to-one" and `closest` for "best". Raises ValueError for another name."""
         if matching not in MATCHINGS:
             raise ValueError(f"unknown matching {matching!r}: choose one of {', '.join(MATCHINGS)}")
         return self.matched if matching == "one-to-one" else self.closest
 
     def boxes_per_image(self) -> list[float]:
-        """Mean over all images of the number of proposals that each row uses, ``[C + 1]``."""
+        """Returns the mean number of proposals per image that each row considers, ``[C + 1]``."""
         return [float(np.minimum(self.proposals, n).mean()) for n in (*self.counts, np.iinfo(np.int64).max)]
 
 
 def measure(
     samples: Iterable[Sample], find: Callable[[Sample], Proposals | None], counts: Sequence[int] = COUNTS
 ) -> Coverage:
-    """Compares the proposals of every image with its objects. Difficult objects are neither counted nor matched.
+    """Computes the overlap of the objects of every image with its proposals. Objects marked difficult are left out.
 
     Args:
-        samples: images and objects; they are gone through once.
-        find: the proposals of an image, best first; None where it knows of none.
-        counts: how many of the first proposals to take, in turn; rising.
+        samples: the images with their objects; they are iterated once.
+        find: returns the proposals of an image, best first, or None if it has no entry for the image.
+        counts: the numbers of first proposals for which overlaps are computed, rising.
 
     Raises:
-        ValueError: `counts` are not rising from 1 or more.
-        RecallError: there are no objects in `samples`.
+        ValueError: `counts` do not rise, or begin below 1.
+        RecallError: `samples` contain no objects.
     """
     if any(low >= high for low, high in zip((0, *counts), counts, strict=False)):
         raise ValueError(f"counts must be rising whole numbers from 1, got {tuple(counts)}")
-    # Here and not with the module: importing numba takes half a second.
+    # Imported here because importing numba takes half a second.
     from .coverage import cover
 
     rows = np.array(counts, np.int64)
@@ -110,7 +110,7 @@ def measure(
         cover(objects.astype(np.float64), boxes, rows, closest[-1], matched[-1])
     if not sum(map(len, labels)):
         raise RecallError(
-            f"no objects in {len(numbers)} images: recall is a share of objects; check the split and its annotations"
+            f"no objects in {len(numbers)} images, so recall is undefined; check the split and its annotations"
         )
     return Coverage(
         tuple(counts),
@@ -124,11 +124,14 @@ def measure(
 
 
 def recall(overlaps: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.float64]:
-    """The share of objects with an overlap of the threshold or more, float64 ``[T]``; NaN where there are no objects.
+    """Returns the share of objects whose overlap is at least the threshold.
 
     Args:
         overlaps: float64 ``[G]``, a row of `Coverage.matched` or `Coverage.closest`.
-        thresholds: ``[T]``.
+        thresholds: IoU thresholds ``[T]``.
+
+    Returns:
+        float64 ``[T]``; NaN if there are no objects.
     """
     if not len(overlaps):
         return np.full(len(thresholds), np.nan)
@@ -136,9 +139,9 @@ def recall(overlaps: NDArray[np.float64], thresholds: Sequence[float]) -> NDArra
 
 
 def average_recall(overlaps: NDArray[np.float64]) -> float:
-    """AR: twice the area under the recall-IoU curve from 0.5 to 1 (Hosang et al., section 5); NaN without objects.
+    """Returns AR: twice the area under the recall-IoU curve from 0.5 to 1 (Hosang et al., section 5).
 
-    Recall is a step function of the threshold, so the integral is a sum:
+    AR is NaN if there are no objects. Recall is a step function of the threshold, so the integral is a sum:
 
         AR = 2 * integral of recall(o) do over 0.5..1 = 2 / G * sum over objects of max(IoU - 0.5, 0)
     """
@@ -146,32 +149,38 @@ def average_recall(overlaps: NDArray[np.float64]) -> float:
 
 
 def average_recall_coco(overlaps: NDArray[np.float64]) -> float:
-    """COCO's way of averaging: the mean of the recall at 0.5, 0.55 .. 0.95; NaN without objects.
+    """Returns the mean recall at the IoU thresholds 0.5, 0.55 .. 0.95 of COCO; NaN if there are no objects.
 
-    The matching is that of `overlaps`. COCO's own tool matches anew at each threshold, in the order of the scores,
-    and averages over classes where it is told to.
+    The same matching is used at all thresholds. COCO's own tool computes a new matching at each threshold, in the order
+    of the scores, and can average over classes.
     """
     return _mean(recall(overlaps, COCO_THRESHOLDS))
 
 
 def average_best_overlap(closest: NDArray[np.float64], labels: ArrayLike) -> dict[int, float]:
-    """ABO of each class that has objects (Uijlings et al., section 5): the mean overlap with the closest proposal."""
+    """Returns ABO (Uijlings et al., section 5) of each class with objects: the mean IoU with the closest proposal."""
     labels = np.asarray(labels)
     return {int(label): _mean(closest[labels == label]) for label in np.unique(labels)}
 
 
 def mean_average_best_overlap(closest: NDArray[np.float64], labels: ArrayLike) -> float:
-    """MABO: the mean of ABO over the classes that have objects."""
+    """Returns MABO: the mean of ABO over the classes with objects."""
     return _mean(list(average_best_overlap(closest, labels).values()))
 
 
 def recall_figures(
     name: str, coverage: Coverage, categories: Iterable[Category], matching: str = "one-to-one"
 ) -> dict[str, Any]:
-    """All measures of one set of proposals, as plain numbers for a JSON file or a table.
+    """Computes all measures of one set of proposals, as plain numbers for a JSON file or a table.
 
-    ABO and MABO take the closest proposal under either matching: that is their definition. Where there are no objects
-    of a size, its figures are None.
+    ABO and MABO use the closest proposal under either matching, by definition. The measures of a size without objects
+    are None.
+
+    Args:
+        name: the name of the method.
+        coverage: the overlaps from `measure`.
+        categories: the classes of the data set.
+        matching: "one-to-one" or "best", see `Coverage.overlaps`.
     """
     overlaps = coverage.overlaps(matching)
     closest, labels = coverage.closest, coverage.labels
@@ -225,5 +234,5 @@ def _recall_and_ar(overlaps: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:
-    # fsum rounds once, at the end: the order of images and objects does not change a digit.
+    # fsum rounds only the final sum, so the order of images and objects does not change the result.
     return math.fsum(values) / len(values) if len(values) else math.nan

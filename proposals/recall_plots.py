@@ -1,4 +1,4 @@
-"""Curves of `recall.recall_figures`, several sets of proposals in one picture; and the page that shows them."""
+"""Plots and an HTML page of the measures from `recall.recall_figures`, to compare several sets of proposals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _TEMPLATE = Path(__file__).with_name("recall.html")
 
 
 def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """A matplotlib figure by name: "recall-iou", "recall-count" (at IoU 0.5 and 0.7) and "average-recall-count".
+    """Plots the recall curves of several methods.
 
-    Counts are means over the images of the boxes that were really there, as in Hosang et al., fig. 7: the curve of a
-    method with few boxes ends early.
+    The number of proposals on the horizontal axis is the mean number of existing boxes, as in Hosang et al., fig. 7.
+    The curve of a method with few boxes therefore ends early.
 
     Args:
         methods: results of `recall_figures`.
+
+    Returns:
+        matplotlib figures by name: "recall-iou", "recall-count" (at IoU 0.5 and 0.7) and "average-recall-count".
     """
     curves = _figure("IoU threshold", "recall", "Recall of all proposals")
     counts = _figure("proposals per image", "recall", "Recall of the first proposals; IoU 0.5, dashed 0.7")
@@ -35,7 +38,7 @@ def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
         colour = f"C{number % 10}"
         steps = method["by_count"]
         boxes = [step["boxes_per_image"] for step in steps]
-        # A dollar sign would begin a formula.
+        # matplotlib would interpret an unescaped dollar sign as the beginning of a formula.
         label = f"{method['name']} ({method['boxes_per_image']:,.0f})".replace("$", r"\$")
         _axes(curves).plot(method["curve"]["iou"], method["curve"]["recall"], color=colour, label=label)
         for threshold, line in (("0.5", "-"), ("0.7", "--")):
@@ -50,10 +53,10 @@ def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def recall_page(report: Mapping[str, Any]) -> str:
-    """A self-contained HTML page with the tables and curves of a report of `detect-recall`.
+    """Returns a self-contained HTML page with the tables and curves of a report.
 
     Args:
-        report: what `detect-recall --json` writes.
+        report: the content of the JSON file that `detect-recall --json` writes.
     """
     from jinja2 import Environment
 
@@ -65,7 +68,7 @@ def recall_page(report: Mapping[str, Any]) -> str:
 
 
 def _figure(x: str, y: str, title: str) -> Figure:
-    # Without pyplot: no window, no state that outlives the figure.
+    # pyplot is avoided because it opens windows and keeps figures in global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.9), layout="constrained", dpi=150)
@@ -79,7 +82,7 @@ def _axes(figure: Figure) -> Axes:
 
 
 def _as_data(figure: Figure) -> str:
-    """A data URL: an <img> of its own keeps the ids inside an SVG from meeting those of the next."""
+    """Returns the figure as a data URL for an <img>. The ids of several inline SVGs would collide."""
     stream = BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,7 +1,7 @@
-"""What selective search knows of each superpixel: size, box, colour and texture histograms, neighbours.
+"""The features of superpixels: size, box, colour and texture histograms, and adjacency.
 
-A region's histograms lie in one row of counts: texture ``[C, 8 orientations, 10 bins]``, then colour ``[C, 25]``
-(Uijlings et al. 2013, section 3.2). Rows of two regions add up to the row of their union.
+The histograms of a region are one row of pixel counts: texture ``[C, 8 orientations, 10 bins]``, then colour
+``[C, 25]`` (Uijlings et al. 2013, section 3.2). The row of a union of two regions is the sum of their rows.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from numpy.typing import NDArray
 
 from ..runtime.compilation import kernel
 
-TEXTURE_BINS: Final = 80  # a channel: 8 orientations of 10
-COLOUR_BINS: Final = 25  # a channel
-# Derivatives, in grey levels a pixel, that fill the 10 bins; steeper ones fall into the last.
+TEXTURE_BINS: Final = 80  # per channel: 8 orientations with 10 bins each
+COLOUR_BINS: Final = 25  # per channel
+# Range of the 10 bins, in grey levels per pixel. Larger derivatives fall into the last bin.
 TEXTURE_RANGE: Final = 20.0
 
 
 def row_length(channels: int) -> int:
-    """Histogram bins of a region with this many channels: 315 for three."""
+    """Returns the number of histogram bins of a region, for example 315 for three channels."""
     return channels * (TEXTURE_BINS + COLOUR_BINS)
 
 
 def colour_bin_factors(levels: Sequence[int]) -> NDArray[np.int32]:
-    """Factors f with ``value * f >> 16 == value * 25 // levels`` for every value of each channel.  # [C]"""
+    """Returns factors f, int32 ``[C]``, with ``value * f >> 16 == value * 25 // levels`` for every value."""
     return np.array([-(-(COLOUR_BINS << 16) // count) for count in levels], np.int32)
 
 
 @kernel
 def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_factors: Any, codes: Any) -> None:
-    """The histogram bins that each pixel falls into.
+    """Computes the histogram bins of each pixel.
 
-    The Gaussian derivative at sigma 1 is the Scharr derivative of the picture smoothed at sigma 0.8, which the
-    segmentation needs anyway: variances add up, 0.8^2 + 0.36 along and across. Opposite orientations are each
-    other's negative, so four signed derivatives give all eight rectified ones.
+    The Gaussian derivative at sigma 1 is approximated by the Scharr derivative of the image smoothed at sigma 0.8,
+    which segmentation needs anyway. The variances add up: 0.8^2 + 0.36 = 1 in both directions. The derivative of the
+    opposite orientation is the negative, so four signed derivatives give all eight rectified derivatives.
 
     Args:
         image: uint8 ``[C, H, W]``.
-        smoothed: float32 ``[C, H, W]``.
+        smoothed: float32 ``[C, H, W]``, the image smoothed at sigma 0.8.
         gx, gy: float32 ``[W]``, workspace.
         lines: uint8 ``[5 * C, W]``, workspace.
-        bin_factors: int32 ``[C]`` of `colour_bin_factors`.
-        codes: uint64 ``[2, H, W]`` (three channels) or ``[1, H, W]`` (one), written: bytes from the lowest, of each
-            channel four derivatives (bin, plus 10 where negative) and the colour bin.
+        bin_factors: int32 ``[C]`` from `colour_bin_factors`.
+        codes: uint64 ``[2, H, W]`` for three channels or ``[1, H, W]`` for one, output. From the lowest byte on, each
+            channel has four bytes of derivatives (the bin, plus 10 if negative) and a byte with the colour bin.
     """
     channels, height, width = smoothed.shape
     scale = np.float32(10.0 / TEXTURE_RANGE)
@@ -89,7 +89,7 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_fac
             plane = image[c, y]
             for x in range(width):
                 line[x] = (np.int32(plane[x]) * bin_factors[c]) >> np.int32(16)
-        # in pieces that stay in the first-level cache over the eight rounds
+        # Pieces of 512 pixels stay in the first-level cache during the eight passes.
         for start in range(0, width, 512):
             stop = min(start + 512, width)
             for word in range(codes.shape[0]):
@@ -105,8 +105,8 @@ def pixel_codes(image: Any, smoothed: Any, gx: Any, gy: Any, lines: Any, bin_fac
 
 @kernel
 def _count(codes: Any, y: Any, start: Any, stop: Any, row: Any) -> None:
-    """Add a run of pixels of one region to its row of counts."""
-    # Written out, not looped: these 15 increments a pixel are most of the time that description takes.
+    """Adds a run of pixels of one region to the region's row of counts."""
+    # The increments are unrolled because they take most of the time of `describe`: 15 per pixel.
     byte = np.uint64(255)
     if codes.shape[0] == 1:
         for x in range(start, stop):
@@ -139,15 +139,15 @@ def _count(codes: Any, y: Any, start: Any, stop: Any, row: Any) -> None:
 
 @kernel
 def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows: Any, size: Any, box: Any) -> None:
-    """Sizes, boxes and histograms of the superpixels.
+    """Computes the sizes, boxes and histograms of the superpixels.
 
     Args:
-        labels: uint32 ``[H * W]``, 0..R-1.
-        codes: uint64 ``[words, H, W]`` of `pixel_codes`.
+        labels: uint32 ``[H * W]``, superpixel of each pixel, 0..R-1.
+        codes: uint64 ``[words, H, W]`` from `pixel_codes`.
         counts: int32 ``[R, row_length(C)]``, workspace.
-        rows: float32 ``[R, row_length(C)]``, written.
-        size: int32 ``[R]``, written.
-        box: int32 ``[R, 4]``, written, x1, y1, x2, y2, half-open.
+        rows: float32 ``[R, row_length(C)]``, output: histograms.
+        size: int32 ``[R]``, output: number of pixels.
+        box: int32 ``[R, 4]``, output: (x1, y1, x2, y2), half-open.
     """
     regions, length = rows.shape
     channels = length // (TEXTURE_BINS + COLOUR_BINS)
@@ -174,7 +174,7 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
             box[region, 1] = min(box[region, 1], y)
             box[region, 2] = max(box[region, 2], x)
             box[region, 3] = y + 1
-    # A rectified derivative is zero wherever it is not positive: those pixels all count in bin 0.
+    # A rectified derivative is zero wherever the derivative is not positive. These pixels belong to bin 0.
     for region in range(regions):
         for group in range(channels * 8):
             positive = 0
@@ -187,7 +187,7 @@ def describe(labels: Any, height: int, width: int, codes: Any, counts: Any, rows
 
 @kernel
 def _mark(here: Any, there: Any, border: Any) -> None:
-    """Note the pixels of a row whose neighbour in one direction has another label."""
+    """Marks the pixels of a row whose neighbour in one direction has another label."""
     for x in range(border.size):
         border[x] |= np.uint8(here[x] != there[x])
 
@@ -196,18 +196,18 @@ def _mark(here: Any, there: Any, border: Any) -> None:
 def neighbours(
     labels: Any, height: int, width: int, diagonal: bool, border: Any, last: Any, table: Any, pairs: Any
 ) -> int:
-    """Pairs of superpixels that touch, each once, the smaller number first, in the order of a raster scan.
+    """Finds the pairs of adjacent superpixels: each pair once, the smaller label first, in raster-scan order.
 
     Args:
-        labels: uint32 ``[H * W]``.
-        diagonal: True when pixels also touch across corners.
+        labels: uint32 ``[H * W]``, superpixel of each pixel.
+        diagonal: True if pixels that share only a corner are adjacent.
         border: uint8 ``[W]``, workspace.
         last: int64 ``[4]``, workspace.
-        table: int64 ``[2^n]``, workspace: an open hash table.
-        pairs: int32 ``[P, 2]``, written.
+        table: int64 ``[2^n]``, workspace: a hash table with open addressing.
+        pairs: int32 ``[P, 2]``, output.
 
     Returns:
-        How many pairs there are, or -1 when `table` or `pairs` was too small.
+        The number of pairs, or -1 if `table` or `pairs` is too small.
     """
     table[:] = -1
     last[:] = -1

@@ -1,8 +1,8 @@
 """Graph-based image segmentation (Felzenszwalb & Huttenlocher 2004): the superpixels of selective search.
 
-Edges between neighbouring pixels are taken by rising difference; two components join when the edge is no heavier
-than either's largest internal edge plus k / size. Components smaller than `min_size` then join their most similar
-neighbour. How edges are weighed and sorted is in pixel_edges.py.
+Edges between neighbouring pixels are processed by rising weight. An edge joins two components if its weight is at most
+the largest internal edge weight of each component plus k / size. Afterwards, components with fewer than `min_size`
+pixels join their most similar neighbour. pixel_edges.py defines the weights and sorts the edges.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.compilation import kernel
-from .pixel_edges import WEIGHTS, Edges, sorted_edges
+from .pixel_edges import WEIGHTS, Edges
 from .smoothing import SIGMA, gaussian_taps, smooth
-from .workspace import Workspace, borrow
+from .workspace import Workspace
 
 _BLOCK: Final = 64
 _MERGED: Final = np.uint32(0xFFFFFFFF)
 
 
 @kernel
-def _ends(edge: Any, directions: Any, width: Any) -> Any:
-    """The two pixels of an edge."""
+def _edge_pixels(edge: Any, directions: Any, width: Any) -> Any:
+    """Returns the two pixels that an edge connects."""
     width = np.uint32(width)
     if directions == 2:
         a = edge >> np.uint32(1)
@@ -35,10 +35,10 @@ def _ends(edge: Any, directions: Any, width: Any) -> Any:
 
 
 @kernel
-def _fetch(values: Any, width: Any, tile: Any, number: Any) -> Any:
-    """Read one value of every cache line of a tile, in order: as a stream it arrives much faster than at random.
+def _prefetch_tile(values: Any, width: Any, tile: Any, number: Any) -> Any:
+    """Reads one value of every cache line of a tile in sequence, which is much faster than random access.
 
-    Returns a sum that depends on the values, so that the reading is not optimised away.
+    Returns the sum of the values, which keeps the compiler from removing the reads.
     """
     across = (width + tile - 1) // tile
     top, left = number // across * tile, number % across * tile
@@ -66,23 +66,29 @@ def merge_by_threshold(
     limit: Any,
     undecided: Any,
 ) -> Any:
-    """Join pixels into components by the paper's predicate. Returns how many edges are `undecided`, and nothing of use.
+    """Joins pixels into components by the paper's predicate.
 
-    Many edges are dead when their turn comes: inside one component, or at a component that can no longer grow because
-    edges have become heavier than its threshold. A block of edges is therefore sifted without branches, by roots three
-    hops up, and only the survivors are handled exactly.
+    Many edges cannot join anything when they are reached: they lie inside one component, or one of their components can
+    no longer grow because the edge weights exceed its threshold. Blocks of edges are therefore filtered first, without
+    branches and with roots that are approximated by three steps in the tree. Only the remaining edges are processed
+    exactly.
 
     Args:
-        order, ordered_keys, starts: of `sort_edges`.
-        weights: float32 ``[65536]`` of `key_weights`.
-        directions: edges a pixel: 2 or 4.
-        tile_side: pixels a side of a tile.
-        first, pair_weight: ``[H * W]`` of `join_nearest`.
-        parent: uint32 ``[H * W]``, written: a pixel's parent; a root is its own.
-        state: int32 ``[2 * H * W]``, written, side by side so that both come in one cache line: at a root the bits of
-            its threshold (internal difference + k / size), and its size.
-        limit: float32, the same memory as `state`.
-        undecided: uint32 ``[E + 1]``, written: the edges between two components, in their order.
+        order, ordered_keys, starts: sorted edges from `sort_edges`.
+        weights: float32 ``[65536]`` from `key_weights`.
+        directions: edges per pixel, 2 or 4.
+        width: width of the image.
+        tile_side: side of a tile in pixels.
+        k: the scale of observation, in grey levels times pixels.
+        first, pair_weight: ``[H * W]`` from `join_nearest`.
+        parent: uint32 ``[H * W]``, output: the parent of each pixel in the union-find tree; a root is its own parent.
+        state: int32 ``[2 * H * W]``, output: for each root the bits of its threshold (internal difference + k / size)
+            and its size, interleaved so that both lie in one cache line.
+        limit: float32 ``[2 * H * W]``, the same memory as `state`.
+        undecided: uint32 ``[E + 1]``, output: the edges that connect two different components, in sorted order.
+
+    Returns:
+        The number of undecided edges, and a checksum that keeps the compiler from removing the prefetch reads.
     """
     k = np.float32(k)
     half = k / np.float32(2)
@@ -92,7 +98,7 @@ def merge_by_threshold(
         limit[2 * pixel] = k if weight < 0 else weight + half
         state[2 * pixel + 1] = 1 if weight < 0 else 2
     tiled = starts.shape[0] > 1
-    unused = np.int64(0)
+    checksum = np.int64(0)
     left = np.uint32(0)
     one, two = np.uint32(1), np.uint32(2)
     ends_a = np.empty(_BLOCK, np.uint32)
@@ -103,14 +109,14 @@ def merge_by_threshold(
         for tile in range(starts.shape[0]):
             end = starts[tile, level + 1]
             if tiled and end - starts[tile, level] > tile_side * tile_side // 16:
-                unused += _fetch(parent, width, tile_side, tile)
+                checksum += _prefetch_tile(parent, width, tile_side, tile)
             for start in range(starts[tile, level], end, _BLOCK):
                 lowest = weights[np.uint32(ordered_keys[start])]
                 block = left
                 crossing = np.uint32(0)
                 for i in range(start, min(start + _BLOCK, end)):
                     edge = order[i]
-                    pixel_a, pixel_b = _ends(edge, directions, width)
+                    pixel_a, pixel_b = _edge_pixels(edge, directions, width)
                     a = parent[parent[parent[pixel_a]]]
                     b = parent[parent[parent[pixel_b]]]
                     parent[pixel_a] = a
@@ -125,7 +131,7 @@ def merge_by_threshold(
                 alive = np.uint32(0)
                 for i in range(crossing):
                     a, b = ends_a[i], ends_b[i]
-                    # where three hops were too few the edge stays in doubt
+                    # If three steps did not reach a root, the edge is kept for exact processing.
                     grows_a = (parent[a] != a) | (limit[two * a] >= lowest)
                     grows_b = (parent[b] != b) | (limit[two * b] >= lowest)
                     ends_a[alive] = a
@@ -148,7 +154,7 @@ def merge_by_threshold(
                         low = b if size_a >= size_b else a
                         joined = size_a + size_b
                         if tiled:
-                            # another tile may have been ahead: the internal difference is the largest so far
+                            # Another tile may have joined heavier edges: the internal difference is the maximum.
                             internal_a = limit[two * a] - k / np.float32(size_a)
                             internal_b = limit[two * b] - k / np.float32(size_b)
                             weight = max(weight, max(internal_a, internal_b))
@@ -162,27 +168,31 @@ def merge_by_threshold(
                     undecided[kept] = edge
                     kept += np.uint32(edge != _MERGED)
                 left = kept
-    return left, unused
+    return left, checksum
 
 
 @kernel
 def number_components(parent: Any, state: Any, width: Any, tile: Any, labels: Any, sizes: Any) -> Any:
-    """Number the components 0, 1, ..., tile after tile. Returns how many, and nothing of use.
+    """Numbers the components 0, 1, ..., tile by tile.
 
     Args:
-        parent, state: of `merge_by_threshold`, used up.
-        tile: pixels a side.
-        labels: uint32 ``[H * W]``, written.
-        sizes: int32 ``[H * W]``, written: the components' numbers of pixels.
+        parent, state: from `merge_by_threshold`, overwritten.
+        width: width of the image.
+        tile: side of a tile in pixels.
+        labels: uint32 ``[H * W]``, output: the component of each pixel.
+        sizes: int32 ``[H * W]``, output: number of pixels of each component.
+
+    Returns:
+        The number of components, and a checksum that keeps the compiler from removing the prefetch reads.
     """
     height = parent.size // width
     found = 0
     number = 0
-    unused = np.int64(0)
+    checksum = np.int64(0)
     for top in range(0, height, tile):
         for left in range(0, width, tile):
             if tile < height or tile < width:
-                unused += _fetch(parent, width, tile, number)
+                checksum += _prefetch_tile(parent, width, tile, number)
                 number += 1
             for y in range(top, min(top + tile, height)):
                 for pixel in range(y * width + left, y * width + min(left + tile, width)):
@@ -190,7 +200,7 @@ def number_components(parent: Any, state: Any, width: Any, tile: Any, labels: An
                     while parent[root] != root:
                         root = parent[root]
                     parent[pixel] = root
-                    # a root's size gives way to its number, as a negative
+                    # The root's size is replaced by the bitwise complement of its label, which is negative.
                     place = np.uint32(2) * root + np.uint32(1)
                     name = ~state[place]
                     if name < 0:
@@ -199,12 +209,12 @@ def number_components(parent: Any, state: Any, width: Any, tile: Any, labels: An
                         state[place] = ~name
                         found += 1
                     labels[pixel] = name
-    return found, unused
+    return found, checksum
 
 
 @kernel
 def _find(parent: Any, node: Any) -> Any:
-    """The root of a component, halving the path on the way."""
+    """Returns the root of a component, with path halving."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -215,28 +225,33 @@ def _find(parent: Any, node: Any) -> Any:
 def merge_small(
     undecided: Any, directions: Any, width: Any, min_size: Any, labels: Any, sizes: Any, parent: Any, names: Any
 ) -> Any:
-    """Components under the minimum size join the neighbour across their lightest edge. Returns how many are left.
+    """Joins components below the minimum size to the neighbour across their lightest edge.
 
     Args:
-        undecided: uint32 ``[U]`` of `merge_by_threshold`.
-        min_size: components of fewer pixels are merged.
-        labels: uint32 ``[H * W]``, renumbered in raster order.
-        sizes: int32 ``[R]``, the components' numbers of pixels, overwritten.
+        undecided: uint32 ``[U]`` from `merge_by_threshold`.
+        directions: edges per pixel, 2 or 4.
+        width: width of the image.
+        min_size: components with fewer pixels are joined to a neighbour.
+        labels: uint32 ``[H * W]``, the component of each pixel; renumbered in raster-scan order.
+        sizes: int32 ``[R]``, number of pixels of each component, overwritten.
         parent: uint32 ``[R]``, workspace.
         names: int32 ``[R]``, workspace.
+
+    Returns:
+        The number of remaining components.
     """
     for component in range(parent.size):
         parent[component] = component
-    # Edges inside a component or between two that are large enough stay so: sift them out without branches.
+    # Edges inside a component or between two large components can be removed, because later joins do not change this.
     left = np.uint32(0)
     for i in range(undecided.size):
         edge = undecided[i]
-        a, b = _ends(edge, directions, width)
+        a, b = _edge_pixels(edge, directions, width)
         a, b = labels[a], labels[b]
         undecided[left] = edge
         left += np.uint32((a != b) & ((sizes[a] < min_size) | (sizes[b] < min_size)))
     for i in range(left):
-        a, b = _ends(undecided[i], directions, width)
+        a, b = _edge_pixels(undecided[i], directions, width)
         a, b = _find(parent, labels[a]), _find(parent, labels[b])
         if a != b and (sizes[a] < min_size or sizes[b] < min_size):
             top = a if sizes[a] >= sizes[b] else b
@@ -263,7 +278,18 @@ def merge_small(
 def components(
     edges: Edges, height: int, width: int, k: float, min_size: int, workspace: Workspace
 ) -> tuple[NDArray[np.uint32], int]:
-    """Superpixel labels uint32 ``[H * W]``, which live in `workspace`, and their number."""
+    """Segments an image into superpixels.
+
+    Args:
+        edges: the edges of the image from `sorted_edges`.
+        height, width: size of the image.
+        k: the scale of observation, in grey levels times pixels. A larger k gives larger superpixels.
+        min_size: superpixels with fewer pixels are joined to a neighbour.
+        workspace: holds the labels, which are valid until it is used again.
+
+    Returns:
+        Superpixel of each pixel, uint32 ``[H * W]``, numbered in raster-scan order, and the number of superpixels.
+    """
     pixels = height * width
     parent = workspace.take("parent", pixels, np.uint32)
     state = workspace.take("state", 2 * pixels, np.int32)
@@ -282,8 +308,8 @@ def components(
     )
 
 
-def planes_of(image: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.uint8]:
-    """A picture uint8 ``[H, W, C]`` channel by channel: uint8 ``[C, H, W]``, living in `workspace`."""
+def split_channels(image: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.uint8]:
+    """Converts an image, uint8 ``[H, W, C]``, into channel planes, uint8 ``[C, H, W]``, stored in `workspace`."""
     height, width, channels = image.shape
     planes = workspace.take("planes", (channels, height, width), np.uint8)
     for channel in range(channels):
@@ -292,27 +318,7 @@ def planes_of(image: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.uint
 
 
 def smooth_planes(planes: NDArray[np.uint8], workspace: Workspace) -> NDArray[np.float32]:
-    """A picture uint8 ``[C, H, W]`` smoothed with sigma 0.8: float32 ``[C, H, W]``, living in `workspace`."""
+    """Smooths an image, uint8 ``[C, H, W]``, with sigma 0.8 into float32 ``[C, H, W]``, stored in `workspace`."""
     smoothed = workspace.take("smoothed", planes.shape, np.float32)
     smooth(planes, gaussian_taps(SIGMA), workspace.take("row", planes.shape[2] + 6, np.float32), smoothed)
     return smoothed
-
-
-def segment(image: NDArray[np.uint8], k: float = 100, min_size: int = 100, connectivity: int = 4) -> NDArray[np.int32]:
-    """Felzenszwalb and Huttenlocher's superpixels of a picture.
-
-    Args:
-        image: uint8 ``[H, W, C]``, in any colour space: the edge weight is the Euclidean distance over channels.
-        k: the scale of observation, in grey levels times pixels: larger gives larger superpixels.
-        min_size: superpixels of fewer pixels are merged into a neighbour.
-        connectivity: 4 or 8 neighbours of a pixel.
-
-    Returns:
-        int32 ``[H, W]``: superpixels 0, 1, ... in the order in which a raster scan meets them.
-    """
-    height, width, _ = image.shape
-    with borrow() as workspace:
-        smoothed = smooth_planes(planes_of(np.ascontiguousarray(image), workspace), workspace)
-        edges = sorted_edges(smoothed, connectivity, k, workspace)
-        labels, _ = components(edges, height, width, k, min_size, workspace)
-        return labels.reshape(height, width).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Gaussian smoothing of a picture, the first step of segmentation and of texture."""
+"""Gaussian smoothing of an image, the first step of segmentation and of texture features."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from ..runtime.compilation import kernel
 
 SIGMA: Final = 0.8  # Felzenszwalb & Huttenlocher 2004, section 6
-RADIUS: Final = 3  # the next tap would weigh 2e-6: 0.001 grey levels at the most
+RADIUS: Final = 3  # the next tap would have weight 2e-6, which changes a value by at most 0.001 grey levels
 
 
 def gaussian_taps(sigma: float = SIGMA) -> NDArray[np.float32]:
-    """Weights of a sampled Gaussian at distances 0..RADIUS; the symmetric filter sums to 1.  # [4]"""
+    """Returns the weights of a sampled Gaussian at distances 0..RADIUS, float32 ``[4]``. The whole filter sums to 1."""
     taps = np.exp(-0.5 * (np.arange(RADIUS + 1) / sigma) ** 2)
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
 
 
 @kernel
 def smooth(image: Any, taps: Any, row: Any, out: Any) -> None:
-    """Smooth every channel, the border pixel repeated outside.
+    """Smooths every channel with a separable filter. Pixels outside the image repeat the border pixel.
 
     Args:
         image: uint8 ``[C, H, W]``.
-        taps: float32 ``[4]`` of `gaussian_taps`.
+        taps: float32 ``[4]`` from `gaussian_taps`.
         row: float32 ``[W + 6]``, workspace.
-        out: float32 ``[C, H, W]``, written.
+        out: float32 ``[C, H, W]``, output.
     """
     channels, height, width = out.shape
     t0, t1, t2, t3 = taps[0], taps[1], taps[2], taps[3]

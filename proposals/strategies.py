@@ -1,4 +1,4 @@
-"""Which groupings selective search runs: the strategy sets of Uijlings et al. 2013, section 5.2, table 4."""
+"""The strategies of selective search, and the strategy sets of Uijlings et al. 2013, section 5.2, table 4."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ SIMILARITIES: Final = "CTSF"  # colour, texture, size, fill
 
 @dataclass(frozen=True)
 class Strategy:
-    """One hierarchical grouping.
+    """The settings of one hierarchical grouping.
 
     Attributes:
-        colour_space: one of `COLOUR_SPACES`: "hsv", "lab", "rgi", "hue", "intensity", "rgb". Superpixels, colour
-            and texture are all taken from it.
-        k: the segmentation's threshold, also its minimum superpixel size in pixels of the working picture.
-        similarity: the summed measures, letters of "CTSF" (colour, texture, size, fill), such as "TSF".
+        colour_space: one of `COLOUR_SPACES`: "hsv", "lab", "rgi", "hue", "intensity" or "rgb". It is used for
+            segmentation, colour and texture.
+        k: the scale of observation of the segmentation, which is also the minimum size of a superpixel in pixels of the
+            working image.
+        similarity: the measures to sum, letters of "CTSF" (colour, texture, size, fill), such as "TSF".
     """
 
     colour_space: str
@@ -37,7 +38,7 @@ class Strategy:
         letters = set(self.similarity)
         if not letters or not letters <= set(SIMILARITIES) or len(letters) != len(self.similarity):
             raise ValueError(
-                f"similarity {self.similarity!r} is not understood: give letters of 'CTSF' once each "
+                f"invalid similarity {self.similarity!r}: expected distinct letters of 'CTSF' "
                 "(colour, texture, size, fill), such as 'CTSF' or 'TSF'"
             )
 
@@ -54,9 +55,11 @@ STRATEGY_SETS: Final[dict[str, tuple[Strategy, ...]]] = {
 
 
 def strategies_of(mode: str | Sequence[Strategy]) -> tuple[Strategy, ...]:
-    """The strategies behind a name of `STRATEGY_SETS`, or the custom list itself.
+    """Returns the strategies of a set in `STRATEGY_SETS`, or the given list of strategies.
 
-    Raises ValueError for an unknown name or an empty list, TypeError for elements that are no `Strategy`.
+    Raises:
+        ValueError: the name is unknown, or the list is empty.
+        TypeError: an element of the list is not a `Strategy`.
     """
     if isinstance(mode, str):
         if mode not in STRATEGY_SETS:
@@ -66,7 +69,7 @@ def strategies_of(mode: str | Sequence[Strategy]) -> tuple[Strategy, ...]:
         return STRATEGY_SETS[mode]
     strategies = tuple(mode)
     if not strategies:
-        raise ValueError("an empty list of strategies finds nothing: pass at least one Strategy")
+        raise ValueError("mode is an empty list: pass at least one Strategy")
     for index, strategy in enumerate(strategies):
         if not isinstance(strategy, Strategy):
             raise TypeError(f"element {index} of mode is {strategy!r}: expected a Strategy")

@@ -1,4 +1,4 @@
-"""Buffers that are kept from picture to picture: fresh pages cost tens of milliseconds to touch for the first time."""
+"""Buffers that are reused from image to image: the first access to newly allocated memory is slow (tens of ms)."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-KEPT_BYTES: Final = 64 * 2**20  # of a workspace; one that a huge picture has blown up is not kept for the next
+KEPT_BYTES: Final = 64 * 2**20  # workspaces larger than this, which only huge images need, are not kept
 
 
 class Workspace:
-    """Named buffers that grow to the largest size asked for and are never cleared."""
+    """Named buffers. Each grows to the largest requested size and is never cleared."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[Any]] = {}
 
     def take(self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An uninitialised C-contiguous array; it is valid until `name` is taken again."""
-        wanted = np.dtype(dtype)
+        """Returns an uninitialised C-contiguous array, which is valid until `name` is taken again."""
+        dtype = np.dtype(dtype)
         size = math.prod(shape) if isinstance(shape, tuple) else shape
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.dtype != wanted or buffer.size < size:
-            # An eighth more than asked for: pictures of a folder differ a little, and growing costs fresh pages.
-            buffer = np.empty(size + size // 8, wanted)
+        if buffer is None or buffer.dtype != dtype or buffer.size < size:
+            # An eighth more than requested, because images of a folder differ slightly in size and growing is slow.
+            buffer = np.empty(size + size // 8, dtype)
             self._buffers[name] = buffer
         return buffer[:size].reshape(shape)
 
     @property
     def nbytes(self) -> int:
+        """The total size of the buffers in bytes."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
 
-_free: deque[Workspace] = deque()  # append and pop of a deque are atomic: no lock needed
+_free: deque[Workspace] = deque()  # needs no lock: append and pop of a deque are atomic
 
 
 @contextmanager
 def borrow() -> Iterator[Workspace]:
-    """A workspace for one task, given back afterwards to be used again by any thread."""
+    """Lends a workspace for the duration of a `with` block. Afterwards any thread can borrow it."""
     try:
         workspace = _free.pop()
     except IndexError:
@@ -53,11 +54,11 @@ def borrow() -> Iterator[Workspace]:
 
 
 def drop_large() -> None:
-    """Forget the free workspaces that have grown over `KEPT_BYTES`: called when a picture is done."""
+    """Frees the workspaces that are larger than `KEPT_BYTES` and not borrowed. Called after each image."""
     for _ in range(len(_free)):
         try:
             workspace = _free.popleft()
-        except IndexError:  # another thread has taken it
+        except IndexError:  # another thread has borrowed it
             return
         if workspace.nbytes <= KEPT_BYTES:
             _free.append(workspace)

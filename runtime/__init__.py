@@ -1,1 +1,1 @@
-"""How the program runs: compiled kernels, work ahead in threads, files written whole, caches, remote files."""
+"""Support for running the program: kernel compilation, prefetching, atomic writes, cache folders, remote files."""

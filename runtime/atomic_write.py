@@ -1,4 +1,4 @@
-"""The one way in which this package writes a file: whole, or not at all."""
+"""Writes files atomically: after an interruption, the old file or the complete new file exists."""
 
 from __future__ import annotations
 
@@ -10,36 +10,45 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
-    """Gives the block a path to write to; when the block ends, what was written there becomes `file`.
+    """Yields the path of a temporary file, which replaces `file` when the block ends.
 
         with atomic_write("found/report.json") as partial:
             partial.write_text(report)
 
-    The block writes to `<name>.partial` beside `file`. Its content reaches the disk before it gets its name, so a
-    reader finds the old file or the new one, whenever the program or the machine stops. If the block raises, `file`
-    stays as it was and the partial file is deleted. A partial file that a killed program left is overwritten by the
-    next call.
+    The temporary file is `<name>.partial` beside `file`. It is flushed to the disk before it is renamed. Readers
+    therefore find either the old file or the complete new file, even if the program is killed or the machine stops. If
+    the block raises an exception, the temporary file is deleted and `file` stays unchanged. The next call overwrites
+    a temporary file that a killed program left behind.
+
+    A symbolic link stays a link: its target is replaced. A device or a pipe, such as /dev/stdout, is written directly.
 
     Args:
-        file: the file to write; its folder is made if it is missing.
-        shared: whether several processes may write this file at the same time, as they do in a cache. The partial
-            name then contains the process number.
+        file: the file to write; its folder is created if missing.
+        shared: whether several processes may write the file at the same time, as in a cache. The name of the temporary
+            file then contains the process id.
 
     Raises:
-        OSError: the file cannot be written; `file` stays as it was.
+        OSError: the file cannot be written; `file` stays unchanged.
     """
     file = Path(file)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        yield file
+        return
+    file = Path(os.path.realpath(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
+        partial.touch()
+        permissions = partial.stat().st_mode
         yield partial
+        partial.chmod(permissions)  # safetensors makes files that no other user can read
         _flush_to_disk(partial)
         partial.replace(file)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
-    if os.name == "posix":  # The new name is on the disk when the folder is; Windows cannot open folders.
+    if os.name == "posix":  # The rename reaches the disk with the folder. Windows cannot open folders.
         _flush_to_disk(file.parent)
 
 

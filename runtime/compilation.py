@@ -1,7 +1,7 @@
-"""How the numba kernels are compiled: once, cached on disk, announced in one line.
+"""Decorators that compile the numba kernels, cache them on disk and print a line when compilation starts.
 
-Imported only when a kernel is first needed: importing the package does not import numba. A kernel calls kernels
-of its own file only: numba's disk cache watches that file, and would go on using an old one of another.
+Import this module only in modules that define kernels, so that `import inception_rcnn` does not import numba. A kernel
+must call only kernels in its own file, because numba's disk cache does not notice changes in other files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PACKAGE = __name__.split(".")[0]
 
 
 class _Announcement(event.Listener):
-    """Says once per process that kernels are being compiled; loading them from the disk cache says nothing."""
+    """Prints once per process that kernels are being compiled. Loading kernels from the disk cache prints nothing."""
 
     def __init__(self) -> None:
         self.made = False
@@ -27,20 +27,20 @@ class _Announcement(event.Listener):
         if not self.made and module.split(".")[0] == PACKAGE:
             self.made = True
             print(
-                "inception_rcnn: compiling for this machine (once, some 20 seconds) ...",
+                "inception_rcnn: compiling for this machine (only once, about 20 seconds) ...",
                 file=sys.stderr,
                 flush=True,
             )
 
     def on_end(self, event: Any) -> None:
-        """Nothing to say: the pictures follow."""
+        """Does nothing; numba requires the method."""
 
 
 event.register("numba:compile", _Announcement())
 
-# Every kernel releases the GIL, so that strategies run side by side in threads. No fastmath: results are the same
-# bits on every machine.
+# Kernels release the GIL, so that threads run them in parallel. `fastmath` is off, so that results are bitwise the same
+# on every machine.
 kernel = njit(cache=True, nogil=True, error_model="numpy")
 
-# For sums of many products: a fused multiply-add rounds once in place of twice, which may differ by machine.
+# For sums of many products. A fused multiply-add rounds once instead of twice, so results may differ between machines.
 fused_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

@@ -1,4 +1,4 @@
-"""Work that runs ahead of its consumer, in threads, by a bounded number of items."""
+"""Runs producers in threads, a bounded number of items ahead of the consumer."""
 
 import queue
 import threading
@@ -12,10 +12,10 @@ R = TypeVar("R")
 
 
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items in the same order; up to `depth` of them are made while the consumer is busy.
+    """Yields the items in order; a thread produces up to `depth` items in advance.
 
-    What the producer raises is raised here, after the items before it. When the consumer stops early, so does the
-    producer, after the item that it is making.
+    An exception of the producer is raised after the items before it. If the consumer stops early, the producer stops
+    after its current item.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
@@ -35,7 +35,7 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
                 if stop.is_set():
                     return
             offer(end)
-        except BaseException as error:  # handed to the consumer
+        except BaseException as error:  # the consumer raises it
             offer((None, error))
 
     thread = threading.Thread(target=produce, daemon=True, name="prefetch")
@@ -52,17 +52,17 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R, None, None]:
-    """`work(item)` for every item, in the order of the items, computed in `workers` threads.
+    """Yields `work(item)` for every item in order, computed in `workers` threads.
 
-    At most `ahead` items (at least `workers`) are on their way at a time, so that memory does not grow with their
-    number. What `work` or the items raise is raised here, after the results before it. When the consumer stops early
-    no further items are taken; those on their way are finished first.
+    At most `max(ahead, workers)` items are in progress at a time, so that memory use does not grow with the number of
+    items. An exception of `work` or of the iterable is raised after the results before it. If the consumer stops early,
+    items in progress are finished and no further items are taken.
     """
-    on_their_way: deque[Future[R]] = deque()
+    pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="map_ahead") as pool:
         for item in items:
-            on_their_way.append(pool.submit(work, item))
-            if len(on_their_way) >= max(ahead, workers):
-                yield on_their_way.popleft().result()
-        while on_their_way:
-            yield on_their_way.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) >= max(ahead, workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

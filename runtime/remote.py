@@ -1,6 +1,7 @@
-"""Pictures that lie elsewhere: URLs of whatever fsspec reads (https://, s3://, gs://, hdfs://, file:// ...).
+"""Reads and lists files behind URLs with fsspec (https://, s3://, gs://, hdfs://, file:// ...).
 
-fsspec comes with torch; most protocols want a package of their own (s3fs, gcsfs, aiohttp ...), which errors name.
+fsspec is a dependency of torch. Most protocols need another package (s3fs, gcsfs, aiohttp ...), which fsspec's error
+messages name.
 """
 
 import re
@@ -10,16 +11,18 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 def is_url(name: str | Path) -> bool:
-    """Whether a name is an URL. A `Path` never is: it would have made one slash of the two."""
+    """Whether a name is a URL. A `Path` is never a URL, because it merges double slashes."""
     return isinstance(name, str) and _URL.match(name) is not None
 
 
 def read_remote(url: str) -> bytes:
-    """The content behind an URL.
+    """Returns the content of the file behind a URL.
 
     Raises:
-        OSError: it is not there or cannot be had; FileNotFoundError in the first case.
-        ImportError, ValueError: the protocol wants a package that is not installed, or is unknown.
+        FileNotFoundError: the file does not exist.
+        OSError: the file cannot be fetched.
+        ImportError: the protocol needs a package that is not installed.
+        ValueError: the protocol is unknown.
     """
     import fsspec
 
@@ -28,16 +31,16 @@ def read_remote(url: str) -> bytes:
 
 
 def list_remote(url: str, recursive: bool = False) -> list[str]:
-    """The URLs that one stands for, sorted: those that match a pattern (with `*`), or the files of a folder.
+    """Returns the sorted URLs of the files that match a pattern (with `*`) or are in a folder.
 
-    Any other URL stands for itself, and nobody asks whether it is there. Over HTTP, which knows no folders, only an
-    URL with a slash at its end is taken for one.
+    Any other URL is returned as it is, without a check that the file exists. HTTP has no folders, so an HTTP URL counts
+    as a folder only if it ends with a slash.
 
     Args:
-        recursive: the files in the folders of a folder too.
+        recursive: include the files in sub-folders.
 
     Raises:
-        OSError, ImportError, ValueError: as `read_remote`.
+        OSError, ImportError, ValueError: see `read_remote`.
     """
     import fsspec
 

@@ -1,4 +1,4 @@
-"""Where this user's caches lie."""
+"""The cache folders of the user."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from platformdirs import user_cache_path
 
 
 def user_cache(name: str) -> Path:
-    """The folder of the cache `name`, which may not exist yet: `~/.cache/inception_rcnn/<name>` on Linux.
+    """Returns the folder of the cache `name`; the folder may not exist yet.
 
-    `$XDG_CACHE_HOME` replaces `~/.cache`; macOS and Windows have folders of their own (`platformdirs`). Everything in
-    these folders can be deleted at any time.
+    The folder is `~/.cache/inception_rcnn/<name>` on Linux, where the environment variable XDG_CACHE_HOME replaces
+    `~/.cache`. `platformdirs` chooses the folder on macOS and Windows. Users may delete the folder at any time.
     """
     return user_cache_path("inception_rcnn", appauthor=False) / name

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Caches of the tests, networks compiled for them above all, are kept apart from those of the user."""
+    """Gives the tests a cache folder of their own, mainly for compiled networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -19,19 +21,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data (photographs, weights, official answers), which is no part of the repository."""
+    """The folder of real data (photographs, weights, official results), which is not part of the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("INCEPTION_RCNN_SHARED", beside))
     if not folder.is_dir():
-        pytest.skip(f"needs real data: {folder} is not there (INCEPTION_RCNN_SHARED names another folder)")
+        pytest.skip(f"requires real data: {folder} does not exist (set INCEPTION_RCNN_SHARED to another folder)")
     return folder
 
 
 @pytest.fixture
-def tiny_googlenet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `GoogLeNet` sixteen times as narrow: the same blocks, names and files, 64 features, 1/100 of the work.
+def bucket() -> Iterator[str]:
+    """The URL of a folder in fsspec's memory file system: an empty, a damaged, a hidden and a valid picture, a text."""
+    files = fsspec.filesystem("memory")
+    for number, name in enumerate(["b.png", "a.JPG", "notes.txt", ".hidden.png", "deep/c.png"]):
+        files.pipe(f"/bucket/{name}", bytes(number))
+    with files.open("/bucket/red.png", "wb") as stream:
+        Image.new("RGB", (3, 2), (255, 0, 0)).save(stream, "PNG")
+    yield "memory://bucket"
+    files.rm("/bucket", recursive=True)
 
-    For tests of what happens around a network: checkpoints, files, batches, reports.
+
+@pytest.fixture
+def tiny_googlenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divides the channels of `GoogLeNet` by 16: the same layers and names, 64 features, 1/100 of the computation.
+
+    For tests of checkpoints, files, batches and reports, which do not depend on the size of the network.
     """
     _narrow_googlenet(monkeypatch)
 

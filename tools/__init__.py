@@ -1,1 +1,1 @@
-"""Commands: parse arguments, call the library, print."""
+"""The command line programs. They parse arguments, call the library and print."""

@@ -1,4 +1,4 @@
-"""`detect`: find objects in photographs and write them as data and as pictures.
+"""`detect`: find objects in pictures, write the detections to a file and draw them into copies of the pictures.
 
 detect photos/ --out found/
 """
@@ -18,12 +18,12 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls
+from ..runtime.atomic_write import atomic_write
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.categories import Category
@@ -31,28 +31,24 @@ if TYPE_CHECKING:
     from ..detection.detector import FileResult
     from ..detection.run_state import Result, RunState
 
-# What is drawn and counted on the terminal unless --score-threshold says otherwise; the JSON file goes lower.
-SHOWN_SCORE = 0.5
+# Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
+# --score-threshold replaces both.
 KEPT_SCORE = 0.01
+SHOWN_SCORE = 0.5
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
 
 
 class Switch(str, Enum):
-    """on or off, as an option's value."""
+    """The value of an option that is on or off."""
 
     on = "on"
     off = "off"
 
 
-class _ImagesPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.2f} images/s")
-
-
 def demo_images() -> list[Path]:
-    """The photographs of everyday things that are installed with scikit-image."""
+    """Five photographs that are installed with scikit-image."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -64,7 +60,7 @@ def demo_images() -> list[Path]:
 @app.command(
     epilog="Examples: [bold]detect photos/ --recursive --out found/[/bold]   "
     "[bold]detect s3://bucket/photos/ --ray 10.0.0.1:6379[/bold]   "
-    "(exit code 0: all pictures read; 3: some could not be, found/detections.json says why; 2: wrong usage)"
+    "(exit code 0: all pictures were read; 3: some could not be read, see found/detections.json; 2: wrong usage)"
 )
 def detect(
     context: typer.Context,
@@ -72,24 +68,24 @@ def detect(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Pictures, folders or patterns ('*.jpg'), also as URLs (s3://...); ILSVRC image lists (.txt).",
+            help="Pictures, folders, patterns ('*.jpg') or URLs of these (s3://...), or ILSVRC image lists (.txt).",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for detections.json and pictures/.")] = Path("detections"),
     demo: Annotated[
-        bool, typer.Option("--demo", help="Detect in the photographs that come with scikit-image.")
+        bool, typer.Option("--demo", help="Detect in five photographs that are installed with scikit-image.")
     ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     model: Annotated[str, typer.Option(help="Model folder, or the name of a shipped model.")] = "default",
     describe: Annotated[
-        bool, typer.Option("--describe", help="Say what --model is and which classes it can be trusted on; no more.")
+        bool, typer.Option("--describe", help="Describe --model and the AP of its classes, then exit.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[
         str,
         typer.Option(
-            help="What runs the networks: openvino, openvino-int8, torch-compiled or torch; auto is the fastest whose "
-            "probabilities stay within 0.03 of float32."
+            help="Engine that runs the networks: openvino, openvino-int8, torch-compiled or torch. auto is the fastest "
+            "whose probabilities are within 0.03 of float32."
         ),
     ] = "auto",
     score_threshold: Annotated[
@@ -97,47 +93,47 @@ def detect(
         typer.Option(
             min=0,
             max=1,
-            help=f"Least score that is written and drawn. By default {KEPT_SCORE} is written and {SHOWN_SCORE} drawn.",
+            help="Smallest score of detections that are written and drawn. "
+            f"By default, detections from {KEPT_SCORE} are written and detections from {SHOWN_SCORE} are drawn.",
         ),
     ] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="Best detections kept of a picture.")] = 100,
+    max_detections: Annotated[int, typer.Option(min=1, help="Largest number of detections in a picture.")] = 100,
     proposals_file: Annotated[
-        Path | None, typer.Option(help="Use the boxes of this file, made by detect-propose, as regions.")
+        Path | None, typer.Option(help="Use the boxes in this file, written by detect-propose, as regions.")
     ] = None,
-    box_regression: Annotated[
-        bool, typer.Option(help="Move boxes as the model learned to, where it has a box regression.")
-    ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of the ranking of proposals.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
+    box_regression: Annotated[bool, typer.Option(help="Apply the model's box regression, if the model has it.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the ranking of proposals.")] = 0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels.")] = MAX_PIXELS,
     pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
     members: Annotated[
         int | None, typer.Option(min=1, help="Use the first N networks of the ensemble. [all]", show_default=False)
     ] = None,
     cascade: Annotated[
-        Switch, typer.Option(help="Spare the other members the regions that the first is sure are background.")
+        Switch, typer.Option(help="Let the first network decide which regions the other networks score.")
     ] = Switch.on,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in OUT, started with the same options.")
+        bool, typer.Option("--resume", help="Resume the interrupted run in OUT, with the same options.")
     ] = False,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS|local",
-            help="Detect on the Ray cluster there (10.0.0.1:6379; auto: this machine's; local: start one here), with "
-            "a worker for each GPU or machine. Writes OUT/detections.parquet too; draws no pictures.",
+            help="Detect on the Ray cluster at this address (10.0.0.1:6379; auto: the cluster on this machine; local: "
+            "start a cluster on this machine). Writes OUT/detections.parquet too and draws no pictures.",
         ),
     ] = None,
 ) -> None:
-    """Find objects in photographs: boxes with class names and scores.
+    """Find objects in pictures: boxes with class names and scores.
 
-    Writes OUT/detections.json, a COCO dataset with scores, and OUT/pictures/ with the detections drawn in. Results
-    are kept in OUT/run.sqlite as they come: a run that was stopped or killed goes on with --resume.
+    Writes OUT/detections.json, a COCO dataset with scores, and copies of the pictures with the detections drawn in to
+    OUT/pictures/. The result of each picture is stored in OUT/run.sqlite as soon as it is known. --resume continues a
+    run that was interrupted.
     """
     if describe:
         _describe(model)
         return
     if demo == bool(inputs):
-        raise typer.BadParameter("name pictures, folders or lists to detect in, or use --demo", param_hint="INPUT")
+        raise typer.BadParameter("give pictures, folders or lists to detect in, or --demo", param_hint="INPUT")
     try:
         paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
@@ -149,7 +145,8 @@ def detect(
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
         from ..detection.engines.engine import EngineError
-        from ..detection.model_files import ModelError, load_model, model_digest
+        from ..detection.model_files import load_model, model_digest
+        from ..detection.networks.weights import ModelError
         from ..detection.run_state import RunState, RunStateError
         from ..proposals.files import ProposalFileError, read_proposals
 
@@ -173,6 +170,7 @@ def detect(
             else:
                 detector = Detector(loaded, device=device, **options)
                 where, why = detector.engines[0].description, f" ({detector.engines[0].reason})"
+            # The names and values are stored in run.sqlite and compared at --resume: a change makes old runs unusable.
             settings = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the model's digest": model_digest(model)[:12],
@@ -195,7 +193,7 @@ def detect(
         left = state.left()
         console.print(
             f"{len(paths)} pictures, {networks} network(s) on {where}{why}"
-            + (f"; {len(paths) - len(left)} were done before" if resume else "")
+            + (f"; {len(paths) - len(left)} pictures are already done" if resume else "")
         )
         if cluster:
             to_do = [(picture, paths[picture]) for picture in left]
@@ -203,16 +201,16 @@ def detect(
         else:
             assert detector
             files = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
-            results = _drawn(paths, left, files, names, shown_score, out / "pictures" if pictures else None)
+            results = _draw_results(paths, left, files, names, shown_score, out / "pictures" if pictures else None)
         try:
-            _keep(paths, results, len(left), state)
+            _store_results(paths, results, len(left), state)
             found, failed = _write_detections(paths, state, loaded.categories, shown_score, out, parquet=bool(ray))
             state.finish()
         except (OSError, sqlite3.Error, ClusterError, KeyboardInterrupt) as error:
             console.print(
                 f"[red]stopped:[/red] {escape(str(error) or 'interrupted')}\n"
-                f"{len(paths) - len(state.left())} of {len(paths)} pictures are done and kept in "
-                f"{escape(str(state.file))}; the same command with --resume goes on"
+                f"the results of {len(paths) - len(state.left())} of {len(paths)} pictures are stored in "
+                f"{escape(str(state.file))}; continue with the same command and --resume"
             )
             raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
     _print_summary(Counter({names[label]: count for label, count in found.items()}), shown_score, len(paths) - failed)
@@ -225,7 +223,8 @@ def detect(
 
 
 def _describe(model: str) -> None:
-    from ..detection.model_files import ModelError, load_model
+    from ..detection.model_files import load_model
+    from ..detection.networks.weights import ModelError
     from .model_description import describe
 
     try:
@@ -234,7 +233,7 @@ def _describe(model: str) -> None:
         raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
-def _drawn(
+def _draw_results(
     paths: Sequence[Path | str],
     left: list[int],
     files: "Generator[FileResult, None, None]",
@@ -242,7 +241,16 @@ def _drawn(
     shown_score: float,
     drawings: Path | None,
 ) -> "Generator[Result, None, None]":
-    """The results, each once it is drawn: what is kept needs no drawing when the run is resumed."""
+    """Yield the result of each picture after its drawing is written, so no stored result lacks a drawing.
+
+    Args:
+        paths: all pictures of the run.
+        left: indices in `paths` of the pictures that `files` holds.
+        files: the detector's results for these pictures.
+        names: class names by label.
+        shown_score: smallest score of detections that are drawn.
+        drawings: folder for the drawings; None draws nothing.
+    """
     from ..detection.drawing import draw_detections
     from ..detection.run_state import Result
 
@@ -261,21 +269,16 @@ def _drawn(
             yield Result(picture, width, height, result.detections, None)
 
 
-def _keep(paths: Sequence[Path | str], results: "Generator[Result, None, None]", count: int, state: "RunState") -> None:
-    """Keep `count` results as they come, and show how far it is."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _ImagesPerSecond(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress, closing(results):
+def _store_results(
+    paths: Sequence[Path | str], results: "Generator[Result, None, None]", count: int, state: "RunState"
+) -> None:
+    """Store `count` results in `state` as they come, with a progress bar and a warning for each unreadable picture."""
+    with progress_bar(console, "images") as progress, closing(results):
         task = progress.add_task("detecting", total=count)
         for result in results:
             if result.failure:
                 name = escape(str(paths[result.picture]))
-                progress.console.print(f"[yellow]warning:[/yellow] {name}: {escape(result.failure)}; left out")
+                progress.console.print(f"[yellow]warning:[/yellow] {name} is left out: {escape(result.failure)}")
             state.add(result)
             progress.advance(task)
 
@@ -289,7 +292,12 @@ def _write_detections(
     *,
     parquet: bool,
 ) -> tuple[Counter[int], int]:
-    """Write the kept results; returns how many objects of each label score `shown_score`, and how many failures."""
+    """Write the results in `state` to detections.json and, if asked for, to detections.parquet.
+
+    Returns:
+        The number of detections of each label with a score of at least `shown_score`, and the number of pictures that
+        could not be read.
+    """
     from ..data.coco import DetectionsWriter
 
     found: Counter[int] = Counter()
@@ -321,7 +329,7 @@ def _file_digest(file: Path) -> str:
 
 
 def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
-    """A name for each picture's drawing: its own without suffix, numbered where two pictures share it."""
+    """A distinct name for the drawing of each picture: its file name without suffix, numbered if the name is taken."""
     taken: set[str] = set()
     names = {}
     for path in paths:
@@ -336,10 +344,8 @@ def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
 
 
 def _write_jpeg(file: Path, pixels: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    Image.fromarray(pixels).save(partial, format="JPEG", quality=90)
-    partial.replace(file)
+    with atomic_write(file) as partial:
+        Image.fromarray(pixels).save(partial, format="JPEG", quality=90)
 
 
 def _print_summary(found: Counter[str], score: float, read: int) -> None:

@@ -1,8 +1,9 @@
-"""`detect-evaluate`: how good detections are, by the rules of ILSVRC, PASCAL VOC or COCO, and what to improve.
+"""`detect-evaluate`: measures detections by the rules of ILSVRC, PASCAL VOC or COCO, and says what to improve.
 
 detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html
 """
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ class Protocol(str, Enum):
 
 
 class Mean(str, Enum):
-    """The names of `evaluation.MEANS`, known before the slow imports."""
+    """The names of `result.MEANS`, repeated so that `--help` needs no slow imports."""
 
     present = "present"
     official = "official"
@@ -35,32 +36,39 @@ class Mean(str, Enum):
 
 @app.command(
     epilog="Example: [bold]detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html[/bold]   "
-    "(exit code 0: evaluated; 1: a file cannot be used, the message says which and why; 2: wrong usage)"
+    "(exit code 0: evaluated; 1: a file cannot be used, and the message says which file and why; 2: wrong usage)"
 )
 def detect_evaluate(
     predictions: Annotated[
         Path,
-        typer.Argument(help="ILSVRC submission file, detections.json of `detect`, or a list of COCO results (.json)."),
+        typer.Argument(help="ILSVRC submission file, detections.json of `detect`, or COCO results (.json)."),
     ],
-    root: Annotated[Path | None, typer.Option(help="Data set in the ILSVRC or the VOC layout.")] = None,
-    split: Annotated[str, typer.Option(help="List of pictures in --root.")] = "val",
+    root: Annotated[Path | None, typer.Option(help="Ground truth: data set in the ILSVRC or the VOC layout.")] = None,
+    split: Annotated[str, typer.Option(help="Name of the list of pictures in --root.")] = "val",
     annotations: Annotated[
-        Path | None, typer.Option(help="In place of --root: folder of XML files, or a COCO annotation file (.json).")
+        Path | None,
+        typer.Option(help="Ground truth, instead of --root: folder of XML files, or COCO file (.json)."),
     ] = None,
     image_list: Annotated[
-        Path | None, typer.Option("--list", help="With a folder of XML files: lines 'image_id index'.")
+        Path | None, typer.Option("--list", help="List of pictures for a folder of XML files: lines 'image_id index'.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="With --annotations: folder of the pictures, for --html.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Your own class list; else that of the layout.")] = None,
-    protocol: Annotated[Protocol, typer.Option(help="Whose rules.")] = Protocol.ilsvrc,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures that --html shows with --annotations.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="File with your own classes. By default those of the layout.")
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="Rules to evaluate by.")] = Protocol.ilsvrc,
     blacklist: Annotated[
-        Path | None, typer.Option(help="Pairs that count neither way: lines 'image_index wnid' (ilsvrc).")
+        Path | None,
+        typer.Option(help="Pictures and classes that count neither way (ilsvrc): lines 'image_index wnid'."),
     ] = None,
     mean: Annotated[
-        Mean, typer.Option(help="mAP over the classes that have ground truth, or as the official ILSVRC kit.")
+        Mean, typer.Option(help="Classes in mAP: those that have ground truth, or all as in the official ILSVRC kit.")
     ] = Mean.present,
     lenient: Annotated[
-        bool, typer.Option("--lenient", help="Count and skip malformed lines and pictures that are not listed.")
+        bool,
+        typer.Option("--lenient", help="Skip and count malformed lines and detections in unlisted pictures."),
     ] = False,
     resamples: Annotated[
         int,
@@ -68,28 +76,30 @@ def detect_evaluate(
             "--bootstrap",
             min=0,
             metavar="N",
-            help="Show 95 % intervals of AP, in the table, --json and --html, from drawing the pictures again N times "
-            "(1000 is usual); not for coco.",
+            help="Add 95 % intervals of AP to the table, --json and --html, from N resampled sets of pictures "
+            "(1000 is usual). Not for coco.",
         ),
     ] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write PNG plots to this folder.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and the worst mistakes.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with tables, curves and the worst mistakes.")
+    ] = None,
 ) -> None:
-    """Measure detections: mAP, precision and recall per class, and what to improve.
+    """Measure detections: mAP, precision and recall of each class, and what to improve.
 
     The ground truth is --root with --split, or --annotations with --list.
     """
     if (root is None) == (annotations is None):
-        raise typer.BadParameter("name the ground truth by --root or by --annotations", param_hint="--root")
+        raise typer.BadParameter("expected the ground truth: either --root or --annotations", param_hint="--root")
     if blacklist is not None and protocol is not Protocol.ilsvrc:
-        raise typer.BadParameter("only the ilsvrc protocol has a blacklist", param_hint="--blacklist")
+        raise typer.BadParameter("a blacklist needs --protocol ilsvrc", param_hint="--blacklist")
     if root is not None and (image_list is not None or images is not None):
-        raise typer.BadParameter("--list and --images go with --annotations", param_hint="--root")
+        raise typer.BadParameter("--list and --images need --annotations", param_hint="--root")
     if resamples and mean is Mean.official:
-        raise typer.BadParameter("intervals are of the mean over the classes present", param_hint="--bootstrap")
+        raise typer.BadParameter("intervals need --mean present", param_hint="--bootstrap")
     if resamples and protocol is Protocol.coco:
-        raise typer.BadParameter("there are no intervals for the coco protocol", param_hint="--bootstrap")
+        raise typer.BadParameter("the coco protocol has no intervals", param_hint="--bootstrap")
     try:
         with messages.status("evaluating ..."):
             truth = _ground_truth(root, split, annotations, image_list, images, classes)
@@ -128,7 +138,10 @@ def _ground_truth(
     assert annotations is not None
     if annotations.is_file():
         if image_list is not None or classes is not None:
-            raise typer.BadParameter("a COCO annotation file has its own list and classes", param_hint="--annotations")
+            raise typer.BadParameter(
+                "--list and --classes do not go with a COCO annotation file",
+                param_hint="--annotations",
+            )
         return read_instances(annotations, images)
     if image_list is None:
         raise typer.BadParameter("a folder of XML files needs a list of pictures", param_hint="--list")
@@ -168,32 +181,35 @@ def _intervals(evaluation: Any, resamples: int) -> Any:
 
 def _print_classes(evaluation: Any, mean: Any, intervals: Any) -> None:
     from ..detection.evaluation.bootstrap import interval
-    from ..detection.evaluation.ilsvrc import MEANS
     from ..detection.evaluation.report import PROTOCOLS
+    from ..detection.evaluation.result import MEANS
 
     truth = evaluation.ground_truth
     title = f"{escape(truth.name)}: {len(truth.image_indices):,} pictures, {int(evaluation.counted.sum()):,} objects"
     table = Table("class", title=title, caption=f"{PROTOCOLS[evaluation.protocol]}; {MEANS[mean]}")
-    further = [name for name in evaluation.measures if name in ("AP50", "AP75")]
-    spread = () if intervals is None else ("95 % interval",)
-    for column in ("AP", *spread, *further, "objects", "detections", "found", "best F1", "at score"):
+    iou_measures = [name for name in evaluation.measures if name in ("AP50", "AP75")]
+    interval_column = () if intervals is None else ("95 % interval",)
+    for column in ("AP", *interval_column, *iou_measures, "objects", "detections", "found", "best F1", "at score"):
         table.add_column(column, justify="right")
-    present = [one for one in evaluation.classes if one.positives or mean == "official"]
-    for one in sorted(present, key=lambda one: (-one.ap if one.ap == one.ap else 1, one.category.name)):
-        found = int(one.curve.hits[-1]) if len(one.curve.hits) else 0
-        point = (f"{one.best_f1.f1:.3f}", f"{one.best_f1.score:.3f}") if one.best_f1 else ("-", "-")
-        aps = [f"{value:.4f}" for value in (one.ap, *(one.measures[name] for name in further))]
+    listed = [result for result in evaluation.classes if result.positives or mean == "official"]
+    listed.sort(key=lambda result: (1 if math.isnan(result.ap) else -result.ap, result.category.name))
+    for result in listed:
+        found = int(result.curve.true_positives[-1]) if len(result.curve.true_positives) else 0
+        point = (f"{result.best_f1.f1:.3f}", f"{result.best_f1.score:.3f}") if result.best_f1 else ("-", "-")
+        aps = [f"{value:.4f}" for value in (result.ap, *(result.measures[name] for name in iou_measures))]
         if intervals is not None:
-            aps.insert(1, _span(*interval(intervals.of(one.category.id))) if one.positives else "-")
-        counts = (str(one.positives), str(one.detections), str(found))
-        table.add_row(escape(one.category.name), *aps, *counts, *point)
+            aps.insert(1, _span(*interval(intervals.of(result.category.id))) if result.positives else "-")
+        counts = (str(result.positives), str(result.detections), str(found))
+        table.add_row(escape(result.category.name), *aps, *counts, *point)
     console.print(table)
     for name, value in evaluation.measures.items():
         console.print(f"{name:>10} {value:.4f}")
     console.print(f"[bold]mAP {evaluation.mean_ap(mean):.17g}[/bold] ({MEANS[mean]})", highlight=False, soft_wrap=True)
     if intervals is not None:
-        spread_of_mean = _span(*interval(intervals.mean))
-        console.print(f"95 % interval {spread_of_mean}, of the mean over the classes drawn", highlight=False)
+        span = _span(*interval(intervals.mean))
+        console.print(
+            f"95 % interval {span} of the mean over the classes in each resampled set", highlight=False, soft_wrap=True
+        )
 
 
 def _span(low: float, high: float) -> str:
@@ -203,9 +219,12 @@ def _span(low: float, high: float) -> str:
 def _print_errors(analysis: Any) -> None:
     from ..detection.evaluation.error_analysis import ERRORS
 
-    table = Table("mistake", title=f"What to improve: putting all of a kind right (mAP now {analysis.mean_ap:.4f})")
-    table.add_column("how many", justify="right")
-    table.add_column("rise of mAP", justify="right")
+    table = Table(
+        "mistake",
+        title=f"What to improve: gain from correcting each kind (mAP now {analysis.mean_ap:.4f})",
+    )
+    table.add_column("count", justify="right")
+    table.add_column("gain in mAP", justify="right")
     table.add_column("meaning")
     for kind, meaning in ERRORS.items():
         table.add_row(kind, f"{analysis.counts[kind]:,}", f"{analysis.gains[kind]:+.4f}", meaning)
@@ -224,9 +243,6 @@ def _write(
     from ..detection.evaluation.plots import write_plots
     from ..detection.evaluation.report import write_html, write_json
 
-    for file in (json, html):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
     if json is not None:
         write_json(json, evaluation, analysis, mean, intervals)
     if plots is not None:
@@ -239,7 +255,7 @@ def _write(
 
 
 def main() -> None:
-    """The command `detect-evaluate`."""
+    """Runs the command `detect-evaluate`."""
     app()
 
 

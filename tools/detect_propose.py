@@ -1,4 +1,4 @@
-"""`detect-propose`: write the regions of photographs that may hold an object, for later use.
+"""`detect-propose`: propose regions that may contain an object, and write them to a file.
 
 detect-propose photos/ --out proposals.npz
 """
@@ -14,13 +14,12 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from .. import __version__
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
 from ..runtime.prefetch import prefetch
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..detection.engines.multibox import MultiBoxEngine
@@ -31,7 +30,7 @@ console = Console(stderr=True)
 
 
 class Mode(str, Enum):
-    """The names of `strategies.STRATEGY_SETS`, known before the slow imports."""
+    """The names in `strategies.STRATEGY_SETS`, repeated here so that `--help` needs no slow import."""
 
     fast = "fast"
     quality = "quality"
@@ -39,19 +38,15 @@ class Mode(str, Enum):
 
 
 class Method(str, Enum):
-    """Where the boxes come from."""
+    """The method that proposes the boxes."""
 
     selective_search = "selective-search"
     multibox = "multibox"
     both = "both"
 
 
-class _ImagesPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.2f} images/s")
-
-
 def _read(paths: list[Path], max_pixels: int) -> Iterator[np.ndarray | ImageError]:
+    """Yields each image, or the error if it cannot be read."""
     for path in paths:
         try:
             yield read_image(path, max_pixels)
@@ -61,41 +56,44 @@ def _read(paths: list[Path], max_pixels: int) -> Iterator[np.ndarray | ImageErro
 
 @app.command(
     epilog="Example: [bold]detect-propose photos/ --recursive --out proposals.npz[/bold]   "
-    "(exit code 0: all pictures read; 3: some could not be, the file says why; 2: wrong usage)"
+    "(exit code 0: all pictures were read; 3: some could not be read, the file lists the reasons; 2: wrong usage)"
 )
 def detect_propose(
     inputs: Annotated[
         list[Path],
         typer.Argument(metavar="INPUT...", help="Pictures, folders, patterns ('*.jpg') or ILSVRC image lists (.txt)."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write (.npz); docs/recall.md describes it.")],
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write (.npz); docs/recall.md describes the format.")],
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     method: Annotated[
         Method,
-        typer.Option(help="Selective search, the 200 boxes of --model's MultiBox network, or both, as detect does."),
+        typer.Option(
+            help="Method: selective search, the 200 boxes of the MultiBox network of --model, or both, as in detect."
+        ),
     ] = Method.selective_search,
     model: Annotated[
-        str, typer.Option(help="Model folder, or the name of a shipped model, whose MultiBox network to use.")
+        str, typer.Option(help="Model folder, or name of a shipped model, that contains the MultiBox network.")
     ] = "default",
-    device: Annotated[str, typer.Option(help="For MultiBox: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device for MultiBox: auto, cpu, cuda or cuda:N.")] = "auto",
     mode: Annotated[
-        Mode, typer.Option(help="How many groupings are pooled: 8 (fast, R-CNN's), 80 (quality) or 1 (single).")
+        Mode, typer.Option(help="Number of pooled groupings: 8 (fast, as in R-CNN), 80 (quality) or 1 (single).")
     ] = Mode.fast,
     superpixel_scale: Annotated[
-        float, typer.Option(help="Size of the superpixels: 1 is R-CNN's; 2 GoogLeNet's, half the boxes.")
+        float, typer.Option(help="Size of the superpixels: 1 as in R-CNN; 2 as in GoogLeNet, with half the boxes.")
     ] = 2.0,
     min_side: Annotated[
-        float, typer.Option(min=0, help="Least side of a region, in pixels of the picture brought to width 500.")
+        float, typer.Option(min=0, help="Minimum side of a region, in pixels of the picture resized to width 500.")
     ] = 20,
     connectivity: Annotated[
-        int, typer.Option(help="Neighbours of a pixel, 4 or 8; 8 gives a tenth fewer boxes that cover a little more.")
+        int,
+        typer.Option(help="Neighbours of a pixel, 4 or 8. 8: a tenth fewer boxes with slightly higher recall."),
     ] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Of the ranking of the boxes.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels than this.")] = MAX_PIXELS,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the ranking.")] = 0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Reject pictures with more pixels than this.")] = MAX_PIXELS,
 ) -> None:
-    """Propose regions that may hold an object, by selective search, MultiBox or both, and write them to one file.
+    """Propose regions that may contain an object, by selective search, MultiBox or both, and write them to one file.
 
-    detect-recall measures such files against annotations, and detect takes them in place of its own search.
+    detect-recall measures the recall of this file. detect --proposals-file uses it in place of its own proposals.
     """
     if not 0 < superpixel_scale < float("inf"):
         raise typer.BadParameter(f"expected a number above 0, got {superpixel_scale}", param_hint="--superpixel-scale")
@@ -115,7 +113,7 @@ def detect_propose(
     def propose(picture: np.ndarray) -> Proposals:
         if multibox is not None and method is Method.multibox:
             return multibox(picture)
-        searched = selective_search(
+        selective = selective_search(
             picture,
             mode=mode.value,
             superpixel_scale=superpixel_scale,
@@ -123,7 +121,7 @@ def detect_propose(
             connectivity=connectivity,
             seed=seed,
         )
-        return searched if multibox is None else combine(searched, multibox(picture))
+        return selective if multibox is None else combine(selective, multibox(picture))
 
     settings = {
         "method": method.value.replace("-", " "),
@@ -135,16 +133,9 @@ def detect_propose(
         "seed": seed,
         "program": f"inception-rcnn {__version__}",
     }
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _ImagesPerSecond(),
-        TimeRemainingColumn(),
-    )
     boxes = failed = 0
     try:
-        with ProposalWriter(out, settings) as writer, Progress(*columns, console=console) as progress:
+        with ProposalWriter(out, settings) as writer, progress_bar(console, "images") as progress:
             task = progress.add_task("proposing", total=len(paths))
             pictures = prefetch(_read(paths, max_pixels), 2)
             for path, name, picture in zip(paths, names_below_common_folder(paths), pictures, strict=True):
@@ -152,7 +143,7 @@ def detect_propose(
                     failed += 1
                     writer.fail(name, picture.reason)
                     progress.console.print(
-                        f"[yellow]warning:[/yellow] {escape(str(path))}: {escape(picture.reason)}; left out"
+                        f"[yellow]warning:[/yellow] {escape(str(path))}: {escape(picture.reason)}; skipped"
                     )
                 else:
                     proposals = propose(picture)
@@ -160,25 +151,28 @@ def detect_propose(
                     writer.add(name, width, height, proposals)
                     boxes += len(proposals)
                 progress.advance(task)
-    except OSError as error:  # of writing: what cannot be read is an ImageError
+    except OSError as error:  # the file cannot be written; errors of reading an image are ImageErrors
         raise typer.BadParameter(f"cannot write {out}: {error.strerror}", param_hint="--out") from error
     read = len(paths) - failed
     console.print(f"{boxes:,} boxes of {read} pictures, {boxes / max(read, 1):,.0f} each; written: {escape(str(out))}")
     if failed:
-        console.print(f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in it')
+        console.print(
+            f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in its index.json'
+        )
         raise typer.Exit(3)
 
 
 def _load_multibox(model: str, device: str) -> MultiBoxEngine:
     from ..detection.engines.engine import EngineError
     from ..detection.engines.multibox import MultiBoxEngine
-    from ..detection.model_files import ModelError, load_model
+    from ..detection.model_files import load_model
+    from ..detection.networks.weights import ModelError
 
     try:
         network = load_model(model).multibox
         if network is None:
             raise typer.BadParameter(
-                f"{model} has no MultiBox network: give it one with detect-train-multibox", param_hint="--model"
+                f"{model} has no MultiBox network; add it with detect-train-multibox", param_hint="--model"
             )
         return MultiBoxEngine(network, device=device)
     except (ModelError, EngineError) as error:
@@ -186,7 +180,7 @@ def _load_multibox(model: str, device: str) -> MultiBoxEngine:
 
 
 def main() -> None:
-    """The command `detect-propose`."""
+    """Runs the command `detect-propose`."""
     app()
 
 

@@ -1,10 +1,11 @@
-"""`detect-recall`: how many annotated objects do region proposals cover, and how well?
+"""`detect-recall`: measure how many annotated objects region proposals cover, and how well.
 
 detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 --method doubled=superpixel-scale:2
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,6 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from ..data.annotation import AnnotationError
@@ -26,8 +26,10 @@ from ..data.layouts import open_dataset
 from ..proposals.files import ProposalFileError, read_proposals
 from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
+from ..runtime.atomic_write import atomic_write
+from .progress import progress_bar
 
-# What --method may set, and what it is otherwise.
+# The settings that --method accepts, with their defaults.
 SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "connectivity": 4, "seed": 0}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -35,7 +37,7 @@ console = Console(stderr=True)
 
 
 class Matching(str, Enum):
-    """The names of `recall.MATCHINGS`."""
+    """The names in `recall.MATCHINGS`."""
 
     one_to_one = "one-to-one"
     best = "best"
@@ -44,7 +46,7 @@ class Matching(str, Enum):
 @app.command(
     epilog="Example: [bold]detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 "
     "--method doubled=superpixel-scale:2 --proposals theirs.npz --html recall.html[/bold]   "
-    "(exit code 0: all pictures read; 3: some could not be, their objects count as not found; 2: wrong usage)"
+    "(exit code 0: all pictures were read; 3: some could not be read, their objects count as not found; 2: wrong usage)"
 )
 def detect_recall(
     root: Annotated[
@@ -53,57 +55,63 @@ def detect_recall(
             help="Annotated data set: a folder in the ILSVRC DET, VOC or COCO layout, or a COCO annotation file."
         ),
     ],
-    split: Annotated[str | None, typer.Option(help="List of pictures to measure on; by default val.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data set; val by default.")] = None,
     proposals: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[NAME=]FILE", help="Boxes in a file of detect-propose, called NAME. May be given several times."
+            metavar="[NAME=]FILE",
+            help="Measure the boxes in a file of detect-propose, under this name. May be given several times.",
         ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=[KEY:VALUE,...]",
-            help="Selective search with these settings, run now, called NAME. Keys and defaults: "
+            help="Run selective search with these settings and measure its boxes, under this name. Keys and defaults: "
             + ", ".join(f"{key}:{value:g}" if key != "mode" else f"{key}:{value}" for key, value in SETTINGS.items())
-            + ". May be given several times; with neither --method nor --proposals it runs once, with the defaults.",
+            + ". May be given several times. Without --method and --proposals, it runs once with the defaults.",
         ),
     ] = None,
     matching: Annotated[
         Matching,
-        typer.Option(help="one-to-one: a proposal covers one object (Hosang et al.); best: any number (R-CNN)."),
+        typer.Option(
+            help="one-to-one: each proposal covers at most one object (Hosang et al.); best: any number (R-CNN)."
+        ),
     ] = Matching.one_to_one,
     classes: Annotated[
         Path | None,
         typer.Option(
-            help="Your own class list, a name a line. If left out, the 200 DET classes in the ILSVRC layout, else the "
-            "data set's."
+            help="Your own class list, one name per line. By default, the 200 DET classes in the ILSVRC layout, and "
+            "the classes of the data set in other layouts."
         ),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure here.")] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the curves here, as PNG.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all measures to this file.")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the curves to this folder, as PNG.")] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with tables and curves; it needs no other file.")
+        Path | None, typer.Option(metavar="FILE", help="Write a self-contained page with tables and curves.")
     ] = None,
 ) -> None:
-    """Measure how well region proposals cover annotated objects, and compare several sets of them.
+    """Measure how well region proposals cover annotated objects, and compare several sets of proposals.
 
-    Recall at IoU 0.5 to 0.9, average recall (AR) and average best overlap (MABO), by number of proposals and by size.
+    The measures are recall at IoU 0.5 to 0.9, average recall (AR) and mean average best overlap (MABO), by number of
+    proposals and by size of the object.
     """
     try:
         dataset = open_dataset(root, split, read_categories(classes) if classes else None, ("val",))
     except (AnnotationError, CategoryError, CocoError, LayoutError) as error:
         raise typer.BadParameter(str(error)) from error
-    named = [_named_file(text) for text in proposals or []]
-    searches = [_named_search(text) for text in method or ([] if named else ["selective search="])]
-    names = [name for name, _ in (*named, *searches)]
-    if again := {name for name in names if names.count(name) > 1}:
-        raise typer.BadParameter(f"two methods are called {again.pop()!r}; give each its own name, NAME=...")
+    files = [_parse_file(text) for text in proposals or []]
+    searches = [_parse_search(text) for text in method or ([] if files else ["selective search="])]
+    names = [name for name, _ in (*files, *searches)]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise typer.BadParameter(f"two methods are named {repeated.pop()!r}; give each its own name, NAME=...")
 
     unreadable: dict[Path | str, str] = {}
     methods = []
     try:
-        for name, file in named:
+        for name, file in files:
             methods.append(_measure_file(name, file, dataset, matching.value))
         for name, settings in searches:
             methods.append(_measure_search(name, settings, dataset, matching.value, unreadable))
@@ -117,11 +125,11 @@ def detect_recall(
         "methods": methods,
     }
     _print_tables(report)
-    for one in methods:
-        if one["images_missing"]:
+    for figures in methods:
+        if figures["images_missing"]:
             console.print(
-                f"[yellow]warning:[/yellow] {escape(one['name'])}: nothing known of {one['images_missing']} of "
-                f"{len(dataset)} images; their objects count as not found"
+                f"[yellow]warning:[/yellow] {escape(figures['name'])}: no proposals for {figures['images_missing']} of "
+                f"{len(dataset)} pictures; their objects count as not found"
             )
     _write(report, json_file, plots, html)
     if unreadable:
@@ -130,14 +138,16 @@ def detect_recall(
         raise typer.Exit(3)
 
 
-def _named_file(text: str) -> tuple[str, Path]:
+def _parse_file(text: str) -> tuple[str, Path]:
+    """Parses [NAME=]FILE. Without a name, the method is named after the file."""
     name, equals, file = text.partition("=")
-    if not equals or Path(text).exists():  # a file may have "=" in its name
+    if not equals or Path(text).exists():  # the name of a file may contain "="
         return Path(text).stem, Path(text)
     return name, Path(file)
 
 
-def _named_search(text: str) -> tuple[str, dict[str, Any]]:
+def _parse_search(text: str) -> tuple[str, dict[str, Any]]:
+    """Parses NAME=[KEY:VALUE,...] into the name and the arguments of `selective_search`."""
     name, equals, given = text.partition("=")
     if not name or not equals:
         raise typer.BadParameter(f"expected NAME=KEY:VALUE,KEY:VALUE; got {text!r}", param_hint="--method")
@@ -146,7 +156,7 @@ def _named_search(text: str) -> tuple[str, dict[str, Any]]:
         key, _, value = (part.strip() for part in pair.partition(":"))
         if key not in SETTINGS:
             raise typer.BadParameter(
-                f"{text}: {key!r} is none of the settings {', '.join(SETTINGS)}; expected NAME=KEY:VALUE,KEY:VALUE",
+                f"{text}: unknown setting {key!r}; expected NAME=KEY:VALUE,KEY:VALUE with keys {', '.join(SETTINGS)}",
                 param_hint="--method",
             )
         try:
@@ -158,11 +168,11 @@ def _named_search(text: str) -> tuple[str, dict[str, Any]]:
 
 def _measure_file(name: str, path: Path, dataset: Dataset, matching: str) -> dict[str, Any]:
     with read_proposals(path) as file:
-        coverage = measure(_tracked(dataset, name), lambda sample: file.find(sample.path))
+        coverage = measure(_with_progress(dataset, name), lambda sample: file.find(sample.path))
         if coverage.missing == len(dataset):
             raise ProposalFileError(
-                f"{path}: holds proposals of none of the {len(dataset)} pictures; it names {file.names[:2]}, "
-                f"{dataset.name} has {dataset[0].path}: make it from the same pictures"
+                f"{path}: contains none of the {len(dataset)} pictures of {dataset.name}; the file names "
+                f"{file.names[:2]}, the data set contains {dataset[0].path}; make the file from the same pictures"
             )
         return {**recall_figures(name, coverage, dataset.categories, matching), "settings": file.settings}
 
@@ -179,17 +189,19 @@ def _measure_search(
             unreadable[error.path] = error.reason
             return None
 
-    try:  # on nothing much: settings out of range are found before the work begins
+    try:  # on a tiny image, to reject settings out of range before the work begins
         selective_search(np.zeros((8, 8, 3), np.uint8), **settings)
     except ValueError as error:
         raise typer.BadParameter(f"{name}: {error}", param_hint="--method") from error
-    coverage = measure(_tracked(dataset, name), search)
+    coverage = measure(_with_progress(dataset, name), search)
     figures = recall_figures(name, coverage, dataset.categories, matching)
     return {**figures, "settings": {"method": "selective search", **settings}}
 
 
-def _tracked(dataset: Dataset, name: str) -> Iterable[Sample]:
-    return track(dataset, description=escape(name), console=console)
+def _with_progress(dataset: Dataset, name: str) -> Iterator[Sample]:
+    """Yields the samples of the data set and shows a progress bar."""
+    with progress_bar(console, "images") as progress:
+        yield from progress.track(dataset, description=escape(name))
 
 
 def _print_tables(report: dict[str, Any]) -> None:
@@ -199,21 +211,21 @@ def _print_tables(report: dict[str, Any]) -> None:
     table = Table("percent", title=title)
     for heading in ("boxes", *(f"R@{iou}" for iou in methods[0]["recall"]), "AR", "MABO"):
         table.add_column(heading, justify="right")
-    for one in methods:
-        values = (*one["recall"].values(), one["AR"], one["MABO"])
-        table.add_row(escape(one["name"]), f"{one['boxes_per_image']:,.0f}", *map(_percent, values))
+    for method in methods:
+        values = (*method["recall"].values(), method["AR"], method["MABO"])
+        table.add_row(escape(method["name"]), f"{method['boxes_per_image']:,.0f}", *map(_percent, values))
     out.print(table)
     _print_series(
         out,
         "Recall at IoU 0.5 of the first proposals",
         methods,
-        lambda one: {f"{step['first'] or 'all'}": step["recall"]["0.5"] for step in one["by_count"]},
+        lambda method: {f"{step['first'] or 'all'}": step["recall"]["0.5"] for step in method["by_count"]},
     )
     _print_series(
         out,
-        "AR by size of the object (COCO's: 32², 96² pixels)",
+        "AR by size of the object (COCO's limits: 32², 96² pixels)",
         methods,
-        lambda one: {f"{size} ({part['objects']:,})": part["AR"] for size, part in one["sizes"].items()},
+        lambda method: {f"{size} ({part['objects']:,})": part["AR"] for size, part in method["sizes"].items()},
     )
 
 
@@ -223,8 +235,8 @@ def _print_series(
     table = Table("percent", title=title)
     for heading in series(methods[0]):
         table.add_column(heading, justify="right")
-    for one in methods:
-        table.add_row(escape(one["name"]), *map(_percent, series(one).values()))
+    for method in methods:
+        table.add_row(escape(method["name"]), *map(_percent, series(method).values()))
     out.print(table)
 
 
@@ -235,30 +247,35 @@ def _percent(value: float | None) -> str:
 def _write(report: dict[str, Any], json_file: Path | None, plots: Path | None, html: Path | None) -> None:
     from ..proposals.recall_plots import recall_page, recall_plots
 
-    try:
-        if json_file:
-            _write_text(json_file, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        if plots:
-            plots.mkdir(parents=True, exist_ok=True)
-            for name, figure in recall_plots(report["methods"]).items():
-                figure.savefig(plots / f"{name}.png")
-        if html:
-            _write_text(html, recall_page(report))
-    except OSError as error:
-        raise typer.BadParameter(f"cannot write {error.filename}: {error.strerror}") from error
+    if json_file:
+        _write_text(json_file, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if plots:
+        for name, figure in recall_plots(report["methods"]).items():
+            with _writing(plots / f"{name}.png") as partial:
+                figure.savefig(partial, format="png")
+    if html:
+        _write_text(html, recall_page(report))
     for written in filter(None, (json_file, plots, html)):
         console.print(f"written: {escape(str(written))}")
 
 
 def _write_text(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    with _writing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[Path]:
+    """Like `atomic_write`, but reports a file that cannot be written as wrong usage."""
+    try:
+        with atomic_write(file) as partial:
+            yield partial
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {file}: {error.strerror}") from error
 
 
 def main() -> None:
-    """The command `detect-recall`."""
+    """Runs the command `detect-recall`."""
     app()
 
 

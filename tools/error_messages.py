@@ -21,8 +21,8 @@ def errors_as_messages(console: Console) -> Iterator[None]:
     from safetensors import SafetensorError
 
     from ..detection.engines.engine import EngineError
-    from ..detection.model_files import ModelError
     from ..detection.networks.caffemodel import CaffeModelError
+    from ..detection.networks.weights import ModelError
     from ..detection.training.errors import TrainingError
 
     try:

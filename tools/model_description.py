@@ -1,4 +1,4 @@
-"""What a model is, on the terminal: `detect --describe`."""
+"""Describes a model on the terminal: `detect --describe`."""
 
 from typing import Any
 
@@ -8,29 +8,35 @@ from rich.table import Table
 
 from ..detection.model_files import Model
 
-# AP from which a class is called good, or fair; and objects from which AP says anything.
+# Smallest AP of a class that counts as good and as fair, and smallest number of objects for a meaningful AP.
 _GOOD, _FAIR = 0.5, 0.25
 _ENOUGH = 10
 
 
 def describe(name: str, model: Model, console: Console) -> None:
-    """Print the networks of a model, what it was trained on, and how well it knows each class."""
+    """Print a model's networks and training data, and the AP of each class.
+
+    Args:
+        name: name of the model, for the heading.
+        model: the model to describe.
+        console: where to print.
+    """
     card = model.card
     kind = "network" if len(model.members) == 1 else "networks"
     console.print(f"[bold]{escape(name)}[/bold]: {len(model.members)} {kind}, {len(model.categories)} classes")
-    further = []
+    parts = []
     if model.cascade is not None:
-        further.append(
-            f"a cascade (only the first network looks at regions that it gives less than {model.cascade:.3f})"
+        parts.append(
+            f"a cascade (only the first network scores regions with an object probability below {model.cascade:.3f})"
         )
-    further += ["MultiBox proposals"] * (model.multibox is not None)
-    further += ["box regression"] * (model.regressor is not None)
-    console.print("with " + (", ".join(further) or "nothing else"), soft_wrap=True)
+    parts += ["MultiBox proposals"] * (model.multibox is not None)
+    parts += ["box regression"] * (model.regressor is not None)
+    console.print("with " + (", ".join(parts) or "no other parts"), soft_wrap=True)
     regions = model.regions
     console.print(
-        f"regions: selective search with superpixels x {regions.superpixel_scale:g}, sides from {regions.min_side:g} "
-        f"pixels, {regions.connectivity}-connected; {'warped' if regions.warp_mode == 'warp' else 'as squares'} with "
-        f"{regions.padding} pixels around"
+        f"regions: selective search with superpixel scale {regions.superpixel_scale:g}, sides of at least "
+        f"{regions.min_side:g} pixels, {regions.connectivity}-connected; "
+        f"{'warped' if regions.warp_mode == 'warp' else 'cropped as squares'} with {regions.padding} pixels of context"
     )
     if "data" in card:
         console.print(
@@ -42,19 +48,18 @@ def describe(name: str, model: Model, console: Console) -> None:
         console.print(
             escape(
                 f"mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of "
-                f"{figures['data']}, protocol {figures['protocol']}; intervals hold the middle 95 % of pictures drawn "
-                "again"
+                f"{figures['data']}, protocol {figures['protocol']}; 95 % bootstrap intervals over pictures"
             ),
             soft_wrap=True,
         )
     else:
-        console.print("how good it is has not been measured")
+        console.print("mAP has not been measured")
     console.print(_classes(model, figures.get("classes", {}), card.get("objects", {})))
 
 
 def _classes(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> Table:
-    table = Table("class", caption=f"trust: good from AP {_GOOD}, fair from {_FAIR}; unsure below {_ENOUGH} objects")
-    for column in ("boxes trained on", "AP", "95 % interval", "objects measured on"):
+    table = Table("class", caption=f"trust: good: AP >= {_GOOD}, fair: AP >= {_FAIR}, unsure: under {_ENOUGH} objects")
+    for column in ("training boxes", "AP", "95 % interval", "objects measured"):
         table.add_column(column, justify="right")
     table.add_column("trust")
     names = [category.name for category in model.categories]
@@ -63,10 +68,10 @@ def _classes(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> Ta
         if name not in figures:
             table.add_row(escape(name), trained, "-", "-", "0", "not measured")
             continue
-        one = figures[name]
-        low, high = one["interval"]
-        ends = f"{low:.2f} to {high:.2f}"
-        table.add_row(escape(name), trained, f"{one['AP']:.3f}", ends, str(one["objects"]), _trust(one))
+        measured = figures[name]
+        low, high = measured["interval"]
+        interval, objects = f"{low:.2f} to {high:.2f}", str(measured["objects"])
+        table.add_row(escape(name), trained, f"{measured['AP']:.3f}", interval, objects, _trust(measured))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Progress on the terminal, the same for every command."""
+"""Progress bars on the terminal, shared by all commands."""
 
 from __future__ import annotations
 
@@ -20,20 +20,32 @@ from rich.text import Text
 
 
 class MeanRate(ProgressColumn):
-    """Steps done per second since the task began. rich's own column shows the rate of the last steps only."""
+    """Steps per second, averaged since the task started.
+
+    rich's `Task.speed` averages the latest steps only. It can be far too high, because pictures that share a batch are
+    finished at nearly the same time.
+
+    Args:
+        unit: what a step counts, in the plural ("images").
+    """
 
     def __init__(self, unit: str):
         super().__init__()
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        """The rate in words: "0.04 images/s"; empty before the first step."""
+        """The rate as text, such as "0.04 images/s"; empty before the first step is done."""
         seconds = task.finished_time if task.finished else task.elapsed
         return Text(f"{task.completed / seconds:.2f} {self._unit}/s" if task.completed and seconds else "")
 
 
 def progress_bar(console: Console, unit: str) -> Progress:
-    """A progress bar that counts `unit` ("images") and shows their mean rate and the time that is left."""
+    """A progress bar with the number of steps done, their mean rate and the remaining time.
+
+    Args:
+        console: where the bar is drawn.
+        unit: what a step counts, in the plural ("images").
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,14 +57,14 @@ def progress_bar(console: Console, unit: str) -> Progress:
 
 
 class StageProgress:
-    """A progress bar for each stage of a training, and warnings above them.
+    """A progress bar for each stage of training, with messages above the bars.
 
         with StageProgress(console) as progress:
             train_detector(..., report=progress.report, warn=progress.warn)
 
     Args:
-        console: where it is drawn.
-        disable: draw nothing, as the processes of a distributed training do but for the first.
+        console: where the bars are drawn.
+        disable: True draws nothing. In distributed training only the first process draws.
     """
 
     def __init__(self, console: Console, *, disable: bool = False):
@@ -68,18 +80,24 @@ class StageProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def report(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-        """Show that `done` of `total` steps of `stage` are finished, with figures such as {"loss": 0.412}."""
+        """Show that `done` of `total` steps of `stage` are done.
+
+        Args:
+            stage: name of the stage; a new name adds a bar.
+            done, total: numbers of steps.
+            figures: values shown beside the bar, such as {"loss": 0.412}.
+        """
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, figures="")
         text = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
         self._progress.update(self._tasks[stage], completed=done, total=total, figures=text)
 
     def print(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a line above the bars, without interpreting markup in it."""
         self._progress.console.print(escape(line), soft_wrap=True)
 
     def warn(self, warning: str) -> None:
-        """Print a warning above the bars."""
+        """Print a warning above the bars, without interpreting markup in it."""
         self._progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
 
     def __enter__(self) -> StageProgress:

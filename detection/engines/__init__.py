@@ -1,1 +1,1 @@
-"""Engines: the same forward pass on OpenVINO, on torch's CPU and on CUDA, compiled once and cached on disk."""
+"""Engines: the forward pass of a network on OpenVINO, torch or CUDA, compiled once and cached on disk."""

@@ -1,38 +1,43 @@
-"""Compiled networks on disk: a network is compiled once for a machine, and later processes load what came of it.
+"""The cache of compiled networks: a network is compiled once on a machine, and later processes load the result.
 
-Compiled files lie in `~/.cache/inception_rcnn/networks` (`$XDG_CACHE_HOME` in place of `~/.cache` where it is set), and
-can be deleted at any time. A file's name is a hash of all that went into it. A file that is damaged is deleted and made
-anew; a folder that cannot be written means that nothing is kept.
+The files lie in `user_cache("networks")`. A file's name is a hash of everything that the compiled network depends on.
+The first 32 bytes of a file are a hash of the rest. Damaged files are deleted, and their networks are compiled again.
+If the folder cannot be written, nothing is cached.
 """
 
 import hashlib
 import inspect
 import os
-import tempfile
+import time
 from pathlib import Path
 
 from torch import nn
 
-# Of 24 MB each in bfloat16; the least recently used ones go.
-_MOST_FILES = 40
+from ...runtime.atomic_write import atomic_write
+from ...runtime.user_cache import user_cache
 
+# A GoogLeNet takes 24 MB in bfloat16. The least recently used files are deleted.
+_MAX_FILES = 40
 
-def cache_folder() -> Path:
-    """Where this user's compiled networks lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inception_rcnn" / "networks"
+# Writing a network takes seconds: an older partial file was left by a killed process.
+_PARTIAL_FILE_SECONDS = 3600
 
 
 def cache_key(network: nn.Module, *facts: object) -> str:
-    """A name for what comes of compiling `network`: other weights, layers, code or `facts` have another.
+    """Name of a compiled network in the cache.
 
     Args:
-        network: its classes' source, its layers as printed, parameters and buffers go into the key.
-        facts: what else decides the result: versions, machine, batch size, precision; by their `repr`.
+        network: the source files of its classes, its printed layers, its parameters and its buffers enter the key.
+        facts: everything else that decides the result, such as versions, machine, batch size and precision. Their
+            `repr` enters the key.
+
+    Returns:
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256(repr((facts, repr(network))).encode())
     package = Path(__file__).parents[2]
     for file in sorted({inspect.getfile(type(module)) for module in network.modules()}):
-        if package in Path(file).parents:  # libraries are known by their version, which is for `facts`
+        if package in Path(file).parents:  # for files of libraries, `facts` contains the library's version
             digest.update(Path(file).read_bytes())
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -41,40 +46,44 @@ def cache_key(network: nn.Module, *facts: object) -> str:
 
 
 def load_compiled(key: str) -> bytes | None:
-    """What `store_compiled` kept under `key`; None if there is nothing, or it is damaged."""
-    file = cache_folder() / key
+    """The compiled network that `store_compiled` stored under `key`; None if there is none or its file is damaged."""
+    file = user_cache("networks") / key
     try:
         content = file.read_bytes()
-        # Asked of us, since OpenVINO takes a file with wrong bytes in its middle for good and computes nonsense.
+        # OpenVINO loads a file with wrong bytes in its middle without an error and computes nonsense with it.
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             file.unlink()
             return None
-        os.utime(file)
+        os.utime(file)  # now the most recently used file
     except OSError:
         return None
     return content[32:]
 
 
 def store_compiled(key: str, compiled: bytes) -> None:
-    """Keep `compiled` under `key`; does nothing where the folder cannot be written."""
-    folder = cache_folder()
+    """Store a compiled network under `key`, unless the folder cannot be written."""
+    file = user_cache("networks") / key
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(compiled).digest() + compiled)
-            os.replace(temporary, folder / key)
-        except OSError:
-            os.unlink(temporary)
-            raise
-        by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for stale in by_age[:-_MOST_FILES]:
-            stale.unlink()
+        with atomic_write(file, shared=True) as partial:
+            partial.write_bytes(hashlib.sha256(compiled).digest() + compiled)
+        _delete_old_files(file.parent)
     except OSError:
         return
 
 
+def _delete_old_files(folder: Path) -> None:
+    """Keep the `_MAX_FILES` most recently used networks. Delete partial files that killed processes left."""
+    networks = []
+    for path in folder.iterdir():
+        used = path.stat().st_mtime
+        if path.suffix != ".partial":
+            networks.append((used, path))
+        elif time.time() - used > _PARTIAL_FILE_SECONDS:
+            path.unlink()
+    for _, path in sorted(networks)[:-_MAX_FILES]:
+        path.unlink()
+
+
 def forget_compiled(key: str) -> None:
-    """Delete what is kept under `key`."""
-    (cache_folder() / key).unlink(missing_ok=True)
+    """Delete the compiled network that is stored under `key`, if there is one."""
+    (user_cache("networks") / key).unlink(missing_ok=True)

@@ -1,12 +1,12 @@
-"""Engines: the forward pass of a region classifier, fast, on whatever the machine has.
+"""Engines: the forward pass of a region classifier, as fast as the machine allows.
 
-An engine runs a backbone up to its pooled features and applies the classifier in float32 afterwards: the logits are
-sums of a thousand terms that bfloat16 would round to a few per cent of a probability, and they cost nothing.
-`choice` has the kinds of engines that there are.
+An engine runs a backbone up to its pooled features in the engine's precision, then the classifier in float32. The
+logits are sums of a thousand terms: rounding them to bfloat16 would change a probability by a few per cent, and
+computing them in float32 takes almost no time. `choice` describes the kinds of engines.
 
-Tolerance: probabilities stay within 1e-4 of plain torch's in float32, within 0.03 in bfloat16 and float16, and within
-0.1 in 8 bits. With OpenVINO, how crops are grouped into calls changes not a bit of the result: the rows of a batch do
-not influence each other, and neither do the batch size and the number of threads. A GPU promises the tolerance only.
+Tolerance: probabilities differ from those of plain torch by at most 1e-4 in float32, 0.03 in bfloat16 and float16, and
+0.1 in 8 bits. On OpenVINO, the probabilities of a crop are the same bits whatever the other crops of a batch, the batch
+size and the number of threads are. On a GPU, they stay within the tolerance.
 """
 
 import copy
@@ -25,29 +25,29 @@ from .torch_device import TorchForward
 
 CROP_SIZE = 224
 
-# Large enough for full matrix units, small enough that activations of one batch stay near the caches: on 2 CPU cores
-# 16 and 32 are equally fast and 64 is slower; a GPU wants more rows to fill its multiprocessors.
+# A batch must be large enough to fill the matrix units and small enough for its activations to stay near the caches. On
+# 2 CPU cores 16 and 32 are equally fast and 64 is slower. A GPU needs more rows to fill its multiprocessors.
 _BATCH_SIZE = {"cpu": 16, "cuda": 256}
 
 
 class CompiledForward:
-    """A network ready to run: uint8 crops in, float32 out, any number of rows.
+    """A compiled network that takes any number of uint8 crops and returns float32.
 
-    When the device has too little memory for a batch, half the batch is tried, and so on down to one row; a
-    RuntimeWarning tells of it.
+    If the device has too little memory for a batch, the batch size is halved, repeatedly if necessary, with a
+    RuntimeWarning.
 
     Args:
-        network: float RGB in 0..255 [N, 3, size, size] -> [N, ...]; copied, in evaluation mode.
+        network: float RGB in 0..255 [N, 3, size, size] -> [N, ...]. It is copied, and the copy runs in evaluation mode.
         kind, device, precision, batch_size, threads: as for `Engine`.
         size: side of the crops in pixels.
 
     Attributes:
         batch_size: rows of one forward pass.
-        choice: what it runs on, and why.
-        description: the same in words.
+        choice: kind, device and precision of the engine.
+        description: kind, device and precision in words.
 
     Raises:
-        EngineError: what was asked for is not there, or memory does not suffice for one row.
+        EngineError: the machine cannot run this kind of engine, or has too little memory for one row.
     """
 
     def __init__(
@@ -73,7 +73,11 @@ class CompiledForward:
         self.description = self._describe()
 
     def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Crops uint8 RGB [N, size, size, 3], N >= 1, an array or a tensor on any device -> float32 [N, ...]."""
+        """Run the network on crops, uint8 RGB [N, size, size, 3], N >= 1: an array, or a tensor on any device.
+
+        Returns:
+            float32 [N, ...].
+        """
         if crops.dtype not in (np.uint8, torch.uint8) or tuple(crops.shape[1:]) != (self.size, self.size, 3):
             raise ValueError(
                 f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {self.size}, {self.size}, 3]"
@@ -88,10 +92,11 @@ class CompiledForward:
                 start += len(rows)
                 continue
             except (MemoryError, RuntimeError) as error:
-                failure = _memory_failure(error)
-            self._halve(failure)  # here, where the error no longer holds on to the memory of the failed pass
+                message = _out_of_memory_message(error)
+            # Here, after the `except` block, the error no longer keeps the memory of the failed pass allocated.
+            self._halve_batch_size(message)
             self._build()
-        if isinstance(parts[0], Tensor):  # fetched once, when all batches are on their way
+        if isinstance(parts[0], Tensor):  # waits for the GPU once, after all batches were launched
             return torch.cat([part for part in parts if isinstance(part, Tensor)]).cpu().numpy()
         return np.concatenate(parts)
 
@@ -101,8 +106,8 @@ class CompiledForward:
                 self._forward = self._new_forward()
                 return
             except (MemoryError, RuntimeError) as error:
-                failure = _memory_failure(error)
-            self._halve(failure)
+                message = _out_of_memory_message(error)
+            self._halve_batch_size(message)
 
     def _new_forward(self) -> OpenVINOForward | TorchForward:
         choice = self.choice
@@ -112,21 +117,22 @@ class CompiledForward:
         compiled = choice.kind == "torch-compiled"
         return TorchForward(self._network, choice.device, shape, choice.precision, compiled)
 
-    def _halve(self, failure: str) -> None:
+    def _halve_batch_size(self, message: str) -> None:
         self._forward = None
-        where, rows = self.choice.device, self.batch_size
+        device, rows = self.choice.device, self.batch_size
         if rows == 1:
             raise EngineError(
-                f"{where} has too little memory for a single region ({failure}); free some, or use another --device"
+                f"{device} has too little memory for a single region ({message}); "
+                "free some memory, or use another --device"
             )
         self.batch_size = rows // 2
         warnings.warn(
-            f"{where} has too little memory for {rows} regions at a time ({failure}); "
-            f"going on with {self.batch_size}, slower",
+            f"{device} has too little memory for batches of {rows} regions ({message}); "
+            f"continuing with batches of {self.batch_size}, which is slower",
             RuntimeWarning,
             stacklevel=3,
         )
-        if where != "cpu":
+        if device != "cpu":
             torch.cuda.empty_cache()
 
     def _describe(self) -> str:
@@ -135,25 +141,26 @@ class CompiledForward:
             return f"OpenVINO on CPU, int8 and {choice.precision}"
         if choice.kind == "openvino":
             return f"OpenVINO on CPU, {choice.precision}"
-        where = "CPU" if choice.device == "cpu" else torch.cuda.get_device_name(choice.device)
+        device = "CPU" if choice.device == "cpu" else torch.cuda.get_device_name(choice.device)
         compiled = isinstance(self._forward, TorchForward) and self._forward.compiled
-        return f"{'compiled torch' if compiled else 'torch'} on {where}, {choice.precision}"
+        return f"{'compiled torch' if compiled else 'torch'} on {device}, {choice.precision}"
 
 
-def _memory_failure(error: MemoryError | RuntimeError) -> str:
-    """What an error says of memory that ran out, in a line; any other error goes on its way.
+def _out_of_memory_message(error: MemoryError | RuntimeError) -> str:
+    """The line of the error's message about lack of memory. Raises `error` again if it has another cause.
 
-    torch has a class for it, and OpenVINO's says "Failed to allocate ... bytes" after where in its source it was.
+    torch has a class for lack of memory. OpenVINO raises a RuntimeError whose last line is "Failed to allocate ...
+    bytes of memory", after lines about its source code.
     """
     message = str(error)
-    known = re.search(r".*(out of memory|failed to allocate|bad_alloc|can't allocate).*", message, re.IGNORECASE)
-    if not known and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    line = re.search(r".*(out of memory|failed to allocate|bad_alloc|can't allocate).*", message, re.IGNORECASE)
+    if not line and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         raise error
-    return known[0].strip() if known else message
+    return line[0].strip() if line else message
 
 
 class _FromCrops(nn.Module):
-    """uint8 RGB [N, H, W, 3] -> what `network` makes of float RGB [N, 3, H, W]."""
+    """`network` for crops that are uint8 RGB [N, H, W, 3] in place of float RGB [N, 3, H, W]."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -164,7 +171,7 @@ class _FromCrops(nn.Module):
 
 
 class _PooledFeatures(nn.Module):
-    """Float RGB in 0..255 [N, 3, H, W] -> [N, out_channels]."""
+    """Mean of each channel of the feature map: float RGB in 0..255 [N, 3, H, W] -> [N, out_channels]."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -175,24 +182,28 @@ class _PooledFeatures(nn.Module):
 
 
 class SpatialMoments(nn.Module):
-    """Maps [N, C, side, side] -> [N, 5 * C]: means, and means weighted by x, y, x^2 and y^2 from -1 to 1 across."""
+    """Spatial moments of feature maps: [N, C, side, side] -> [N, 5 * C].
+
+    The first C columns are the channels' means. Then come the means weighted by x, by y, by x^2 and by y^2, where x and
+    y go from -1 to 1 across the map.
+    """
 
     basis: Tensor
 
     def __init__(self, side: int = CROP_SIZE // 32):
         super().__init__()
-        place = torch.linspace(-1, 1, side)
-        x, y = place.expand(side, side), place[:, None].expand(side, side)
+        positions = torch.linspace(-1, 1, side)
+        x, y = positions.expand(side, side), positions[:, None].expand(side, side)
         self.register_buffer("basis", torch.stack([x, y, x * x, y * y]).flatten(1).T / side**2)  # [side^2, 4]
 
     def forward(self, maps: Tensor) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):  # a product of few terms, which are to cancel
+        with torch.autocast(maps.device.type, enabled=False):  # float32: the terms of the products nearly cancel
             moments = maps.flatten(2) @ self.basis  # [N, C, 4]
         return torch.cat([maps.mean((2, 3)), moments.transpose(1, 2).flatten(1)], dim=1)
 
 
 class _Moments(nn.Module):
-    """Float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels], see `SpatialMoments`."""
+    """Spatial moments of the feature map: float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels]."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -210,15 +221,14 @@ class Engine:
         probabilities = engine(crops)  # uint8 RGB [N, 224, 224, 3] -> float32 [N, C]
 
     Args:
-        model: a backbone (`GoogLeNet`, `TorchvisionGoogLeNet`); its weights are copied.
-        kind: see `choice`; "auto" is the fastest that is within 0.03 of the reference.
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-        precision: "auto" is the fastest that the device computes with.
-        batch_size: rows of one forward pass; None for the device's own.
+        model: a backbone, `GoogLeNet` or `TorchvisionGoogLeNet`, which is copied.
+        kind: see `choice`; "auto" is the fastest engine whose probabilities stay within 0.03 of plain torch's.
+        device: "auto" (a GPU if torch finds one), "cpu", "cuda" or "cuda:N".
+        precision: "auto" is the fastest precision of the device.
+        batch_size: rows of one forward pass; None for 16 on a CPU and 256 on a GPU.
         threads: CPU threads of OpenVINO; None for all.
-        moments: features also say where in the region a channel is active, which box regression wants to know: after
-            the means of the 1024 channels come their means weighted by x, y, x^2 and y^2, x and y from -1 to 1 across
-            the region.
+        moments: add `SpatialMoments` to the features. They say where in the region a channel is active, which box
+            regression needs.
 
     Attributes:
         num_classes: columns of the probabilities.
@@ -228,7 +238,7 @@ class Engine:
         reason: why this engine was chosen.
 
     Raises:
-        EngineError: what was asked for is not there, or memory does not suffice for one region.
+        EngineError: the machine cannot run this kind of engine, or has too little memory for one region.
     """
 
     def __init__(
@@ -261,24 +271,27 @@ class Engine:
 
     @property
     def batch_size(self) -> int:
-        """Rows of one forward pass; less than at first after the device ran out of memory."""
+        """Rows of one forward pass. The number drops when the device runs out of memory."""
         return self._forward.batch_size
 
     def features(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Pooled features: crops uint8 RGB [N, 224, 224, 3], array or tensor on any device -> float32 [N, 1024],
-        with `moments` [N, 5120]."""
+        """Pooled features of crops, uint8 RGB [N, 224, 224, 3]: an array, or a tensor on any device.
+
+        Returns:
+            float32 [N, 1024], or [N, 5120] with `moments`.
+        """
         if not len(crops):
             return np.empty((0, self.num_features), np.float32)
         return self._forward(crops)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
-        """Pooled features float32 [N, 1024 or more], from `features` -> probabilities float32 [N, C]."""
+        """Class probabilities of pooled features: float32 [N, 1024] or [N, 5120] from `features` -> float32 [N, C]."""
         features = features[:, : self._weight.shape[1]]
-        # A matrix product would be faster (2 against 17 us a row, where the network takes milliseconds), but BLAS adds
-        # up in another order for other numbers of rows or threads; einsum's order depends on the row's length alone.
-        # On a GPU, whose features come too fast for that, rows have only the stated tolerance.
-        alone = self.device == "cpu"
-        logits = np.einsum("nk,ck->nc", features, self._weight) if alone else features @ self._weight.T
+        # A matrix product takes 2 us a row and einsum 17 us; the network takes milliseconds. But BLAS adds in another
+        # order for other numbers of rows or threads, while einsum's order depends only on the row's length. A GPU
+        # computes features too fast for einsum, so its probabilities keep only the stated tolerance.
+        same_bits = self.device == "cpu"
+        logits = np.einsum("nk,ck->nc", features, self._weight) if same_bits else features @ self._weight.T
         logits += self._bias
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
@@ -286,5 +299,5 @@ class Engine:
         return logits
 
     def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Crops uint8 RGB [N, 224, 224, 3] -> probabilities float32 [N, C]; no crops -> [0, C]."""
+        """Class probabilities of crops: uint8 RGB [N, 224, 224, 3], N >= 0 -> float32 [N, C]."""
         return self.classify(self.features(crops))

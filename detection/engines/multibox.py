@@ -1,4 +1,4 @@
-"""MultiBox, compiled: a picture in, its best class-agnostic boxes out."""
+"""The compiled MultiBox network: from a picture to its best class-agnostic boxes."""
 
 import threading
 
@@ -11,15 +11,17 @@ from .engine import CompiledForward
 
 
 class MultiBoxEngine:
-    """The compiled forward pass of a MultiBox network, with everything before and after it.
+    """MultiBox proposals of a picture: warping, the compiled forward pass, and selection of the best boxes.
+
+    Several threads may call an engine at the same time.
 
         engine = MultiBoxEngine(model.multibox)
         proposals = engine(image)  # uint8 RGB [H, W, 3] -> at most 200 boxes
 
     Args:
-        network: its weights are copied into the compiled ones, one for each of `network.sizes`.
+        network: the MultiBox network, which is copied. It is compiled once for each of `network.sizes`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads; None for all.
+        threads: CPU threads of OpenVINO; None for all.
     """
 
     def __init__(self, network: MultiBox, *, device: str = "auto", threads: int | None = None):
@@ -28,13 +30,13 @@ class MultiBoxEngine:
             CompiledForward(network, device=device, batch_size=1, threads=threads, size=size) for size in network.sizes
         ]
         self._priors = [network.priors(size) for size in network.sizes]
-        self._lock = threading.Lock()  # a compiled network serves one caller at a time, pictures may be read by several
+        self._lock = threading.Lock()  # a compiled network serves one thread at a time
 
     def __call__(self, image: np.ndarray) -> Proposals:
-        """The best boxes of a picture, uint8 RGB [H, W, 3], in its pixels; scores are confidences in 0..1."""
+        """Return the best boxes of a picture, uint8 RGB [H, W, 3], in pixels, with confidences in 0..1 as scores."""
         height, width = image.shape[:2]
         whole = np.array([[0, 0, width, height]], np.float32)
-        looks = [warp_regions(image, whole, size=size, padding=0) for size in self._sizes]
+        crops = [warp_regions(image, whole, size=size, padding=0) for size in self._sizes]
         with self._lock:
-            predictions = [forward(look)[0] for forward, look in zip(self._forwards, looks, strict=True)]
+            predictions = [forward(crop)[0] for forward, crop in zip(self._forwards, crops, strict=True)]
         return multibox_proposals(predictions, self._priors, self._sizes, width, height)

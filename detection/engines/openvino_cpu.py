@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
 
-Shape: TypeAlias = tuple[int, int, int, int]  # of a batch of pictures, [N, H, W, 3]
+Shape: TypeAlias = tuple[int, int, int, int]  # shape of a batch of crops, [N, H, W, 3]
 
 _HINT = {"bfloat16": "bf16", "float32": "f32"}
 
@@ -31,28 +31,28 @@ def cpu_computes_bfloat16() -> bool:
 
 
 class OpenVINOForward:
-    """A network compiled for the CPU and for one shape of input; one thread at a time may call it.
+    """A network compiled for the CPU and for one shape of input. One thread at a time may call it.
 
     Args:
         network: uint8 RGB [N, H, W, 3] -> float32 [N, ...], in evaluation mode.
-        shape: of its input; fewer rows than the first number are filled up.
+        shape: shape of the input. A smaller batch is padded to `shape[0]` rows.
         precision: "bfloat16" or "float32".
         threads: CPU threads; None for all.
     """
 
     def __init__(self, network: nn.Module, shape: Shape, precision: str, threads: int | None):
         settings: dict[str, str | int] = {
-            "PERFORMANCE_HINT": "LATENCY",  # one batch on all cores: the throughput hint would split them into streams
+            "PERFORMANCE_HINT": "LATENCY",  # all cores work on one batch; the throughput hint would split them
             "INFERENCE_PRECISION_HINT": _HINT[precision],
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._request = _compiled(network, shape, settings).create_infer_request()
-        self._batch: np.ndarray | None = None  # where fewer rows are filled up
+        self._batch: np.ndarray | None = None  # holds batches that are padded
         self._shape = shape
 
     def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """As many rows as `shape` has, or fewer, uint8 -> as many rows, float32."""
+        """Run the network on at most `shape[0]` crops: uint8 [N, H, W, 3] -> float32 [N, ...]."""
         rows = crops.cpu().numpy() if isinstance(crops, Tensor) else crops
         count = len(rows)
         if count < self._shape[0]:
@@ -64,16 +64,16 @@ class OpenVINOForward:
 
 
 def _compiled(network: nn.Module, shape: Shape, settings: dict[str, str | int]) -> Any:
-    """The compiled network, from the disk where it is there.
+    """Load the compiled network from the cache, or compile and cache it.
 
-    On a busy AMD EPYC (Zen 4) GoogLeNet takes 4 s to convert and 0.7 s to compile; loading it takes 0.3 s.
+    On a busy AMD EPYC (Zen 4) GoogLeNet takes 4 s to convert and 0.7 s to compile. Loading takes 0.3 s.
     """
     core = _core()
     key = cache_key(network, _machine(), shape, settings)
-    kept = load_compiled(key)
-    if kept is not None:
+    cached = load_compiled(key)
+    if cached is not None:
         try:
-            return core.import_model(io.BytesIO(kept), "CPU", settings)
+            return core.import_model(io.BytesIO(cached), "CPU", settings)
         except RuntimeError:
             forget_compiled(key)
     compiled = core.compile_model(_convert(network, shape), "CPU", settings)
@@ -94,9 +94,9 @@ def _convert(network: nn.Module, shape: Shape) -> Any:
 
     example = torch.zeros(1, *shape[1:], dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
-        # torch deprecates the tracing that OpenVINO's converter still wants; nothing a user could act on.
+        # torch warns that tracing is deprecated, but OpenVINO's converter needs it; users cannot change that.
         warnings.simplefilter("ignore")
         logging.getLogger("openvino").setLevel(logging.ERROR)
-        # Left to the converter, tracing would also check its result: four times as long.
+        # The converter itself would also check the traced network, which takes four times as long.
         traced = torch.jit.trace(network, example, check_trace=False)
         return openvino.convert_model(traced, example_input=example, input=[list(shape)])

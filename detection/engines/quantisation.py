@@ -1,15 +1,16 @@
-"""Convolutions in 8 bits: how wide their inputs are, and a copy of a network whose products are 8-bit integers.
+"""Quantisation: convolutions in 8 bits, and the ranges of their inputs.
 
-Weights are rounded to 255 levels, symmetric about 0, in each output channel; inputs, which are never negative after
-a ReLU, to 256 levels from 0 to the largest value that was measured (Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, sections 2.1 and 3). The rounding is written with
-torch's `fake_quantize`, which OpenVINO turns into integer arithmetic and plain torch into the same numbers, slowly.
+The weights of each output channel are rounded to 255 levels, symmetric about 0. Inputs are never negative after a ReLU;
+they are rounded to 256 levels from 0 to the largest measured input (Jacob et al., "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, sections 2.1 and 3). The rounding uses torch's
+`fake_quantize`: OpenVINO turns it into integer arithmetic, and plain torch computes the same numbers, slowly.
 
-What stays as it is: convolutions with inputs of either sign (the first one, of pixels less their mean, and the second
-of the separable stem), local response normalisation, whose squares span too wide a range, and the classifier.
+Three kinds of layers are not quantised: convolutions with negative inputs (the first convolution, whose inputs are
+pixels minus their mean, and the second convolution of the separable stem), local response normalisation, whose squares
+span too wide a range, and the classifier.
 
-The ranges belong to a model: training measures them on its own crops, and model folders keep them
-(`Backbone.input_ranges`). For a model without, they are measured on the photographs that come with scikit-image.
+Training measures the ranges on its own crops, and model folders store them (`Backbone.input_ranges`). For a model
+without stored ranges, `quantised` measures them on the photographs of scikit-image.
 """
 
 import copy
@@ -27,26 +28,26 @@ _BATCH = 16
 
 
 def measure_input_ranges(backbone: Backbone, crops: np.ndarray) -> dict[str, float]:
-    """The largest input of each convolution that has no negative ones.
+    """Measure the largest input of each convolution that has no negative inputs.
 
     Args:
-        backbone: in float32, on any device; runs in evaluation mode and is left as it was.
-        crops: uint8 RGB [N, 224, 224, 3] such as the network will see; some dozens suffice.
+        backbone: a float32 network on any device. It runs in evaluation mode and then returns to its own mode.
+        crops: uint8 RGB [N, 224, 224, 3], typical inputs of the network. Some dozens suffice.
 
     Returns:
-        By name of the convolution in `backbone`.
+        The largest input by the convolution's name in `backbone`.
     """
     largest: dict[str, float] = {}
     signed: set[str] = set()
 
-    def see(name: str, inputs: Tensor) -> None:
+    def record(name: str, inputs: Tensor) -> None:
         largest[name] = max(largest.get(name, 0.0), float(inputs.max()))
         if inputs.min() < 0:
             signed.add(name)
 
     convolutions = [(name, layer) for name, layer in backbone.trunk.named_modules() if isinstance(layer, nn.Conv2d)]
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=f"trunk.{name}": see(name, inputs[0]))
+        layer.register_forward_pre_hook(lambda _, inputs, name=f"trunk.{name}": record(name, inputs[0]))
         for name, layer in convolutions
     ]
     training, device = backbone.training, backbone.classifier.weight.device
@@ -64,7 +65,7 @@ def measure_input_ranges(backbone: Backbone, crops: np.ndarray) -> dict[str, flo
 
 
 def quantised(backbone: Backbone) -> Backbone:
-    """A copy of `backbone` with 8-bit convolutions, where `backbone.input_ranges` tells how wide their inputs are."""
+    """Copy `backbone`, with 8-bit convolutions in place of those that `backbone.input_ranges` names."""
     result = copy.deepcopy(backbone)
     ranges = backbone.input_ranges or measure_input_ranges(backbone, _photograph_crops())
     for name, largest in ranges.items():
@@ -76,7 +77,7 @@ def quantised(backbone: Backbone) -> Backbone:
 
 
 def _photograph_crops() -> np.ndarray:
-    """Squares of many sizes of colour photographs that are installed with scikit-image: uint8 RGB [64, 224, 224, 3]."""
+    """Random squares from colour photographs that scikit-image installs: uint8 RGB [64, 224, 224, 3]."""
     from skimage import data
 
     rng = np.random.default_rng(0)
@@ -91,11 +92,11 @@ def _photograph_crops() -> np.ndarray:
 
 
 class QuantisedConv(nn.Module):
-    """A convolution of 8-bit inputs and 8-bit weights.
+    """A convolution with 8-bit inputs and 8-bit weights.
 
     Args:
-        convolution: the one to round.
-        largest: inputs are in 0..largest; larger ones are cut off.
+        convolution: the convolution to quantise.
+        largest: the upper end of the input range. Larger inputs are clipped to it.
     """
 
     scale: Tensor
@@ -110,7 +111,7 @@ class QuantisedConv(nn.Module):
         self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int32))
 
     def extra_repr(self) -> str:
-        return f"largest={self.largest!r}"  # so that the cache of compiled networks sees it
+        return f"largest={self.largest!r}"  # enters the key of the cache of compiled networks
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.convolution

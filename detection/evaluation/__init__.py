@@ -1,1 +1,1 @@
-"""Evaluation: ILSVRC, VOC and COCO mAP, error analysis, intervals and the report. Nothing here imports torch."""
+"""Evaluation: mAP by the rules of ILSVRC, VOC and COCO, error analysis, confidence intervals, the report. No torch."""

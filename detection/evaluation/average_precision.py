@@ -1,4 +1,4 @@
-"""Precision/recall curves, and the numbers that are read from them."""
+"""Precision/recall curves, average precision (AP) and the threshold with the best F1."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Precision and recall of one class after each of its D detections, the best detection first.
+    """Precision and recall of one class after each of its D detections, from the best detection to the worst.
 
     Attributes:
         scores: float64 [D], falling.
-        precision: float64 [D]; NaN as long as no detection has counted (a blacklist).
+        precision: float64 [D]; NaN until the first detection that is not ignored.
         recall: float64 [D]; NaN or infinite if the class has no objects.
-        hits: int64 [D], true positives so far.
-        false: int64 [D], false positives so far.
+        true_positives: int64 [D], the number of true positives up to each detection.
+        false_positives: int64 [D], the number of false positives up to each detection.
         positives: the number of objects to find.
     """
 
     scores: Floats
     precision: Floats
     recall: Floats
-    hits: npt.NDArray[np.int64]
-    false: npt.NDArray[np.int64]
+    true_positives: npt.NDArray[np.int64]
+    false_positives: npt.NDArray[np.int64]
     positives: int
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What comes of keeping the detections with a score of at least ``score``."""
+    """Precision, recall and F1 of the detections with a score of at least ``score``."""
 
     score: float
     precision: float
@@ -42,20 +42,32 @@ class OperatingPoint:
     f1: float
 
 
-def precision_recall(scores: Floats, hit: npt.NDArray[Any], false: npt.NDArray[Any], positives: int) -> Curve:
-    """The curve of ranked detections, the best first; what is neither hit nor false is passed over.
+def precision_recall(
+    scores: Floats, true_positive: npt.NDArray[Any], false_positive: npt.NDArray[Any], positives: int
+) -> Curve:
+    """Returns the curve of detections that are sorted from the best to the worst.
 
-    `hit` and `false` are flags, or whole numbers where a detection counts several times or not at all.
+    Args:
+        scores: float64 [D], falling.
+        true_positive: bool or int [D], how many true positives each detection counts for. The bootstrap uses whole
+            numbers because it draws a picture several times or not at all.
+        false_positive: bool or int [D], how many false positives each detection counts for. A detection that is
+            neither a true nor a false positive is ignored.
+        positives: the number of objects to find.
     """
-    hits, falses = np.cumsum(hit, dtype=np.int64), np.cumsum(false, dtype=np.int64)
+    true_positives = np.cumsum(true_positive, dtype=np.int64)
+    false_positives = np.cumsum(false_positive, dtype=np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Curve(scores, hits / (hits + falses), hits / np.float64(positives), hits, falses, positives)
+        precision = true_positives / (true_positives + false_positives)
+        recall = true_positives / np.float64(positives)
+    return Curve(scores, precision, recall, true_positives, false_positives, positives)
 
 
 def envelope(curve: Curve) -> tuple[Floats, Floats]:
-    """Recall and the best precision at that recall or more, at the N recalls that are reached: [N] and [N].
+    """Returns the N recalls that the curve reaches, float64 [N], and the best precision from each of them on, [N].
 
-    The steps of the area under the curve; an end of the curve short of recall 1 is left out, its precision is 0.
+    These are the steps of the area under the curve. Recalls above the largest recall that the curve reaches have
+    precision 0 and are left out.
     """
     best = np.fmax.accumulate(curve.precision[::-1])[::-1]
     steps = np.flatnonzero(np.diff(curve.recall, prepend=0.0) != 0)
@@ -63,10 +75,10 @@ def envelope(curve: Curve) -> tuple[Floats, Floats]:
 
 
 def area_under_envelope(curve: Curve) -> float:
-    """AP of ILSVRC and of VOC from 2010 on: the area under the falling envelope of the curve.
+    """Returns AP by the rules of ILSVRC and of VOC since 2010: the area under the falling envelope of the curve.
 
-    As the official kit: 0 without detections, NaN with detections but without objects. Its sums run from left to
-    right, and so do these, to give the last digit too.
+    Like the official kit, returns 0 without detections, and NaN with detections but without objects. The sum runs from
+    left to right, as in the kit, so that AP is the same to the last digit.
     """
     if len(curve.scores) == 0:
         return 0.0
@@ -77,30 +89,35 @@ def area_under_envelope(curve: Curve) -> float:
     return float(np.cumsum(areas)[-1]) if len(areas) else 0.0
 
 
-def eleven_points(curve: Curve) -> float:
-    """AP of VOC 2007: the mean of the best precision at recall 0, 0.1, ... 1 or more.
+def eleven_point_ap(curve: Curve) -> float:
+    """Returns AP by the rules of VOC 2007: the mean, over recalls 0, 0.1, ... 1, of the best precision from there on.
 
-    The recalls are k * 0.1 in floating point, as the development kit has them under Octave: 3 * 0.1 is a little more
-    than 0.3, so that a recall of 3/10 does not reach it.
+    The recalls are k * 0.1 in floating point, as in the development kit under Octave. 3 * 0.1 is slightly larger than
+    0.3, so a recall of 3/10 does not reach the fourth of them.
     """
     if len(curve.scores) == 0:
         return 0.0
     if curve.positives == 0:
         return float("nan")
     total = 0.0
-    for least in np.arange(11) * 0.1:
-        reached = curve.precision[curve.recall >= least]
-        total += float(np.fmax.reduce(reached, initial=0.0))  # NaN where nothing has counted yet
+    for min_recall in np.arange(11) * 0.1:
+        reached = curve.precision[curve.recall >= min_recall]
+        total += float(np.fmax.reduce(reached, initial=0.0))  # fmax skips NaN: every detection so far is ignored
     return total / 11
 
 
 def best_f1(curve: Curve) -> OperatingPoint | None:
-    """The score threshold with the best F1, or None if nothing is found. Equal scores are kept or dropped together."""
-    last = np.flatnonzero(np.append(curve.scores[1:] != curve.scores[:-1], True))  # [T], the last of each score
-    if curve.positives == 0 or not curve.hits.any():
+    """Returns the score threshold with the best F1, or None if no object is found.
+
+    A threshold keeps or drops all detections of equal score together.
+    """
+    last = np.flatnonzero(np.append(curve.scores[1:] != curve.scores[:-1], True))  # [T], last detection of each score
+    if curve.positives == 0 or not curve.true_positives.any():
         return None
-    hits, false = curve.hits[last], curve.false[last]
-    f1 = 2 * hits / (hits + false + curve.positives)
+    true_positives, false_positives = curve.true_positives[last], curve.false_positives[last]
+    f1 = 2 * true_positives / (true_positives + false_positives + curve.positives)
     best = int(np.argmax(f1))
-    at = last[best]
-    return OperatingPoint(*(float(one) for one in (curve.scores[at], curve.precision[at], curve.recall[at], f1[best])))
+    row = last[best]
+    return OperatingPoint(
+        float(curve.scores[row]), float(curve.precision[row]), float(curve.recall[row]), float(f1[best])
+    )

@@ -1,8 +1,9 @@
-"""What to improve: every mistake under one of six names, and the mAP that ending each kind would give.
+"""Sorts every mistake into one of six kinds, and computes how much mAP would rise without each kind.
 
 Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors" (ECCV 2020),
-sections 2.2 and 2.3. TIDE's thresholds are IoU 0.5 (found) and 0.1 (background). In ILSVRC a small object is found at
-less than 0.5: overlaps are taken relative to what the object asks for, so that background ends at a fifth of it.
+sections 2.2 and 2.3. TIDE has two IoU thresholds: an object is found at 0.5, and below 0.1 a detection is background.
+ILSVRC finds small objects at less than 0.5. So IoUs are divided by the threshold of the object, and a detection is
+background below a fifth of that threshold.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .average_precision import area_under_envelope, eleven_points, precision_recall
-from .ilsvrc import Evaluation, keys_of
-from .matching import overlapping
+from .average_precision import area_under_envelope, eleven_point_ap, precision_recall
+from .matching import overlapping_pairs, picture_class_keys
+from .result import Evaluation
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 ERRORS: Final = {
-    "classification": "on an object, but of another class",
-    "localisation": "of the right class, but the box is too far off",
-    "both": "of another class, and the box is too far off",
-    "duplicate": "on an object that a better detection has found already",
-    "background": "on no object at all",
-    "missed": "an object that no detection found, nor nearly",
+    "classification": "the box fits an object of another class",
+    "localisation": "the class is right, but the IoU with the object is too small",
+    "both": "the class is wrong, and the IoU with the object is too small",
+    "duplicate": "a better detection has found the object already",
+    "background": "the box is on no object",
+    "missed": "no detection found the object or came near it",
 }
-_BACKGROUND = 0.1 / 0.5  # TIDE's two thresholds
+_BACKGROUND = 0.1 / 0.5  # TIDE's background threshold, relative to the threshold at which an object is found
 
 
 @dataclass(frozen=True, eq=False)
 class ErrorAnalysis:
-    """The mistakes of an evaluation.
+    """The mistakes of an evaluation with G objects and D detections.
 
     Attributes:
-        mean_ap: over the classes that have ground truth, what the fixes are compared with. Of the coco protocol it is
-            that at IoU 0.5.
-        counts: how many there are of each kind, by the names of ``ERRORS``.
-        gains: how much mAP rises when all mistakes of a kind are put right and nothing else changes.
-        gain_without_false_positives, gain_without_misses: likewise of all kinds that are detections, and of all
-            objects that are not found, whatever the cause.
-        kinds: of each detection [D] its kind, "" if it is no mistake.
-        objects: int64 [D], the object that a classification, localisation or duplicate error is about, or -1.
+        mean_ap: mAP over the classes that have ground truth, from which ``gains`` are measured. For the coco protocol
+            it is mAP at IoU 0.5.
+        counts: the number of mistakes of each kind, by the names of ``ERRORS``.
+        gains: the rise of mAP if all mistakes of a kind were corrected and nothing else changed, by the same names.
+        gain_without_false_positives: the rise of mAP if no detection were a false positive.
+        gain_without_misses: the rise of mAP if the objects that no detection found did not exist.
+        kinds: str [D], the kind of each detection's mistake, "" if the detection is no mistake.
+        objects: int64 [D], the object that a classification, localisation or duplicate error is about, else -1.
         missed: bool [G], the objects that are missed.
     """
 
@@ -59,76 +60,100 @@ class ErrorAnalysis:
 
 
 def analyse(evaluation: Evaluation) -> ErrorAnalysis:
-    """Names every mistake and computes what putting it right would give.
+    """Returns the kind of every mistake, and the gain from correcting all mistakes of a kind.
 
-    A false positive is, in TIDE's order: a localisation error; else a classification error; else a duplicate; else
-    background; else both. Objects that are not to be found (blacklisted, difficult) take no part.
+    A false positive has the first kind that applies, in TIDE's order: localisation, classification, duplicate,
+    background, both. Objects that are not to be found (blacklisted, difficult) take no part.
     """
     labels = evaluation.detections.labels
     wrong = np.flatnonzero(evaluation.false_positives)
-    same, same_overlap, other, other_overlap = _closest(evaluation, wrong)
+    same_object, same_iou, other_object, other_iou = _closest_objects(evaluation, wrong)
     conditions = {
-        "localisation": (same_overlap >= _BACKGROUND) & (same_overlap < 1),
-        "classification": other_overlap >= 1,
-        "duplicate": same_overlap >= 1,
-        "background": np.maximum(same_overlap, other_overlap) < _BACKGROUND,
+        "localisation": (same_iou >= _BACKGROUND) & (same_iou < 1),
+        "classification": other_iou >= 1,
+        "duplicate": same_iou >= 1,
+        "background": np.maximum(same_iou, other_iou) < _BACKGROUND,
     }
     kinds = np.full(len(labels), "", dtype=f"<U{max(map(len, ERRORS))}")
     kinds[wrong] = np.select(list(conditions.values()), list(conditions), "both")
     objects = np.full(len(labels), -1)
-    objects[wrong] = np.where(kinds[wrong] == "classification", other, same)
+    objects[wrong] = np.where(kinds[wrong] == "classification", other_object, same_object)
     objects[~np.isin(kinds, ("classification", "localisation", "duplicate"))] = -1
 
+    true_positive, present = evaluation.matched >= 0, ~evaluation.ignored
     found = np.zeros(len(evaluation.counted), np.bool_)
-    found[evaluation.matched[evaluation.matched >= 0]] = True
-    nearly = np.zeros_like(found)
-    nearly[objects[np.isin(kinds, ("classification", "localisation"))]] = True
-    missed = evaluation.counted & ~found & ~nearly
+    found[evaluation.matched[true_positive]] = True
+    nearly_found = np.zeros_like(found)
+    nearly_found[objects[np.isin(kinds, ("classification", "localisation"))]] = True
+    missed = evaluation.counted & ~found & ~nearly_found
 
-    base = _mean_ap(evaluation, labels, evaluation.matched >= 0, ~evaluation.ignored, evaluation.counted)
+    base = _mean_ap(evaluation, labels, true_positive, present, evaluation.counted)
     gains = {}
     for kind in ERRORS:
         if kind == "missed":
-            fixed = _mean_ap(
-                evaluation, labels, evaluation.matched >= 0, ~evaluation.ignored, evaluation.counted & ~missed
-            )
+            corrected = _mean_ap(evaluation, labels, true_positive, present, evaluation.counted & ~missed)
         else:
-            fixed = _without(evaluation, kinds == kind, objects, found)
-        gains[kind] = fixed - base
-    only_hits = _mean_ap(evaluation, labels, evaluation.matched >= 0, evaluation.matched >= 0, evaluation.counted)
-    all_found = _mean_ap(evaluation, labels, evaluation.matched >= 0, ~evaluation.ignored, found)
-    counts = {kind: int((kinds == kind).sum()) for kind in ERRORS} | {"missed": int(missed.sum())}
-    return ErrorAnalysis(base, counts, gains, only_hits - base, all_found - base, kinds, objects, missed)
+            corrected = _mean_ap_corrected(evaluation, kinds == kind, objects, found)
+        gains[kind] = corrected - base
+    without_false_positives = _mean_ap(evaluation, labels, true_positive, true_positive, evaluation.counted)
+    without_misses = _mean_ap(evaluation, labels, true_positive, present, found)
+    return ErrorAnalysis(
+        mean_ap=base,
+        counts={kind: int((kinds == kind).sum()) for kind in ERRORS} | {"missed": int(missed.sum())},
+        gains=gains,
+        gain_without_false_positives=without_false_positives - base,
+        gain_without_misses=without_misses - base,
+        kinds=kinds,
+        objects=objects,
+        missed=missed,
+    )
 
 
-def _closest(evaluation: Evaluation, wrong: Ints) -> tuple[Ints, Floats, Ints, Floats]:
-    """For detections in ``wrong`` [W]: the object of its class that it overlaps most, relative to the object's
-    threshold, and that overlap; and the same for objects of other classes. -1 and 0 where there is none."""
+def _closest_objects(evaluation: Evaluation, wrong: Ints) -> tuple[Ints, Floats, Ints, Floats]:
+    """Finds the objects that false positives overlap most.
+
+    IoUs in this function are relative: divided by the IoU at which the object counts as found.
+
+    Args:
+        wrong: int64 [W], rows of detections.
+
+    Returns:
+        The object of the detection's class with the largest relative IoU, int64 [W], and that IoU, float64 [W]; then
+        the same for objects of other classes. An object of -1 and an IoU of 0 mean that there is none.
+    """
     truth, detections = evaluation.ground_truth, evaluation.detections
     counted = np.flatnonzero(evaluation.counted)
-    pictures, object_pictures = keys_of(
+    pictures, object_pictures = picture_class_keys(  # one class for all: only the picture matters
         (detections.image_indices[wrong], np.zeros_like(wrong)), (truth.images[counted], np.zeros_like(counted))
     )
-    pairs = overlapping(detections.inclusive[wrong], pictures, truth.inclusive[counted], object_pictures)
+    pairs = overlapping_pairs(detections.inclusive[wrong], pictures, truth.inclusive[counted], object_pictures)
     objects = counted[pairs.objects]
-    relative = pairs.overlaps / evaluation.thresholds[objects]
-    same = detections.labels[wrong][pairs.detections] == truth.labels[objects]
-    answers: list[npt.NDArray[np.int64] | Floats] = []
-    for chosen in (same, ~same):
+    relative = pairs.ious / evaluation.thresholds[objects]
+    same_class = detections.labels[wrong][pairs.detections] == truth.labels[objects]
+    closest: list[npt.NDArray[np.int64] | Floats] = []
+    for chosen in (same_class, ~same_class):
         rows = np.flatnonzero(chosen)
         rows = rows[np.lexsort((objects[rows], -relative[rows], pairs.detections[rows]))]
-        which, first = np.unique(pairs.detections[rows], return_index=True)
-        best, overlap = np.full(len(wrong), -1), np.zeros(len(wrong))
-        best[which], overlap[which] = objects[rows[first]], relative[rows[first]]
-        answers += [best, overlap]
-    return tuple(answers)  # type: ignore[return-value]
+        detection, first = np.unique(pairs.detections[rows], return_index=True)
+        best_object, best_iou = np.full(len(wrong), -1), np.zeros(len(wrong))
+        best_object[detection], best_iou[detection] = objects[rows[first]], relative[rows[first]]
+        closest += [best_object, best_iou]
+    return tuple(closest)  # type: ignore[return-value]
 
 
-def _without(evaluation: Evaluation, mistakes: Flags, objects: Ints, found: Flags) -> float:
-    """mAP when these mistakes are put right: a detection that could find a free object does so, the best one if
-    several could; the others vanish."""
+def _mean_ap_corrected(evaluation: Evaluation, mistakes: Flags, objects: Ints, found: Flags) -> float:
+    """Returns mAP after correcting the mistakes.
+
+    A detection whose object is still free becomes a true positive. If several detections have the same free object, the
+    best of them does. The other mistakes are removed.
+
+    Args:
+        mistakes: bool [D], the detections to correct.
+        objects: int64 [D], the object that each mistake is about, or -1.
+        found: bool [G], the objects that are not free.
+    """
     labels = evaluation.detections.labels.copy()
-    hit = evaluation.matched >= 0
+    true_positive = evaluation.matched >= 0
     present = ~evaluation.ignored & ~mistakes
     rows = np.flatnonzero(mistakes & (objects >= 0))
     rows = rows[~found[objects[rows]]]
@@ -136,27 +161,33 @@ def _without(evaluation: Evaluation, mistakes: Flags, objects: Ints, found: Flag
     _, first = np.unique(objects[rows], return_index=True)
     rows = rows[first]
     labels[rows] = evaluation.ground_truth.labels[objects[rows]]
-    hit[rows] = present[rows] = True
-    return _mean_ap(evaluation, labels, hit, present, evaluation.counted)
+    true_positive[rows] = present[rows] = True
+    return _mean_ap(evaluation, labels, true_positive, present, evaluation.counted)
 
 
-def _mean_ap(evaluation: Evaluation, labels: Ints, hit: Flags, present: Flags, counted: Flags) -> float:
-    """mAP over the classes with ground truth, of the detections that are present.
+def _mean_ap(evaluation: Evaluation, labels: Ints, true_positive: Flags, present: Flags, counted: Flags) -> float:
+    """Returns mAP over the classes with ground truth, after changes to the detections or the objects.
 
-    As in TIDE, a class that has nothing left to find and nothing detected leaves the mean.
+    As in TIDE, a class that has neither an object to find nor a detection is left out of the mean.
+
+    Args:
+        labels: int64 [D], the class of each detection.
+        true_positive: bool [D]; the other detections that are present are false positives.
+        present: bool [D], the detections that remain.
+        counted: bool [G], the objects to find.
     """
-    average_precision = eleven_points if evaluation.protocol == "voc07" else area_under_envelope
+    average_precision = eleven_point_ap if evaluation.protocol == "voc07" else area_under_envelope
     rows = np.flatnonzero(present)
     rows = rows[np.argsort(labels[rows] * np.int64(len(labels)) + evaluation.ranks[rows])]
-    by_label, hit, scores = labels[rows], hit[rows], evaluation.detections.scores[rows]
-    to_find = np.bincount(evaluation.ground_truth.labels[counted])
+    by_label, true_positive, scores = labels[rows], true_positive[rows], evaluation.detections.scores[rows]
+    objects_of_class = np.bincount(evaluation.ground_truth.labels[counted])
     aps = []
     for result in evaluation.classes:
         label = result.category.id
         of_class = slice(*np.searchsorted(by_label, [label, label + 1]))
-        positives = int(to_find[label]) if label < len(to_find) else 0
+        positives = int(objects_of_class[label]) if label < len(objects_of_class) else 0
         if result.positives == 0 or (positives == 0 and of_class.start == of_class.stop):
             continue
-        curve = precision_recall(scores[of_class], hit[of_class], ~hit[of_class], positives)
+        curve = precision_recall(scores[of_class], true_positive[of_class], ~true_positive[of_class], positives)
         aps.append(average_precision(curve) if positives else 0.0)
     return sum(aps) / len(aps) if aps else 0.0

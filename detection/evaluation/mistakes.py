@@ -1,4 +1,4 @@
-"""The mistakes worth looking at: the highest-scored false positives and the largest missed objects of each class."""
+"""The worst mistakes of each class: the false positives with the highest scores and the largest missed objects."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from .error_analysis import ErrorAnalysis
-from .ilsvrc import Evaluation
-from .matching import overlapping
+from .matching import overlapping_pairs
+from .result import Evaluation
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a picture.
+    """A false positive or a missed object.
 
     Attributes:
         kind: a name of ``error_analysis.ERRORS``.
-        name: the class that was detected or missed.
+        name: the name of the class that was detected or missed.
         picture: the picture's id.
-        path: its file, or None if that is not known.
-        box: the detection, or the missed object: 1-based and inclusive.
-        score: of the detection; None for a missed object.
-        overlap: the largest IoU of the detection with any object; 0 for a missed object.
-        objects: the objects in the picture: box, class name, and whether the class is the detection's.
+        path: the picture's file, or None if it is not known.
+        box: the box of the detection or of the missed object, (xmin, ymin, xmax, ymax), 1-based and inclusive.
+        score: the score of the detection; None for a missed object.
+        iou: the largest IoU of the detection with any object; 0 for a missed object.
+        objects: for each object in the picture its box, its class name, and whether its class is ``name``.
     """
 
     kind: str
@@ -35,28 +35,36 @@ class Mistake:
     path: Path | None
     box: Box
     score: float | None
-    overlap: float
+    iou: float
     objects: tuple[tuple[Box, str, bool], ...]
 
 
 def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 3) -> dict[int, list[Mistake]]:
-    """By class id, for classes with ground truth: up to ``most`` false positives by falling score, then up to ``most``
-    missed objects by falling size."""
+    """Returns the worst mistakes of each class with ground truth, by class id.
+
+    Args:
+        evaluation: the evaluation.
+        analysis: its error analysis.
+        most: the largest number of false positives of a class, and the largest number of missed objects of a class.
+
+    Returns:
+        For each class false positives by falling score, then missed objects by falling area.
+    """
     labels = evaluation.detections.labels
     by_rank = np.argsort(evaluation.ranks)
     by_rank = by_rank[evaluation.false_positives[by_rank]]
     misses = np.flatnonzero(analysis.missed)
     misses = misses[np.argsort(-evaluation.ground_truth.areas[misses], kind="stable")]
-    found = {}
+    worst = {}
     for result in evaluation.classes:
         if result.positives:
             label = result.category.id
-            false = by_rank[labels[by_rank] == label][:most].tolist()
+            false_positives = by_rank[labels[by_rank] == label][:most].tolist()
             missed = misses[evaluation.ground_truth.labels[misses] == label][:most].tolist()
-            found[label] = [_false_positive(evaluation, analysis, row) for row in false] + [
+            worst[label] = [_false_positive(evaluation, analysis, row) for row in false_positives] + [
                 _missed(evaluation, row) for row in missed
             ]
-    return found
+    return worst
 
 
 def _false_positive(evaluation: Evaluation, analysis: ErrorAnalysis, row: int) -> Mistake:
@@ -64,30 +72,33 @@ def _false_positive(evaluation: Evaluation, analysis: ErrorAnalysis, row: int) -
     image, label = int(detections.image_indices[row]), int(detections.labels[row])
     rows = np.flatnonzero(truth.images == image)
     same_key = np.zeros(len(rows), np.int64)
-    overlaps = overlapping(detections.inclusive[[row]], same_key[:1], truth.inclusive[rows], same_key).overlaps
+    ious = overlapping_pairs(detections.inclusive[[row]], same_key[:1], truth.inclusive[rows], same_key).ious
+    picture, path = _picture(evaluation, image)
     return Mistake(
-        str(analysis.kinds[row]),
-        _names(evaluation).get(label, f"class {label}"),
-        *_picture(evaluation, image),
-        _box(detections.inclusive[row]),
-        float(detections.scores[row]),
-        float(overlaps.max(initial=0)),
-        _objects(evaluation, image, label),
+        kind=str(analysis.kinds[row]),
+        name=_names(evaluation).get(label, f"class {label}"),
+        picture=picture,
+        path=path,
+        box=_box(detections.inclusive[row]),
+        score=float(detections.scores[row]),
+        iou=float(ious.max(initial=0)),
+        objects=_objects(evaluation, image, label),
     )
 
 
 def _missed(evaluation: Evaluation, row: int) -> Mistake:
     truth = evaluation.ground_truth
     image, label = int(truth.images[row]), int(truth.labels[row])
-    name = _names(evaluation)[label]
+    picture, path = _picture(evaluation, image)
     return Mistake(
-        "missed",
-        name,
-        *_picture(evaluation, image),
-        _box(truth.inclusive[row]),
-        None,
-        0.0,
-        _objects(evaluation, image, label),
+        kind="missed",
+        name=_names(evaluation)[label],
+        picture=picture,
+        path=path,
+        box=_box(truth.inclusive[row]),
+        score=None,
+        iou=0.0,
+        objects=_objects(evaluation, image, label),
     )
 
 
@@ -100,13 +111,14 @@ def _objects(evaluation: Evaluation, image: int, label: int) -> tuple[tuple[Box,
 
 
 def _picture(evaluation: Evaluation, image: int) -> tuple[str, Path | None]:
+    """Returns the id and the file of the picture with this number."""
     truth = evaluation.ground_truth
     position = int(np.argmax(truth.image_indices == image))
     return truth.image_ids[position], truth.paths.get(image)
 
 
 def _names(evaluation: Evaluation) -> dict[int, str]:
-    return {one.id: one.name for one in evaluation.ground_truth.categories}
+    return {category.id: category.name for category in evaluation.ground_truth.categories}
 
 
 def _box(inclusive: np.ndarray) -> Box:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...runtime.atomic_write import atomic_write
 from .average_precision import envelope
 from .error_analysis import ERRORS, ErrorAnalysis
-from .ilsvrc import ClassResult, Evaluation, Mean
+from .result import ClassResult, Evaluation, Mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,34 +21,34 @@ _DPI = 110
 def write_plots(
     folder: str | Path, evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present"
 ) -> list[Path]:
-    """Writes ``classes.png`` (AP of each class), ``errors.png`` (what each fix would give), ``curves.png`` (the curves
-    of all classes) and ``curves/<id>_<name>.png`` (each by itself).
+    """Writes the plots of an evaluation to a folder, which is made if it is missing.
+
+    ``classes.png`` shows AP of each class, ``errors.png`` the gain from correcting each kind of mistake, ``curves.png``
+    the precision/recall curves of all classes, and ``curves/<id>_<name>.png`` the curve of one class.
 
     Returns:
         The files.
     """
     folder = Path(folder)
-    (folder / "curves").mkdir(parents=True, exist_ok=True)
-    present = [one for one in evaluation.classes if one.positives]
+    present = [result for result in evaluation.classes if result.positives]
     files = [
         _save(_class_bars(present, evaluation.mean_ap(mean)), folder / "classes.png"),
         _save(_error_bars(analysis), folder / "errors.png"),
         _save(_all_curves(present), folder / "curves.png"),
     ]
-    for one in present:
-        name = re.sub(r"[^\w-]+", "_", one.category.name)
-        files.append(_save(_one_curve(one), folder / "curves" / f"{one.category.id:03}_{name}.png"))
+    for result in present:
+        name = re.sub(r"[^\w-]+", "_", result.category.name)
+        files.append(_save(_one_curve(result), folder / "curves" / f"{result.category.id:03}_{name}.png"))
     return files
 
 
 def _class_bars(results: list[ClassResult], mean_ap: float) -> Figure:
     figure, axes = _figure(7, 1.2 + 0.19 * len(results))
-    results = sorted(results, key=lambda one: one.ap)
-    axes.barh(
-        [f"{one.category.name} ({one.positives})" for one in results], [one.ap for one in results], color="#4f7cac"
-    )
+    results = sorted(results, key=lambda result: result.ap)
+    names = [f"{_plain(result.category.name)} ({result.positives})" for result in results]
+    axes.barh(names, [result.ap for result in results], color="#4f7cac")
     axes.axvline(mean_ap, color="#d1242f", linewidth=1, label=f"mean {mean_ap:.4f}")
-    axes.set(xlim=(0, 1), xlabel="AP (objects in brackets)", ylim=(-0.7, len(results) - 0.3))
+    axes.set(xlim=(0, 1), xlabel="AP (number of objects in brackets)", ylim=(-0.7, len(results) - 0.3))
     axes.tick_params(axis="y", labelsize=7)
     axes.legend(loc="lower right")
     return figure
@@ -56,17 +57,19 @@ def _class_bars(results: list[ClassResult], mean_ap: float) -> Figure:
 def _error_bars(analysis: ErrorAnalysis) -> Figure:
     figure, axes = _figure(7, 3.2)
     kinds = list(ERRORS)[::-1]
-    bars = axes.barh([f"{one} ({analysis.counts[one]:,})" for one in kinds], [analysis.gains[one] for one in kinds])
-    axes.bar_label(bars, [f"{analysis.gains[one]:+.4f}" for one in kinds], padding=3)
+    bars = axes.barh(
+        [f"{kind} ({analysis.counts[kind]:,})" for kind in kinds], [analysis.gains[kind] for kind in kinds]
+    )
+    axes.bar_label(bars, [f"{analysis.gains[kind]:+.4f}" for kind in kinds], padding=3)
     axes.margins(x=0.15)
-    axes.set(xlabel=f"rise of mAP (now {analysis.mean_ap:.4f}) if all were put right (how many)")
+    axes.set(xlabel=f"gain in mAP (now {analysis.mean_ap:.4f}) if all mistakes of a kind were corrected")
     return figure
 
 
 def _all_curves(results: list[ClassResult]) -> Figure:
     figure, axes = _figure(6, 5)
-    for one in results:
-        _draw_curve(axes, one, linewidth=0.8, alpha=0.5)
+    for result in results:
+        _draw_curve(axes, result, linewidth=0.8, alpha=0.5)
     axes.set_title(f"{len(results)} classes")
     return figure
 
@@ -79,7 +82,7 @@ def _one_curve(result: ClassResult) -> Figure:
         label = f"best F1 {point.f1:.3f} at score {point.score:.3f}"
         axes.plot(point.recall, point.precision, "o", color="#d1242f", label=label)
         axes.legend(loc="lower left", fontsize=8)
-    axes.set_title(f"{result.category.name}: AP {result.ap:.4f}")
+    axes.set_title(f"{_plain(result.category.name)}: AP {result.ap:.4f}")
     return figure
 
 
@@ -90,8 +93,13 @@ def _draw_curve(axes: Axes, result: ClassResult, **style: object) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
 
 
+def _plain(name: str) -> str:
+    """Escapes dollar signs, with which matplotlib starts a formula."""
+    return name.replace("$", r"\$")
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure  # not pyplot: no display, no state
+    from matplotlib.figure import Figure  # in place of pyplot, which needs a display and keeps global state
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
@@ -101,5 +109,6 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _save(figure: Figure, file: Path) -> Path:
-    figure.savefig(file, dpi=_DPI)
+    with atomic_write(file) as partial:
+        figure.savefig(partial, dpi=_DPI, format="png")
     return file

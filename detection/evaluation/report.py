@@ -1,4 +1,4 @@
-"""An evaluation as JSON for programs and as a page for people."""
+"""Writes an evaluation as JSON for programs and as an HTML page for people."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 
 from ...data.images import ImageError, read_image
+from ...runtime.atomic_write import atomic_write
 from .average_precision import Curve, envelope
 from .bootstrap import Bootstrap, interval
 from .error_analysis import ERRORS, ErrorAnalysis
-from .ilsvrc import MEANS, ClassResult, Evaluation, Mean
 from .mistakes import Mistake, worst_mistakes
+from .result import MEANS, ClassResult, Evaluation, Mean
 
 PROTOCOLS = {
     "ilsvrc": "ILSVRC DET",
@@ -27,18 +28,22 @@ PROTOCOLS = {
     "voc12": "PASCAL VOC 2012, area under the curve",
     "coco": "COCO, AP@[.5:.95]",
 }
-_SIDE = 320  # pixels of the longer side of a picture on the page
-_WORST = 12  # mistakes shown before the classes
+_LONGER_SIDE = 320  # of a picture on the page, in pixels
+_WORST_OF_ALL = 12  # mistakes shown before the table of classes
 
 
 def summary(
     evaluation: Evaluation, analysis: ErrorAnalysis, mean: Mean = "present", intervals: Bootstrap | None = None
 ) -> dict[str, Any]:
-    """Everything, ready for ``json.dumps(..., allow_nan=False)``: what is undefined is None.
+    """Returns all numbers of an evaluation, ready for ``json.dumps(..., allow_nan=False)``. Undefined numbers are None.
 
-    With ``intervals`` "mAP_interval" and each class's "ap_interval" are the 95 % intervals, [low, high].
-    "ap" of a class without ground truth is None, or with the official mean what the official kit answers (0, or None
-    for its NaN).
+    Args:
+        evaluation: the evaluation.
+        analysis: its error analysis.
+        mean: selects the mean in "mAP". With "official", "ap" of a class without ground truth is what the official kit
+            answers: 0, or None in place of NaN. With "present" it is None.
+        intervals: adds "mAP_interval" and, for each class with ground truth, "ap_interval": the ends of the 95 %
+            intervals, [low, high].
     """
     means = {name: _defined(evaluation.mean_ap(name)) for name in MEANS}
     truth = evaluation.ground_truth
@@ -63,7 +68,7 @@ def summary(
             "gain_without_false_positives": analysis.gain_without_false_positives,
             "gain_without_misses": analysis.gain_without_misses,
         },
-        "classes": [_class_summary(one, mean, intervals) for one in evaluation.classes],
+        "classes": [_class_summary(result, mean, intervals) for result in evaluation.classes],
     }
 
 
@@ -74,10 +79,11 @@ def write_json(
     mean: Mean = "present",
     intervals: Bootstrap | None = None,
 ) -> None:
-    """Writes ``summary`` in full double precision."""
+    """Writes ``summary`` as JSON in full double precision."""
     data = summary(evaluation, analysis, mean, intervals)
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-    Path(file).write_text(text + "\n", encoding="utf-8")
+    with atomic_write(file) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def write_html(
@@ -87,13 +93,14 @@ def write_html(
     mean: Mean = "present",
     intervals: Bootstrap | None = None,
 ) -> None:
-    """Writes the page: one file that needs no network. Pictures are in it as far as their files are known."""
+    """Writes a self-contained HTML page, with the pictures of the worst mistakes if their files are known."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     mistakes = worst_mistakes(evaluation, analysis)
-    shown = {label: [_figure(one) for one in of_class] for label, of_class in mistakes.items()}
-    everything = [figure for figures in shown.values() for figure in figures]
-    detected = sorted((one for one in everything if one["score"] is not None), key=lambda one: -one["score"])
+    figures = {label: [_figure(mistake) for mistake in of_class] for label, of_class in mistakes.items()}
+    all_figures = [figure for of_class in figures.values() for figure in of_class]
+    false_positives = [figure for figure in all_figures if figure["score"] is not None]
+    false_positives.sort(key=lambda figure: -figure["score"])
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -102,7 +109,7 @@ def write_html(
         lstrip_blocks=True,
     )
     data = summary(evaluation, analysis, mean, intervals)
-    results = {one["det_id"]: one for one in data["classes"]}
+    class_summaries = {class_summary["det_id"]: class_summary for class_summary in data["classes"]}
     page = environment.get_template("report.html.j2").render(
         summary=data,
         protocol=PROTOCOLS[evaluation.protocol],
@@ -111,26 +118,30 @@ def write_html(
         largest_gain=max([*analysis.gains.values(), 1e-9]),
         classes=[
             {
-                "result": results[one.category.id],
-                "curve": _svg_path(one.curve),
-                "figures": shown[one.category.id],
+                "result": class_summaries[result.category.id],
+                "curve": _svg_path(result.curve),
+                "figures": figures[result.category.id],
             }
-            for one in evaluation.classes
-            if one.positives
+            for result in evaluation.classes
+            if result.positives
         ],
-        worst=detected[:_WORST],
-        without_pictures=sum(one["source"] is None for one in everything),
+        worst=false_positives[:_WORST_OF_ALL],
+        without_pictures=sum(figure["source"] is None for figure in all_figures),
     )
-    Path(file).write_text(page, encoding="utf-8")
+    with atomic_write(file) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def _class_summary(result: ClassResult, mean: Mean, intervals: Bootstrap | None) -> dict[str, Any]:
     recall, precision = envelope(result.curve) if result.positives else (np.empty(0), np.empty(0))
     defined = result.positives > 0 or mean == "official"
-    hits = int(result.curve.hits[-1]) if len(result.curve.hits) else 0
+    true_positives = int(result.curve.true_positives[-1]) if len(result.curve.true_positives) else 0
     ends = None
     if intervals is not None and result.positives:
         ends = [_defined(end) for end in interval(intervals.of(result.category.id))]
+    best_f1 = None
+    if result.best_f1 is not None:
+        best_f1 = {name: _defined(value) for name, value in asdict(result.best_f1).items()}
     return {
         "det_id": result.category.id,
         "wnid": result.category.wnid,
@@ -139,43 +150,44 @@ def _class_summary(result: ClassResult, mean: Mean, intervals: Bootstrap | None)
         **({"ap_interval": ends} if ends is not None else {}),
         "positives": result.positives,
         "detections": result.detections,
-        "true_positives": hits,
-        "false_positives": result.detections - result.ignored - hits,
+        "true_positives": true_positives,
+        "false_positives": result.detections - result.ignored - true_positives,
         "ignored": result.ignored,
         **{name: _defined(value) for name, value in result.measures.items()},
-        "best_f1": {name: _defined(one) for name, one in asdict(result.best_f1).items()} if result.best_f1 else None,
+        "best_f1": best_f1,
         "curve": {"recall": recall.tolist(), "precision": precision.tolist()},
     }
 
 
 def _figure(mistake: Mistake) -> dict[str, Any]:
-    """What the template needs to draw a mistake; ``source`` is None where the picture is not at hand."""
-    source, width, height = _embedded(mistake.path)
+    """Returns the variables with which the template draws a mistake; "source" is None without a readable picture."""
+    source, width, height = _data_url(mistake.path)
     return {
         "kind": mistake.kind,
         "name": mistake.name,
         "picture": mistake.picture,
         "score": mistake.score,
-        "overlap": mistake.overlap,
+        "iou": mistake.iou,
         "source": source,
         "width": width,
         "height": height,
         "box": _rectangle(mistake.box),
         "objects": [
-            {"box": _rectangle(box), "name": name, "same": same}
-            for box, name, same in mistake.objects
+            {"box": _rectangle(box), "name": name, "same_class": same_class}
+            for box, name, same_class in mistake.objects
             if mistake.score is not None or box != mistake.box
         ],
     }
 
 
 def _rectangle(box: Sequence[float]) -> dict[str, float]:
+    """Returns a box, 1-based and inclusive, as the attributes of an SVG rectangle."""
     xmin, ymin, xmax, ymax = box
     return {"x": xmin - 1, "y": ymin - 1, "width": max(xmax - xmin + 1, 0), "height": max(ymax - ymin + 1, 0)}
 
 
-def _embedded(path: Path | None) -> tuple[str | None, int, int]:
-    """A small JPEG as a data URL, with the size of the picture itself."""
+def _data_url(path: Path | None) -> tuple[str | None, int, int]:
+    """Returns a small JPEG as a data URL, and width and height of the full-size picture; None, 0, 0 if unreadable."""
     if path is None or not path.exists():
         return None, 0, 0
     try:
@@ -183,14 +195,14 @@ def _embedded(path: Path | None) -> tuple[str | None, int, int]:
     except ImageError:
         return None, 0, 0
     width, height = picture.size
-    picture.thumbnail((_SIDE, _SIDE))
+    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
     stream = io.BytesIO()
     picture.save(stream, format="JPEG", quality=68)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", width, height
 
 
 def _svg_path(curve: Curve) -> str:
-    """The envelope as an SVG path in a square of 100 x 100, precision upwards."""
+    """Returns the envelope as an SVG path in a square of 100 x 100. Larger precision is higher up."""
     recall, precision = envelope(curve)
     if not len(recall):
         return ""
@@ -201,4 +213,5 @@ def _svg_path(curve: Curve) -> str:
 
 
 def _defined(value: float) -> float | None:
+    """Returns None in place of NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -1,1 +1,1 @@
-"""The networks: GoogLeNet, other backbones that can stand in for it, and the reader of Caffe's weights."""
+"""The networks that classify regions: GoogLeNet, torchvision's GoogLeNet, and the reader of Caffe's weights."""

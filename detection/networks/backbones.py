@@ -1,8 +1,13 @@
-"""The networks that can classify regions: GoogLeNet, and torchvision's network of that name behind the same interface.
+"""The backbones: GoogLeNet, and torchvision's GoogLeNet behind the same interface.
 
-The interface: `normalise(pixels)`, `features(pixels) -> [N, out_channels, h, w]`, `classify(features) -> logits`, the
-blocks under them as the named children of `trunk`, the last layer as `classifier`; pixels are float RGB in 0..255.
-`input_ranges` has the largest input of convolutions by name, for `quantisation`; empty where nobody measured.
+The interface, for pixels that are float RGB in 0..255 [N, 3, H, W]:
+
+- `normalise(pixels)` returns the input of `trunk`;
+- `trunk` is an `nn.Sequential` of named blocks;
+- `features(pixels)` returns the feature map of the last block, [N, out_channels, h, w];
+- `classify(features)` pools the feature map and returns logits [N, num_classes]; its last layer is `classifier`;
+- `input_ranges` gives the largest input of each convolution without negative inputs, by the convolution's name, for
+  `quantisation`. It is empty if not measured.
 """
 
 from typing import TypeAlias
@@ -13,12 +18,12 @@ from .googlenet import GoogLeNet
 
 
 class TorchvisionGoogLeNet(nn.Module):
-    """torchvision's `googlenet`: batch norm after every convolution, no LRN, 3x3 where Table 1 has 5x5.
+    """torchvision's `googlenet`: batch norm after every convolution, no LRN, 3x3 in place of Table 1's 5x5.
 
     Args:
         num_classes: outputs of the classifier.
-        pretrained: load torchvision's ImageNet weights; torchvision downloads them to its own cache. With
-            another `num_classes` than 1000 the classifier starts anew.
+        pretrained: load torchvision's ImageNet weights, which torchvision downloads to its own cache. Unless
+            `num_classes` is 1000, the classifier gets random weights.
     """
 
     out_channels = 1024
@@ -38,7 +43,7 @@ class TorchvisionGoogLeNet(nn.Module):
         self.input_ranges: dict[str, float] = {}
         self.trunk = nn.Sequential()
         for name, block in blocks:
-            self.trunk.add_module(name.replace("inception", "inception_"), block)  # our names of the blocks
+            self.trunk.add_module(name.replace("inception", "inception_"), block)  # GoogLeNet's block names
         self.dropout = nn.Dropout(0.4)
         self.classifier = network.fc if num_classes == 1000 else nn.Linear(self.out_channels, num_classes)
         if num_classes != 1000:
@@ -46,19 +51,19 @@ class TorchvisionGoogLeNet(nn.Module):
             nn.init.zeros_(self.classifier.bias)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """The published weights come from TensorFlow, where pixels were in -1..1."""
+        """Scale pixels to -1..1, the range of the TensorFlow network that the published weights come from."""
         return (pixels - 127.5) / 127.5
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Float RGB in 0..255 [N, 3, H, W] -> [N, 1024, H/32, W/32]."""
+        """Feature map before average pooling: float RGB in 0..255 [N, 3, H, W] -> [N, 1024, H/32, W/32]."""
         return self.trunk(self.normalise(pixels))
 
     def classify(self, features: Tensor) -> Tensor:
-        """[N, 1024, h, w] -> logits [N, num_classes]."""
+        """Average pooling, dropout and classifier: features [N, 1024, h, w] -> logits [N, num_classes]."""
         return self.classifier(self.dropout(features.mean((2, 3))))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Float RGB in 0..255 [N, 3, H, W] -> logits [N, num_classes]."""
+        """Classify pixels: float RGB in 0..255 [N, 3, H, W] -> logits [N, num_classes]."""
         return self.classify(self.features(pixels))
 
 
@@ -66,9 +71,10 @@ Backbone: TypeAlias = GoogLeNet | TorchvisionGoogLeNet
 
 
 def with_classes(backbone: Backbone, num_classes: int) -> Backbone:
-    """Give `backbone` a new classifier of `num_classes` outputs (weights N(0, 0.01), biases 0), in place.
+    """Give `backbone` a new classifier of `num_classes` outputs and return it; `backbone` itself changes.
 
-    The auxiliary heads, which belong to the old classes, go.
+    The classifier's weights are drawn from N(0, 0.01); its biases are 0. The auxiliary heads classify the old classes,
+    so they are removed.
     """
     backbone.num_classes = num_classes
     backbone.classifier = nn.Linear(backbone.out_channels, num_classes)
@@ -80,7 +86,7 @@ def with_classes(backbone: Backbone, num_classes: int) -> Backbone:
 
 
 def headless(backbone: Backbone) -> Backbone:
-    """Take the classifier and the auxiliary heads off `backbone`, in place: what is left is a trunk of features."""
+    """Remove the classifier and the auxiliary heads from `backbone` and return it; `backbone` itself changes."""
     backbone.classifier = nn.Identity()
     if isinstance(backbone, GoogLeNet):
         backbone.auxiliary = nn.ModuleDict()

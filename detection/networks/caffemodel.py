@@ -1,16 +1,23 @@
-"""Reading weights from a .caffemodel: the few fields of Caffe's protobuf schema that hold them, and no Caffe.
+"""Loads the public BVLC GoogLeNet from a .caffemodel file, without Caffe.
 
-The schema is caffe.proto (BVLC/caffe); protobuf's wire format is https://protobuf.dev/programming-guides/encoding.
-A file is data and nothing else: whatever it holds, reading it runs no code, and a damaged one gives a
-`CaffeModelError` that names the file and the byte.
+A .caffemodel is a protobuf message. Only the fields that hold weights are decoded. The schema is caffe.proto
+(BVLC/caffe); https://protobuf.dev/programming-guides/encoding describes the wire format.
+
+Reading a file never runs code from it. A damaged file raises a `CaffeModelError` that names the file.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-# Field numbers of caffe.proto.
+from .googlenet import GoogLeNet
+from .weights import ModelError, load_weights
+
+# Field numbers in caffe.proto.
 _NET_LAYER, _NET_V1_LAYER = 100, 2
 _LAYER_NAME, _LAYER_BLOBS = 1, 7
 _V1_LAYER_NAME, _V1_LAYER_BLOBS = 4, 6
@@ -18,89 +25,88 @@ _BLOB_LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 _BLOB_DATA, _BLOB_SHAPE = 5, 7
 _SHAPE_DIM = 1
 
+# Wire types of protobuf.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+# Caffe's names of the convolutions in an Inception module -> the names in `Inception`.
+_INCEPTION_LAYERS = {
+    "1x1": "conv1x1",
+    "3x3_reduce": "conv3x3_reduce",
+    "3x3": "conv3x3",
+    "5x5_reduce": "conv5x5_reduce",
+    "5x5": "conv5x5",
+    "pool_proj": "pool_projection",
+}
+# Caffe's names of the other layers with weights -> the names in `GoogLeNet`.
+_OTHER_LAYERS = {
+    "conv1/7x7_s2": "trunk.conv1.convolution",
+    "conv2/3x3_reduce": "trunk.conv2_reduce.convolution",
+    "conv2/3x3": "trunk.conv2.convolution",
+    "loss3/classifier": "classifier",
+    **{f"loss{i}/conv": f"auxiliary.auxiliary{i}.reduce.convolution" for i in (1, 2)},
+    **{f"loss{i}/fc": f"auxiliary.auxiliary{i}.hidden" for i in (1, 2)},
+    **{f"loss{i}/classifier": f"auxiliary.auxiliary{i}.classifier" for i in (1, 2)},
+}
 
 
 class CaffeModelError(ValueError):
-    """The file is not a readable .caffemodel; the message says where it stops making sense."""
+    """The file is not a valid .caffemodel; the message says what is invalid in it."""
 
 
-def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(buffer) or shift > 63:
-            raise CaffeModelError(f"broken varint at byte {position}")
-        byte = buffer[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
+def load_caffemodel(path: str | Path) -> GoogLeNet:
+    """Load a GoogLeNet from a .caffemodel, such as the public `bvlc_googlenet.caffemodel`.
+
+    Caffe's networks take BGR pixels. The channels of the first convolution are reversed, because `GoogLeNet` takes
+    RGB. The network has auxiliary heads if the file has them (the BVLC weights are published with and without).
+
+    Returns:
+        The network in evaluation mode, with as many outputs as the classifier in the file.
+
+    Raises:
+        ModelError: the file holds another network.
+        CaffeModelError: the file is not a valid .caffemodel.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    for layer, blobs in read_caffemodel(path).items():
+        name = _parameter_name(layer)
+        if name is None:
+            raise ModelError(f"{path}: layer {layer!r} does not belong to the BVLC GoogLeNet")
+        if len(blobs) != 2:
+            raise ModelError(f"{path}: layer {layer!r} has {len(blobs)} blobs, expected weights and biases")
+        weight, bias = (torch.from_numpy(blob.copy()) for blob in blobs)
+        if name == "trunk.conv1.convolution":
+            weight = weight.flip(1)  # BGR -> RGB
+        if weight.dim() == 4 and "convolution" not in name:  # the old format stores matrices as [1, 1, rows, columns]
+            weight = weight[0, 0]
+        tensors[f"{name}.weight"] = weight
+        tensors[f"{name}.bias"] = bias.flatten()
+    if "classifier.bias" not in tensors:
+        raise ModelError(f"{path}: not the BVLC GoogLeNet: layer 'loss3/classifier' is missing")
+    auxiliary = "auxiliary.auxiliary1.classifier.bias" in tensors
+    network = GoogLeNet(len(tensors["classifier.bias"]), auxiliary=auxiliary)
+    load_weights(network, tensors, path)
+    return network.eval()
 
 
-def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field number and value (an int, or the bytes of a nested message, string or packed array) of a message."""
-    position = 0
-    while position < len(buffer):
-        key, position = _varint(buffer, position)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, position = _varint(buffer, position)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, position = _varint(buffer, position)
-        elif kind in (_FIXED32, _FIXED64):
-            length = 4 if kind == _FIXED32 else 8
-        else:
-            raise CaffeModelError(f"unknown wire type {kind} at byte {position}")
-        if position + length > len(buffer):
-            raise CaffeModelError(f"field {number} wants {length} bytes at byte {position}, {len(buffer)} are there")
-        yield number, buffer[position : position + length]
-        position += length
-
-
-def _bytes(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise CaffeModelError("a number where a message was expected")
-    return value
-
-
-def _blob(buffer: memoryview) -> np.ndarray:
-    data: list[np.ndarray] = []
-    shape: list[int] = []
-    legacy: dict[int, int] = {}
-    for number, value in _fields(buffer):
-        if number == _BLOB_DATA:  # packed, or one field a number
-            data.append(np.frombuffer(_bytes(value), dtype="<f4"))
-        elif number == _BLOB_SHAPE:
-            for inner, dims in _fields(_bytes(value)):
-                if inner != _SHAPE_DIM:
-                    continue
-                if isinstance(dims, int):
-                    shape.append(dims)
-                    continue
-                position = 0
-                while position < len(dims):
-                    dim, position = _varint(dims, position)
-                    shape.append(dim)
-        elif number in _BLOB_LEGACY_SHAPE and isinstance(value, int):
-            legacy[number] = value
-    if not shape and legacy:
-        shape = [legacy.get(number, 1) for number in _BLOB_LEGACY_SHAPE]
-    values = np.concatenate(data) if data else np.zeros(0, np.float32)
-    if int(np.prod(shape)) != values.size:
-        raise CaffeModelError(f"a blob of shape {shape} holds {values.size} numbers")
-    return values.reshape(shape).astype(np.float32)
+def _parameter_name(layer: str) -> str | None:
+    """The name in `GoogLeNet` of the module that holds the weights of a Caffe layer; None for an unknown layer."""
+    inception = re.fullmatch(r"(inception_\d[a-e])/(\w+)", layer)
+    if inception and inception[2] in _INCEPTION_LAYERS:
+        return f"trunk.{inception[1]}.{_INCEPTION_LAYERS[inception[2]]}.convolution"
+    return _OTHER_LAYERS.get(layer)
 
 
 def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
-    """The blobs of each layer that has any: layer name -> [weights, biases, ...], float32.
+    """Read the weights of a .caffemodel, in the current format or in the older format `V1LayerParameter`.
 
-    Reads the current format and the older `V1LayerParameter` one.
+    Returns:
+        For each layer that has weights, by the layer's name: a list of float32 arrays, as a rule [weights, biases].
 
     Raises:
-        CaffeModelError: the file is damaged or is no caffemodel.
+        CaffeModelError: the file is not a valid .caffemodel.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     layers: dict[str, list[np.ndarray]] = {}
@@ -120,7 +126,84 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
             if blobs:
                 layers[name] = blobs
     except CaffeModelError as error:
-        raise CaffeModelError(f"{path}: not a readable .caffemodel: {error}") from None
+        raise CaffeModelError(f"{path}: not a valid .caffemodel: {error}") from None
     if not layers:
-        raise CaffeModelError(f"{path}: not a .caffemodel: no layer with weights in it")
+        raise CaffeModelError(f"{path}: not a .caffemodel: no layer has weights")
     return layers
+
+
+def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    """Decode the varint at `position`: its value, and the position after it."""
+    value = shift = 0
+    while True:
+        if position >= len(buffer) or shift > 63:
+            raise CaffeModelError(f"broken varint at byte {position}")
+        byte = buffer[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the number and the value of each field in a message.
+
+    The value is an int, or the bytes of a nested message, a string or a packed array.
+    """
+    position = 0
+    while position < len(buffer):
+        key, position = _varint(buffer, position)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, position = _varint(buffer, position)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            length, position = _varint(buffer, position)
+        elif kind in (_FIXED32, _FIXED64):
+            length = 4 if kind == _FIXED32 else 8
+        else:
+            raise CaffeModelError(f"unknown wire type {kind} at byte {position}")
+        if position + length > len(buffer):
+            raise CaffeModelError(f"field {number} needs {length} bytes, only {len(buffer) - position} are left")
+        yield number, buffer[position : position + length]
+        position += length
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise CaffeModelError("found a number, expected a message")
+    return value
+
+
+def _blob(buffer: memoryview) -> np.ndarray:
+    """Decode a BlobProto message into a float32 array."""
+    data: list[np.ndarray] = []
+    shape: list[int] = []
+    legacy: dict[int, int] = {}
+    for number, value in _fields(buffer):
+        if number == _BLOB_DATA:  # all numbers packed into one field, or a field for each number
+            content = _bytes(value)
+            if len(content) % 4:
+                raise CaffeModelError(f"a blob of float32 numbers has {len(content)} bytes, expected a multiple of 4")
+            data.append(np.frombuffer(content, dtype="<f4"))
+        elif number == _BLOB_SHAPE:
+            for inner, dims in _fields(_bytes(value)):
+                if inner != _SHAPE_DIM:
+                    continue
+                if isinstance(dims, int):
+                    shape.append(dims)
+                    continue
+                position = 0
+                while position < len(dims):
+                    dim, position = _varint(dims, position)
+                    shape.append(dim)
+        elif number in _BLOB_LEGACY_SHAPE and isinstance(value, int):
+            legacy[number] = value
+    if not shape and legacy:
+        shape = [legacy.get(number, 1) for number in _BLOB_LEGACY_SHAPE]
+    values = np.concatenate(data) if data else np.zeros(0, np.float32)
+    if int(np.prod(shape)) != values.size:
+        raise CaffeModelError(f"a blob of shape {shape} holds {values.size} numbers")
+    return values.reshape(shape).astype(np.float32)

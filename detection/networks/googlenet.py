@@ -1,18 +1,17 @@
 """GoogLeNet: Table 1 of "Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 5.
 
-The network takes RGB pixels in 0..255 and normalises them itself, so that no caller can feed it pixels in another
-network's range. `GoogLeNet.features` gives the 1024-channel map under the average pooling, for heads other than
-the classifier. `table1` counts the parameters and multiply-adds of each row of the paper's table.
+The network takes RGB pixels in 0..255 and normalises them itself, so callers need not know the range that its weights
+expect. `GoogLeNet.features` returns the 1024-channel feature map before average pooling, for heads other than the
+classifier.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-# The mean pixel of ImageNet, RGB, as the BVLC weights want it subtracted.
+# ImageNet's mean pixel, RGB. The BVLC weights expect pixels from which it was subtracted.
 IMAGENET_MEAN = (123.0, 117.0, 104.0)
 
 Stem = Literal["plain", "separable"]
@@ -36,7 +35,7 @@ _AUXILIARY_AFTER = {"inception_4a": "auxiliary1", "inception_4d": "auxiliary2"}
 
 
 class Logits(NamedTuple):
-    """What a GoogLeNet with auxiliary heads returns in training mode: each float [N, num_classes], before softmax."""
+    """Logits of a GoogLeNet with auxiliary heads in training mode: float [N, num_classes] from each classifier."""
 
     main: Tensor
     auxiliary1: Tensor
@@ -44,7 +43,7 @@ class Logits(NamedTuple):
 
 
 class Conv(nn.Sequential):
-    """Convolution, batch norm if asked for, ReLU: "all the convolutions [...] use rectified linear activation"."""
+    """Convolution, optional batch norm, ReLU: "all the convolutions [...] use rectified linear activation"."""
 
     def __init__(
         self,
@@ -65,8 +64,11 @@ class Conv(nn.Sequential):
 
 
 class SeparableStem(nn.Sequential):
-    """The stem whose cost Table 1 gives (2.7 K parameters, 34 M multiply-adds): a 7x7 depthwise convolution with
-    depth multiplier 8 (7*7*3*8 weights, 24 channels), then 1x1 to 64 channels (24*64 weights)."""
+    """The first convolution, split into a depthwise and a 1x1 convolution.
+
+    Table 1 gives the cost of this stem: 2.7 K parameters and 34 M multiply-adds. The 7x7 depthwise convolution has
+    depth multiplier 8 (24 channels, 7*7*3*8 weights); the 1x1 convolution makes 64 channels of them (24*64 weights).
+    """
 
     def __init__(self, outputs: int, *, batch_norm: bool = False):
         super().__init__(
@@ -80,8 +82,8 @@ class SeparableStem(nn.Sequential):
 class LocalResponseNorm(nn.Module):
     """x / (1 + alpha/5 * sum over 5 neighbouring channels of x^2) ^ 0.75 (Krizhevsky et al., 2012, section 3.3).
 
-    The same function as `torch.nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)`; the sum over channels is a banded 1x1
-    convolution, which every engine runs as the matrix product it is, several times as fast as torch's 3-d pooling.
+    The function is that of `torch.nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)`. Here a banded 1x1 convolution computes the
+    sum over channels: every engine runs it as a matrix product, several times as fast as torch's 3-d pooling.
     """
 
     band: Tensor
@@ -93,7 +95,7 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band.float()[:, :, None, None] * (alpha / size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, h, w] -> the same
-        if x.dtype == torch.float16:  # which squares of activations overflow
+        if x.dtype == torch.float16:  # squares of activations overflow float16
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float()).half()
         scale = nn.functional.conv2d(x * x, self.band.to(x.dtype)) + 1.0
@@ -102,7 +104,7 @@ class LocalResponseNorm(nn.Module):
 
 
 class Inception(nn.Module):
-    """The Inception module with dimension reduction, Figure 2(b); outputs are joined in the figure's order."""
+    """The Inception module with dimension reduction, Figure 2(b). Branches are joined in the order of the figure."""
 
     def __init__(self, inputs: int, widths: tuple[int, int, int, int, int, int], *, batch_norm: bool = False):
         super().__init__()
@@ -129,7 +131,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """The side classifier of section 5: 5x5/3 average pooling, 128 1x1 filters, 1024 units, 70 % dropout."""
+    """The auxiliary classifier of section 5: 5x5/3 average pooling, 128 1x1 filters, 1024 units, 70 % dropout."""
 
     def __init__(self, inputs: int, num_classes: int, *, batch_norm: bool = False):
         super().__init__(
@@ -149,18 +151,21 @@ class GoogLeNet(nn.Module):
     """GoogLeNet with a classifier of `num_classes` outputs.
 
     Args:
-        num_classes: outputs of the classifier (a detector counts the background as one).
-        stem: "plain", the 7x7 convolution that the public BVLC weights have, or "separable", the one that the
-            parameter count of Table 1 belongs to.
-        batch_norm: batch normalisation after each convolution, for training from scratch. The paper has none;
-            with it the local response normalisation is left out (Ioffe & Szegedy, 2015, section 4.2.1).
-        auxiliary: build the two auxiliary heads (used in training mode only).
-        dropout: share of the 1024 pooled features dropped before the classifier.
+        num_classes: outputs of the classifier. In a detector the background is one of the classes.
+        stem: "plain" is the 7x7 convolution of the public BVLC weights. "separable" is the stem whose parameters
+            Table 1 counts.
+        batch_norm: add batch normalisation after each convolution, for training from scratch. The paper has none.
+            A network with batch normalisation has no local response normalisation (Ioffe & Szegedy, 2015, section
+            4.2.1).
+        auxiliary: build the two auxiliary heads. They run in training mode only.
+        dropout: share of the 1024 pooled features that are dropped before the classifier.
 
     Attributes:
-        trunk: the rows of Table 1 up to inception (5b), an `nn.Sequential` with one named child a row.
+        trunk: an `nn.Sequential` of named blocks, from `conv1` to `inception_5b`: Table 1 without average pooling and
+            classifier, plus the pooling and normalisation layers.
         out_channels: channels of `features`, 1024.
-        input_ranges: the largest input of convolutions by name, for `quantisation`; empty where nobody measured.
+        input_ranges: largest input of each convolution without negative inputs, by the convolution's name, for
+            `quantisation`. Empty if not measured.
     """
 
     out_channels = 1024
@@ -191,13 +196,13 @@ class GoogLeNet(nn.Module):
             return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
         width1, width2_reduce, width2 = _STEM_WIDTHS
-        first = (
+        conv1 = (
             Conv(3, width1, 7, stride=2, padding=3, batch_norm=batch_norm)
             if stem == "plain"
             else SeparableStem(width1, batch_norm=batch_norm)
         )
-        rows: OrderedDict[str, nn.Module] = OrderedDict(
-            conv1=first,
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=conv1,
             pool1=pool(),
             norm1=local_response_norm(width1),
             conv2_reduce=Conv(width1, width2_reduce, 1, batch_norm=batch_norm),
@@ -209,13 +214,13 @@ class GoogLeNet(nn.Module):
         auxiliary_heads = {}
         for name, widths in _INCEPTION_WIDTHS.items():
             module = Inception(channels, widths, batch_norm=batch_norm)
-            rows[name] = module
+            blocks[name] = module
             channels = module.out_channels
             if name in _POOL_AFTER:
-                rows[_POOL_AFTER[name]] = pool()
+                blocks[_POOL_AFTER[name]] = pool()
             if auxiliary and name in _AUXILIARY_AFTER:
                 auxiliary_heads[_AUXILIARY_AFTER[name]] = AuxiliaryHead(channels, num_classes, batch_norm=batch_norm)
-        self.trunk = nn.Sequential(rows)
+        self.trunk = nn.Sequential(blocks)
         self.auxiliary = nn.ModuleDict(auxiliary_heads)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
@@ -227,106 +232,31 @@ class GoogLeNet(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels, float RGB in 0..255 [N, 3, H, W], as the trunk wants them."""
+        """Subtract the mean pixel: float RGB in 0..255 [N, 3, H, W] -> the input of `trunk`, the same shape."""
         return pixels - self.mean
 
     def features(self, pixels: Tensor) -> Tensor:
-        """The map under the average pooling: pixels, float RGB in 0..255 [N, 3, H, W] -> [N, 1024, H/32, W/32]."""
+        """Feature map before average pooling: float RGB in 0..255 [N, 3, H, W] -> [N, 1024, H/32, W/32]."""
         return self.trunk(self.normalise(pixels))
 
     def classify(self, features: Tensor) -> Tensor:
-        """The rows after the trunk: features [N, 1024, h, w] -> logits [N, num_classes]."""
+        """Average pooling, dropout and classifier: features [N, 1024, h, w] -> logits [N, num_classes]."""
         return self.classifier(self.dropout(features.mean((2, 3))))
 
     def forward(self, pixels: Tensor) -> Tensor | Logits:
-        """Pixels, float RGB in 0..255 [N, 3, H, W] -> logits [N, num_classes]; in training mode with auxiliary heads
-        `Logits` (pixels then 224x224, which the heads' linear layers need)."""
+        """Classify pixels, float RGB in 0..255 [N, 3, H, W].
+
+        Returns:
+            Logits [N, num_classes]. In training mode with auxiliary heads, `Logits` of all three classifiers; the
+            pixels must then be 224x224, since the auxiliary heads have linear layers.
+        """
         if not (self.training and self.auxiliary):
             return self.classify(self.features(pixels))
-        side = {}
+        auxiliary_logits = {}
         x = self.normalise(pixels)
-        for name, row in self.trunk.named_children():
-            x = row(x)
+        for name, block in self.trunk.named_children():
+            x = block(x)
             if name in _AUXILIARY_AFTER:
-                side[_AUXILIARY_AFTER[name]] = self.auxiliary[_AUXILIARY_AFTER[name]](x)
-        return Logits(self.classify(x), **side)
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of Table 1: weights (biases not counted, as in the paper) and multiply-adds for one image."""
-
-    name: str
-    output: tuple[int, ...]  # (channels, height, width), or (units,)
-    parameters: int
-    multiply_adds: int
-
-
-# Rows of Table 1 as printed: parameters (K = 1024) and multiply-adds in millions. Our counts agree within 1 % or
-# half a printed unit, except where the paper contradicts its own columns:
-#   inception_4c  463 K printed; its widths give 497 K, and its 100 M multiply-adds belong to 497 K
-#   inception_4d  580 K printed; its widths give 590 K (119 M agrees)
-#   inception_5a  1072 K and 54 M printed; its widths give 1018 K and 51 M. 54 M belongs to a 5x5 reduction of 48, as in
-#                 (5b); the public weights have the 32 of the table's column
-#   inception_5b  1388 K printed; its widths give 1409 K (71 M agrees)
-PAPER_TABLE_1 = {
-    "conv1": (2.7, 34),
-    "conv2": (112, 360),
-    "inception_3a": (159, 128),
-    "inception_3b": (380, 304),
-    "inception_4a": (364, 73),
-    "inception_4b": (437, 88),
-    "inception_4c": (463, 100),
-    "inception_4d": (580, 119),
-    "inception_4e": (840, 170),
-    "inception_5a": (1072, 54),
-    "inception_5b": (1388, 71),
-    "linear": (1000, 1),
-}
-
-
-def table1(model: GoogLeNet, size: int = 224) -> list[TableRow]:
-    """Parameters and multiply-adds of each row of Table 1, counted on `model` for a `size` x `size` image.
-
-    The table's row "convolution 3x3" is `conv2_reduce` and `conv2` together; pooling and normalisation rows,
-    which have no weights, are left out.
-    """
-    counted: dict[str, TableRow] = {}
-
-    def count(row: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
-        positions = output.shape[2] * output.shape[3] if output.dim() == 4 else 1
-        weights = layer.weight.numel()
-        before = counted.get(row)
-        counted[row] = TableRow(
-            row,
-            tuple(output.shape[1:]),
-            weights + (before.parameters if before else 0),
-            weights * positions + (before.multiply_adds if before else 0),
-        )
-
-    handles = []
-    for name, module in [*model.trunk.named_children(), ("linear", model.classifier)]:
-        row = "conv2" if name == "conv2_reduce" else name
-        for layer in module.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                handles.append(layer.register_forward_hook(lambda layer, _, output, row=row: count(row, layer, output)))
-    outputs: dict[str, Tensor] = {}
-    training = model.training
-    try:
-        model.eval()
-        for name, module in model.trunk.named_children():
-            handles.append(
-                module.register_forward_hook(lambda _, __, output, name=name: outputs.__setitem__(name, output))
-            )
-        with torch.no_grad():
-            model(torch.zeros(1, 3, size, size, device=model.classifier.weight.device))
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return [
-        TableRow(row.name, tuple(outputs[row.name].shape[1:]), row.parameters, row.multiply_adds)
-        if row.name in outputs
-        else row
-        for row in counted.values()
-    ]
+                head = _AUXILIARY_AFTER[name]
+                auxiliary_logits[head] = self.auxiliary[head](x)
+        return Logits(self.classify(x), **auxiliary_logits)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ...proposals.multibox import MultiBox
-from ..model_files import load_caffemodel, load_classifier, load_model
+from ..model_files import load_classifier, load_model
 from ..networks.backbones import Backbone, TorchvisionGoogLeNet
+from ..networks.caffemodel import load_caffemodel
 from ..networks.googlenet import GoogLeNet
 
 

@@ -1,1 +1,1 @@
-"""Warping: regions of a picture -> crops of the network's input size, on the CPU and on a GPU."""
+"""Warping: crop regions of a picture and resize the crops to the network's input, on the CPU or on a GPU."""

@@ -1,6 +1,6 @@
-"""The compiled part of `warp`: halving pictures, and the formula's two sums over a region.
+"""The kernels of `warp_regions`, compiled by numba: halving pictures, and the two sums of the formula.
 
-Imported when the first region is warped, since numba takes half a second to import.
+`warp_regions` imports this module when it warps the first region, since importing numba takes half a second.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _ROUND = np.float32(0.5)
 
 @fused_kernel
 def halve_height(image: Any, fill: Any) -> Any:
-    """Means of two rows: [H, W, 3] -> [ceil(H / 2), W, 3]; a last row without a partner is averaged with ``fill``.
+    """Means of pairs of rows: [H, W, 3] -> [ceil(H / 2), W, 3]. An odd last row is averaged with ``fill``.
 
-    Exact halves go up and down in turn, here and in halve_width, so that halving does not brighten the picture.
+    Here and in halve_width, exact halves are rounded up and down in turn, so halving does not brighten the picture.
     """
     height, width = image.shape[:2]
     rows = image.reshape(height, 3 * width)
-    beyond = np.empty(3 * width, np.uint8)
+    fill_row = np.empty(3 * width, np.uint8)
     for x in range(3 * width):
-        beyond[x] = fill[x % 3]
+        fill_row[x] = fill[x % 3]
     result = np.empty(((height + 1) // 2, 3 * width), np.uint8)
     for y in range(len(result)):
         a = rows[2 * y]
-        b = rows[2 * y + 1] if 2 * y + 1 < height else beyond
+        b = rows[2 * y + 1] if 2 * y + 1 < height else fill_row
         target = result[y]
         for x in range(3 * width):
             target[x] = (np.uint16(a[x]) + np.uint16(b[x]) + np.uint16((x + y) & 1)) >> 1
@@ -38,7 +38,7 @@ def halve_height(image: Any, fill: Any) -> Any:
 
 @fused_kernel
 def halve_width(image: Any, fill: Any) -> Any:
-    """Means of two columns: [H, W, 3] -> [H, ceil(W / 2), 3]; a last column without a partner as in halve_height."""
+    """Means of pairs of columns: [H, W, 3] -> [H, ceil(W / 2), 3]. An odd last column is averaged with ``fill``."""
     height, width = image.shape[:2]
     result = np.empty((height, (width + 1) // 2, 3), np.uint8)
     for y in range(height):
@@ -55,11 +55,14 @@ def halve_width(image: Any, fill: Any) -> Any:
 
 
 @fused_kernel
-def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, first: Any, beyond: Any) -> Any:
-    """u_k of the formula of `warp` along one axis of ``limit`` source pixels, for all output pixels j.
+def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, first: Any, fill_weights: Any) -> Any:
+    """Write the weights u_k of the formula along one axis of ``limit`` source pixels, for all output pixels j.
 
-    weights[j * taps + t] is that of source pixel first[j] + t; taps outside the picture are left out, and beyond[j],
-    what is missing from a sum of 1, is the weight of ``fill``. Returns ``taps``, the same for all j.
+    ``weights[j * taps + t]`` is the weight of source pixel ``first[j] + t``. Source pixels outside the picture have no
+    weight of their own; ``fill_weights[j]`` is the sum of theirs, the weight of ``fill``.
+
+    Returns:
+        ``taps``, the number of weights of an output pixel, the same for all j.
     """
     support = max(step, 1.0)
     taps = int(min(math.ceil(2 * support), float(limit)))
@@ -79,24 +82,24 @@ def _triangle_taps(origin: Any, step: Any, size: Any, limit: Any, weights: Any, 
             weights[j * taps + t] = weight
             inside += weight
         first[j] = start
-        beyond[j] = max(0.0, 1.0 - inside)
+        fill_weights[j] = max(0.0, 1.0 - inside)
     return taps
 
 
 @fused_kernel
 def _blend_rows(
-    rows: Any, y: Any, begin: Any, end: Any, weights: Any, taps: Any, share: Any, filled: Any, result: Any
+    rows: Any, y: Any, begin: Any, end: Any, weights: Any, taps: Any, fill_weight: Any, fill_row: Any, result: Any
 ) -> None:
-    """result[x - begin] = share * filled + sum_t weights[t] * rows[y + t, x]: the sum over rows k.
+    """The formula's sum over rows k: result[x - begin] = fill_weight * fill_row + sum_t weights[t] * rows[y + t, x].
 
-    Two or three rows a sweep: the sweeps are bound by the loads and stores of ``result``.
+    Each sweep over ``result`` adds two or three rows, because loading and storing ``result`` limits the speed.
     """
     n = end - begin
     target = result[:n]
     t = 0
-    if share > 0 or taps < 2:
+    if fill_weight > 0 or taps < 2:
         for x in range(n):
-            target[x] = share * filled[x]
+            target[x] = fill_weight * fill_row[x]
     elif taps % 2 == 0:
         u, v = weights[0], weights[1]
         a, b = rows[y, begin:end], rows[y + 1, begin:end]
@@ -129,29 +132,33 @@ def _blend_columns(
     first: Any,
     weights: Any,
     taps: Any,
-    beyond: Any,
+    fill_weights: Any,
     fill: Any,
     begin: Any,
     end: Any,
     line: Any,
 ) -> None:
-    """line[j] = beyond[j] * fill + sum_t weights[j, t] * row[first[j] - left + t], for begin <= j < end: the sum over
-    columns l. ``row`` and ``line`` are interleaved RGB; unsigned indices spare numba's test for negative ones."""
+    """The formula's sum over columns l, for begin <= j < end:
+
+        line[j] = fill_weights[j] * fill + sum_t weights[j, t] * row[first[j] - left + t]
+
+    ``row`` and ``line`` are interleaved RGB. Indices are unsigned because numba tests whether signed ones are negative.
+    """
     red, green, blue = fill[0], fill[1], fill[2]
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     if taps == 2:
         for j in range(begin, end):
-            share, u, v = beyond[j], weights[2 * j], weights[2 * j + 1]
+            fill_weight, u, v = fill_weights[j], weights[2 * j], weights[2 * j + 1]
             p = three * np.uint64(first[j] - left)
             q = p + three
             d = three * np.uint64(j)
-            line[d] = share * red + u * row[p] + v * row[q]
-            line[d + one] = share * green + u * row[p + one] + v * row[q + one]
-            line[d + two] = share * blue + u * row[p + two] + v * row[q + two]
+            line[d] = fill_weight * red + u * row[p] + v * row[q]
+            line[d + one] = fill_weight * green + u * row[p + one] + v * row[q + one]
+            line[d + two] = fill_weight * blue + u * row[p + two] + v * row[q + two]
         return
     for j in range(begin, end):
-        share = beyond[j]
-        r, g, b = share * red, share * green, share * blue
+        fill_weight = fill_weights[j]
+        r, g, b = fill_weight * red, fill_weight * green, fill_weight * blue
         p = three * np.uint64(first[j] - left)
         w = np.uint64(j * taps)
         for t in range(taps):
@@ -167,38 +174,38 @@ def _blend_columns(
 
 
 @fused_kernel
-def warp(image: Any, chosen: Any, origins: Any, steps: Any, shown: Any, fill: Any, out: Any) -> None:
-    """The formula of `warp` for the regions whose numbers are ``chosen``.
+def warp(image: Any, indices: Any, origins: Any, steps: Any, visible: Any, fill: Any, out: Any) -> None:
+    """Warp the regions ``indices`` of ``origins``, ``steps`` and ``visible`` (see `placement`) into ``out``.
 
-    The two sums commute. The one over columns is the dear one (RGB triples do not vectorise), so it runs on whichever
-    are fewer: the source rows (it goes first) or the output rows (it goes second).
+    The two sums of the formula commute. The sum over columns is the expensive one, since RGB triples do not vectorise.
+    It runs first, on the source rows, if they are fewer than the output rows; else it runs second, on the output rows.
     """
     size = out.shape[1]
     height, width = image.shape[:2]
     pixels = image.reshape(height, 3 * width)
-    most = 1
-    for n in chosen:
+    max_taps = 1
+    for n in indices:
         for axis in range(2):
             taps = math.ceil(2 * max(steps[n, axis], 1.0))
-            most = max(most, int(min(taps, float(max(width, height)))))
-    weights_x, weights_y = np.empty(size * most, np.float32), np.empty(size * most, np.float32)
+            max_taps = max(max_taps, int(min(taps, float(max(width, height)))))
+    weights_x, weights_y = np.empty(size * max_taps, np.float32), np.empty(size * max_taps, np.float32)
     first_x, first_y = np.empty(size, np.int64), np.empty(size, np.int64)
-    beyond_x, beyond_y = np.empty(size, np.float32), np.empty(size, np.float32)
+    fill_weights_x, fill_weights_y = np.empty(size, np.float32), np.empty(size, np.float32)
     colour = fill.astype(np.float32)
-    filled = np.empty(3 * max(width, size), np.float32)  # ``fill`` as a row of interleaved RGB
-    for x in range(len(filled)):
-        filled[x] = colour[x % 3]
+    fill_row = np.empty(3 * max(width, size), np.float32)  # interleaved RGB
+    for x in range(len(fill_row)):
+        fill_row[x] = colour[x % 3]
     row = np.empty(3 * width, np.float32)
     line = np.empty(3 * size, np.float32)
     narrowed = np.empty((size, 3 * size), np.float32)  # source rows after the sum over columns
 
-    for n in chosen:
-        left, top, right, bottom = shown[n]
+    for n in indices:
+        left, top, right, bottom = visible[n]
         if left >= right or top >= bottom:
             right = left = bottom = top = 0
-        taps_x = _triangle_taps(origins[n, 0], steps[n, 0], size, width, weights_x, first_x, beyond_x)
-        taps_y = _triangle_taps(origins[n, 1], steps[n, 1], size, height, weights_y, first_y, beyond_y)
-        # ``first`` never falls with j: these are all the source columns and rows that the shown pixels need.
+        taps_x = _triangle_taps(origins[n, 0], steps[n, 0], size, width, weights_x, first_x, fill_weights_x)
+        taps_y = _triangle_taps(origins[n, 1], steps[n, 1], size, height, weights_y, first_y, fill_weights_y)
+        # ``first`` never decreases with j, so these ranges hold all source columns and rows of the visible pixels.
         column, column_end = first_x[left], first_x[max(right - 1, 0)] + taps_x
         source, source_end = first_y[top], first_y[max(bottom - 1, 0)] + taps_y
         begin, end = 3 * column, 3 * column_end
@@ -214,25 +221,27 @@ def warp(image: Any, chosen: Any, origins: Any, steps: Any, shown: Any, fill: An
                     first_x,
                     weights_x,
                     taps_x,
-                    beyond_x,
+                    fill_weights_x,
                     colour,
                     left,
                     right,
                     narrowed[y - source],
                 )
-        line[:] = filled[: 3 * size]
+        line[:] = fill_row[: 3 * size]
         for i in range(size):
             target = out[n, i].reshape(3 * size)
             if i < top or i >= bottom:
                 for x in range(3 * size):
-                    target[x] = np.uint8(filled[x])
+                    target[x] = np.uint8(fill_row[x])
                 continue
             taps = weights_y[i * taps_y : (i + 1) * taps_y]
             if columns_first:
                 y = first_y[i] - source
-                _blend_rows(narrowed, y, 3 * left, 3 * right, taps, taps_y, beyond_y[i], filled, line[3 * left :])
+                _blend_rows(
+                    narrowed, y, 3 * left, 3 * right, taps, taps_y, fill_weights_y[i], fill_row, line[3 * left :]
+                )
             else:
-                _blend_rows(pixels, first_y[i], begin, end, taps, taps_y, beyond_y[i], filled, row)
-                _blend_columns(row, column, first_x, weights_x, taps_x, beyond_x, colour, left, right, line)
+                _blend_rows(pixels, first_y[i], begin, end, taps, taps_y, fill_weights_y[i], fill_row, row)
+                _blend_columns(row, column, first_x, weights_x, taps_x, fill_weights_x, colour, left, right, line)
             for x in range(3 * size):
                 target[x] = np.uint8(np.int32(line[x] + _ROUND))

@@ -1,4 +1,4 @@
-"""Annotation files: there and back, and untrusted ones that name what is wrong with them."""
+"""Annotation files: round trips, and error messages for malformed and untrusted files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inception_rcnn.data.categories import Category, category_ids, det_categorie
 
 DET_IDS = category_ids(det_categories())
 
-# As in ILSVRC val: no pose, truncated or difficult.
+# ILSVRC val has no <pose>, <truncated> and <difficult>.
 ILSVRC_XML = """<annotation>
 	<folder>val</folder>
 	<filename>ILSVRC2012_val_00000001</filename>
@@ -37,7 +37,7 @@ ILSVRC_XML = """<annotation>
 </annotation>
 """
 
-# As in VOC: parts of a person have boxes and names of their own.
+# VOC files name the parts of a person, with boxes. The reader must not mistake them for objects.
 VOC_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <annotation>
 	<folder>VOC2012</folder><filename>2008_000008.jpg</filename>
@@ -59,7 +59,7 @@ def save(folder: Path, text: str) -> Path:
     return path
 
 
-def test_an_ilsvrc_file(tmp_path: Path) -> None:
+def test_an_ilsvrc_file_is_read(tmp_path: Path) -> None:
     annotation = read_annotation(save(tmp_path, ILSVRC_XML))
     assert annotation == Annotation(
         filename="ILSVRC2012_val_00000001",
@@ -75,14 +75,14 @@ def test_an_ilsvrc_file(tmp_path: Path) -> None:
     assert annotation.difficult.tolist() == [False, False]
 
 
-def test_a_voc_file(tmp_path: Path) -> None:
+def test_a_voc_file_is_read(tmp_path: Path) -> None:
     annotation = read_annotation(save(tmp_path, VOC_XML))
     person = AnnotatedObject("person", (53.5, 87, 471, 420), difficult=True, truncated=True, pose="Left")
     assert annotation.objects == (person,)
     assert (annotation.database, annotation.difficult.tolist()) == ("", [True])
 
 
-def test_a_picture_without_objects(tmp_path: Path) -> None:
+def test_an_annotation_may_have_no_objects(tmp_path: Path) -> None:
     text = ILSVRC_XML[: ILSVRC_XML.index("	<object>")] + "</annotation>"
     annotation = read_annotation(save(tmp_path, text))
     assert annotation.boxes.shape == (0, 4)
@@ -102,7 +102,7 @@ def test_a_picture_without_objects(tmp_path: Path) -> None:
         Annotation("a", 9, 9, (AnnotatedObject("b", (1, 2, 3, 4), False, True, None),)),
     ],
 )
-def test_what_is_written_is_read_again(tmp_path: Path, annotation: Annotation) -> None:
+def test_a_written_annotation_is_read_as_an_equal_annotation(tmp_path: Path, annotation: Annotation) -> None:
     write_annotation(tmp_path / "a.xml", annotation)
     assert read_annotation(tmp_path / "a.xml") == annotation
     assert read_annotation(tmp_path / "a.xml").path == tmp_path / "a.xml"
@@ -126,7 +126,7 @@ def test_coordinates_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
         (Annotation("a", 9, 9, (AnnotatedObject("b", (1, 1, float("inf"), 2)),)), "object 1, <bndbox/xmax>"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(tmp_path: Path, annotation: Annotation, message: str) -> None:
+def test_values_that_the_reader_refuses_are_not_written(tmp_path: Path, annotation: Annotation, message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         write_annotation(tmp_path / "a.xml", annotation)
     assert not (tmp_path / "a.xml").exists()
@@ -153,15 +153,19 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         (ILSVRC_XML, "", "not well-formed XML"),
         (ILSVRC_XML, "<svg/>", "<svg>: expected <annotation>"),
         (ILSVRC_XML, "<?xml version='1.0' encoding='klingon'?><annotation/>", "not well-formed XML"),
-        ("<filename>ILSVRC2012_val_00000001</filename>", "", "<filename>: it is missing"),
-        ("<width>500</width>", "", "<size/width>: it is missing"),
-        ("<width>500</width>", "<width>0</width>", "<size/width>: expected a whole number of pixels, 1 or more, got 0"),
+        ("<filename>ILSVRC2012_val_00000001</filename>", "", "<filename>: the element is missing"),
+        ("<width>500</width>", "", "<size/width>: the element is missing"),
+        (
+            "<width>500</width>",
+            "<width>0</width>",
+            "<size/width>: expected a whole number of pixels, at least 1, got 0",
+        ),
         ("<width>500</width>", "<width>500.5</width>", "<size/width>: expected a whole number"),
         ("<height>375</height>", "<height>tall</height>", "<size/height>: expected a finite number, got 'tall'"),
-        ("<name>dog</name>", "<name> </name>", "object 2, <name>: it is empty"),
-        ("<name>dog</name>", "", "object 2, <name>: it is missing"),
-        ("<xmin>111</xmin>", "", "object 1, <bndbox/xmin>: it is missing"),
-        ("<xmin>111</xmin>", "<xmin/>", "object 1, <bndbox/xmin>: it is empty"),
+        ("<name>dog</name>", "<name> </name>", "object 2, <name>: the element is empty"),
+        ("<name>dog</name>", "", "object 2, <name>: the element is missing"),
+        ("<xmin>111</xmin>", "", "object 1, <bndbox/xmin>: the element is missing"),
+        ("<xmin>111</xmin>", "<xmin/>", "object 1, <bndbox/xmin>: the element is empty"),
         ("<xmin>111</xmin>", "<xmin>1_1</xmin>", "object 1, <bndbox/xmin>: expected a finite number, got '1_1'"),
         ("<xmin>111</xmin>", "<xmin>0x1f</xmin>", "object 1, <bndbox/xmin>: expected a finite number"),
         ("<xmin>111</xmin>", "<xmin>١</xmin>", "object 1, <bndbox/xmin>: expected a finite number"),
@@ -174,7 +178,9 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("<name>dog</name>", "<name>dog</name><truncated>2</truncated>", "object 2, <truncated>: expected 0 or 1"),
     ],
 )
-def test_malformed_files_name_file_and_element(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_the_error_for_a_malformed_file_names_the_file_and_the_element(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     assert old in ILSVRC_XML
     path = save(tmp_path, ILSVRC_XML.replace(old, new))
     with pytest.raises(AnnotationError, match=message) as caught:
@@ -182,7 +188,7 @@ def test_malformed_files_name_file_and_element(tmp_path: Path, old: str, new: st
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"a\.xml: cannot read the annotation: No such file"):
         read_annotation(tmp_path / "a.xml")
 
@@ -191,28 +197,28 @@ OWN_IDS = category_ids([Category(1, "rivet", "rivet"), Category(2, "n9", "bolt h
 
 
 @pytest.mark.parametrize(
-    ("name", "ids", "nearest"),
+    ("name", "ids", "hint"),
     [
         ("Rivet", OWN_IDS, "the nearest are rivet"),
         ("boltheads", OWN_IDS, "the nearest are bolt head"),
         ("domestic-cat", DET_IDS, "the nearest are domestic cat"),
         ("n02084072", DET_IDS, "n02084071"),
-        ("????", OWN_IDS, "it holds rivet"),
+        ("????", OWN_IDS, "the list begins with rivet"),
     ],
 )
-def test_an_unknown_class_names_element_neighbours_and_remedy(
-    tmp_path: Path, name: str, ids: Mapping[str, int], nearest: str
+def test_the_error_for_an_unknown_class_names_the_element_similar_classes_and_the_remedy(
+    tmp_path: Path, name: str, ids: Mapping[str, int], hint: str
 ) -> None:
     known = next(iter(ids))
     text = ILSVRC_XML.replace("n02121808", known).replace("<name>dog<", f"<name>{name}<")
     path = save(tmp_path, text)
-    with pytest.raises(AnnotationError, match=nearest) as caught:
+    with pytest.raises(AnnotationError, match=hint) as caught:
         read_annotation(path).labels(ids)
     assert str(caught.value).startswith(f"{path}: object 2, <name>: the class '{name}' is not in the class list")
     assert "--classes FILE" in str(caught.value)
 
 
-def test_real_files_are_read_and_survive_writing(tmp_path: Path, shared: Path) -> None:
+def test_files_of_ilsvrc_val_survive_a_round_trip(tmp_path: Path, shared: Path) -> None:
     with tarfile.open(shared / "referee" / "val2_annotations.tar.gz") as tar:
         names = tar.getnames()
         members = [member for member in tar if member.isfile() and member.name.endswith("7.xml")][:100]

@@ -1,4 +1,4 @@
-"""The box convention: invariants on random boxes, and the figures of hand-made ones."""
+"""Boxes: invariants of random boxes, and hand-computed values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 640, 480
 
 
 def random_boxes(count: int, seed: int, whole: bool = False) -> npt.NDArray[np.float32]:
-    """Boxes inside a 640 x 480 picture."""
+    """Returns boxes inside a 640 x 480 picture."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * (WIDTH, HEIGHT)
     boxes = corners.reshape(count, 4)
@@ -45,7 +45,7 @@ def test_empty_and_inverted_boxes_have_no_area() -> None:
         ([0, 0, 10, 10], [0, 0, 10, 10], 1.0),
         ([0, 0, 10, 10], [5, 0, 15, 10], 1 / 3),
         ([0, 0, 10, 10], [2, 2, 6, 6], 0.16),  # inside
-        ([0, 0, 10, 10], [10, 0, 20, 10], 0.0),  # half-open boxes that touch share nothing
+        ([0, 0, 10, 10], [10, 0, 20, 10], 0.0),  # half-open boxes that touch do not overlap
         ([0, 0, 10, 10], [20, 20, 30, 30], 0.0),
         ([3, 3, 3, 3], [3, 3, 3, 3], 0.0),  # empty: no division by zero
     ],
@@ -78,7 +78,7 @@ def test_iou_equals_counting_pixels() -> None:
     assert iou(a, b) == pytest.approx(np.array(counted), abs=1e-6)
 
 
-def test_clipping_keeps_what_is_inside_and_empties_what_is_outside() -> None:
+def test_clipping_keeps_boxes_inside_and_empties_boxes_outside() -> None:
     boxes = [[-5, -5, 700, 500], [10, 20, 30, 40], [700, 10, 800, 20]]
     clipped = clip(boxes, WIDTH, HEIGHT)
     assert clipped.tolist() == [[0, 0, WIDTH, HEIGHT], [10, 20, 30, 40], [WIDTH, 10, WIDTH, 20]]
@@ -91,7 +91,7 @@ def test_clipping_does_not_change_its_argument() -> None:
     assert boxes.tolist() == [[-5, -5, 700, 500]]
 
 
-def test_flipping_twice_gives_the_boxes_back() -> None:
+def test_flipping_twice_returns_the_boxes() -> None:
     boxes = random_boxes(200, seed=5)
     flipped = flip_horizontal(boxes, WIDTH)
     assert area(flipped) == pytest.approx(area(boxes), rel=1e-3, abs=0.1)
@@ -115,7 +115,7 @@ def test_unsigned_coordinates_do_not_wrap() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(("to", "back"), [(to_inclusive, from_inclusive), (to_xywh, from_xywh)])
-def test_the_way_to_a_file_and_back_gives_the_same_boxes(
+def test_converting_to_a_file_convention_and_back_returns_the_same_boxes(
     to: Callable[..., npt.NDArray[np.float64]], back: Callable[..., npt.NDArray[np.float32]], whole: bool
 ) -> None:
     boxes = random_boxes(2000, seed=6, whole=whole)
@@ -124,7 +124,7 @@ def test_the_way_to_a_file_and_back_gives_the_same_boxes(
     assert np.array_equal(back(written), boxes)
 
 
-def test_whole_inclusive_boxes_come_back_from_the_inside() -> None:
+def test_converting_whole_inclusive_boxes_to_the_program_and_back_returns_the_same_boxes() -> None:
     written = to_inclusive(random_boxes(500, seed=7, whole=True))
     assert np.array_equal(to_inclusive(from_inclusive(written)), written)
 
@@ -137,7 +137,7 @@ NO_BOXES = [[], np.zeros((0, 4), np.float32), np.zeros((0, 4), np.int64)]
 
 
 @pytest.mark.parametrize("none", NO_BOXES)
-def test_no_boxes_are_fine(none: npt.ArrayLike) -> None:
+def test_functions_accept_no_boxes(none: npt.ArrayLike) -> None:
     assert area(none).shape == (0,)
     assert iou(none, none).shape == (0, 0)
     assert iou(none, [[0, 0, 1, 1]]).shape == (0, 1)
@@ -149,14 +149,14 @@ def test_no_boxes_are_fine(none: npt.ArrayLike) -> None:
 
 
 @pytest.mark.parametrize("wrong", [[1, 2, 3, 4], [[1, 2, 3]], np.zeros((2, 5)), np.zeros((1, 1, 4)), 7])
-def test_another_shape_is_named(wrong: npt.ArrayLike) -> None:
+def test_the_error_for_another_shape_names_the_shape(wrong: npt.ArrayLike) -> None:
     shape = list(np.shape(wrong))
     with pytest.raises(ValueError, match=r"expected an array \[N, 4\]") as caught:
         area(wrong)
     assert str(shape) in str(caught.value)
 
 
-def test_iou_says_which_argument_is_wrong() -> None:
+def test_the_error_of_iou_names_the_argument() -> None:
     with pytest.raises(ValueError, match=r"^b: expected"):
         iou([[0, 0, 1, 1]], [0, 0, 1, 1])
 
@@ -165,13 +165,13 @@ def test_iou_says_which_argument_is_wrong() -> None:
     ("box", "beyond"),
     [
         ((0, 0, 60, 40), False),
-        ((-1, -1, 61, 41), False),  # a pixel, as files that count from 0 have it
+        ((-1, -1, 61, 41), False),  # one pixel: files that count from 0 extend so far
         ((-1.5, 0, 60, 40), True),
         ((0, -1.5, 60, 40), True),
         ((0, 0, 61.5, 40), True),
         ((0, 0, 60, 41.5), True),
     ],
 )
-def test_reaching_beyond_is_more_than_a_pixel(box, beyond) -> None:
+def test_boxes_reach_beyond_a_picture_if_they_extend_more_than_a_pixel(box: tuple, beyond: bool) -> None:
     assert reach_beyond([box], 60, 40).tolist() == [beyond]
     assert reach_beyond([], 60, 40).tolist() == []

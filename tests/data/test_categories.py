@@ -1,4 +1,4 @@
-"""Class lists: the shipped one and those of users."""
+"""Class lists: the list of ILSVRC DET and the lists of users."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from inception_rcnn.data.categories import Category, CategoryError, category_ids
 
 def test_the_200_classes_have_the_ids_1_to_200_and_unique_names() -> None:
     categories = det_categories()
-    assert [one.id for one in categories] == list(range(1, 201))
-    assert len({one.wnid for one in categories}) == len({one.name for one in categories}) == 200
+    assert [category.id for category in categories] == list(range(1, 201))
+    assert len({category.wnid for category in categories}) == 200
+    assert len({category.name for category in categories}) == 200
 
 
 @pytest.mark.parametrize(
@@ -24,15 +25,15 @@ def test_the_200_classes_have_the_ids_1_to_200_and_unique_names() -> None:
         (200, "n02391049", "zebra"),
     ],
 )
-def test_known_classes(det_id: int, wnid: str, name: str) -> None:
+def test_classes_have_the_ids_of_the_challenge(det_id: int, wnid: str, name: str) -> None:
     assert det_categories()[det_id - 1] == Category(det_id, wnid, name)
 
 
-def test_the_table_is_that_of_the_official_kit(shared: Path) -> None:
+def test_the_table_equals_the_table_of_the_development_kit(shared: Path) -> None:
     assert det_categories() == read_categories(shared / "referee" / "det_synsets_200.tsv")
 
 
-def test_names_alone_are_numbered_from_one(tmp_path: Path) -> None:
+def test_a_list_of_names_has_ids_from_one(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("Käse\n\ntraffic light\r\n", encoding="utf-8")
     assert read_categories(file) == (Category(1, "Käse", "Käse"), Category(2, "traffic light", "traffic light"))
@@ -48,20 +49,20 @@ def test_a_table_keeps_its_ids(tmp_path: Path, heading: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no classes in it"),
-        (" \n\n", "no classes in it"),
+        ("", "contains no classes"),
+        (" \n\n", "contains no classes"),
         ("id\twnid\tname\n", "only the line of headings"),
-        ("cat\ndog\ncat\n", "line 3: .*'cat' is that of line 1 too"),
-        ("1\tn01\tcat\n1\tn02\tdog\n", "line 2: the id 1 is that of line 1 too"),
-        ("1\tn01\tcat\n2\tn01\tdog\n", "line 2: the wnid 'n01' is that of line 1 too"),
-        ("0\tn01\tcat\n", "line 1: the id is 0; expected 1 or more"),
+        ("cat\ndog\ncat\n", "line 3: .*'cat' occurs in line 1 too"),
+        ("1\tn01\tcat\n1\tn02\tdog\n", "line 2: the id 1 occurs in line 1 too"),
+        ("1\tn01\tcat\n2\tn01\tdog\n", "line 2: the wnid 'n01' occurs in line 1 too"),
+        ("0\tn01\tcat\n", "line 1: the id is 0; expected at least 1"),
         ("1\tn01\tcat\n\nx\tn02\tdog\n", "line 3: expected id, WNID and name"),
         ("1\tn01\tcat\n2\tn02\n", "line 2: expected id, WNID and name"),
         ("1\tn01\tcat\nplain\n", "line 2: expected id, WNID and name"),
         ("1\tn01\t\n", "line 1: expected id, WNID and name"),
     ],
 )
-def test_a_bad_list_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_for_a_malformed_list_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "classes.txt"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(CategoryError, match=message) as caught:
@@ -69,7 +70,7 @@ def test_a_bad_list_is_refused_with_its_line(tmp_path: Path, text: str, message:
     assert str(file) in str(caught.value)
 
 
-def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CategoryError, match=r"nowhere\.txt"):
         read_categories(tmp_path / "nowhere.txt")
     (tmp_path / "latin.txt").write_bytes("Käse".encode("latin-1"))
@@ -77,7 +78,7 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_categories(tmp_path / "latin.txt")
 
 
-def test_ids_are_found_by_wnid_and_by_name() -> None:
+def test_category_ids_maps_wnids_and_names() -> None:
     ids = category_ids(det_categories())
     assert ids["n02084071"] == ids["dog"] == 58
 

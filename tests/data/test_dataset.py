@@ -1,4 +1,4 @@
-"""A data set is a lazy, picklable sequence."""
+"""A data set is a sequence that reads its samples on first access and can be pickled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dataset() -> Dataset:
     return Dataset("numbers", CATEGORIES, [0, 1, 2, 3], read)
 
 
-def test_nothing_is_read_before_it_is_asked_for(dataset: Dataset) -> None:
+def test_a_sample_is_read_on_first_access(dataset: Dataset) -> None:
     assert len(dataset) == 4
     assert dataset[-2].image_id == "p2"
     assert read_records == [2]
@@ -40,7 +40,7 @@ def test_a_sample_is_read_once(dataset: Dataset) -> None:
     assert read_records == [3]
 
 
-def test_it_is_a_sequence(dataset: Dataset) -> None:
+def test_a_data_set_is_a_sequence(dataset: Dataset) -> None:
     assert [sample.index for sample in dataset] == [0, 1, 2, 3]
     assert [sample.index for sample in reversed(dataset)] == [3, 2, 1, 0]
     with pytest.raises(IndexError):
@@ -55,16 +55,16 @@ def test_a_slice_is_a_dataset_of_the_same_classes(dataset: Dataset) -> None:
     assert len(dataset[9:]) == 0
 
 
-def test_a_picture_may_have_no_objects(dataset: Dataset) -> None:
+def test_a_sample_may_have_no_objects(dataset: Dataset) -> None:
     assert dataset[0].boxes.shape == (0, 4)
 
 
-def test_arrays_are_read_only_since_they_are_shared(dataset: Dataset) -> None:
+def test_the_arrays_of_a_sample_are_read_only(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="read-only"):
         dataset[1].boxes[0, 0] = 5
 
 
-def test_what_was_read_does_not_travel_with_a_pickle(dataset: Dataset) -> None:
+def test_a_pickle_does_not_contain_the_samples(dataset: Dataset) -> None:
     fresh = pickle.dumps(dataset)
     assert dataset[2].index == 2
     assert pickle.dumps(dataset) == fresh

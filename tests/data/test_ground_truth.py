@@ -1,15 +1,12 @@
-"""Ground truth from arrays and from files, blacklists, and the cache of annotations."""
+"""Ground truth is made from arrays and read from files; blacklists are read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from inception_rcnn.data import annotation_cache
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, AnnotationError, write_annotation
-from inception_rcnn.data.annotation_cache import read_annotations
 from inception_rcnn.data.ground_truth import (
     GroundTruth,
     GroundTruthError,
@@ -22,7 +19,7 @@ from inception_rcnn.data.ilsvrc import LayoutError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three annotations, one without objects, and their list in another order."""
+    """Three annotations, of which the second has no objects, and an image list in another order."""
     dog = AnnotatedObject("n02084071", (11, 21, 60, 80))
     cat = AnnotatedObject("n02121808", (1.5, 2, 30, 40), difficult=True)
     for name, objects in {"a": (dog, cat), "b": (), "c": (dog,)}.items():
@@ -31,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_objects_come_in_the_order_of_the_list_with_its_numbers(folder: Path) -> None:
+def test_objects_have_the_order_and_the_indices_of_the_list(folder: Path) -> None:
     truth = read_ground_truth(folder, folder / "list.txt")
     assert truth.image_ids == ("c", "b", "a")
     assert truth.image_indices.tolist() == [7, 2, 5]
@@ -56,37 +53,7 @@ def test_a_missing_file_an_unknown_class_and_a_repeated_picture_are_errors(folde
         read_ground_truth(folder, folder / "twice.txt")
 
 
-def test_the_cache_gives_the_same_and_parses_only_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, cache = [folder / "a.xml", folder / "b.xml", folder / "c.xml"], folder / "cache"
-    first = read_annotations(paths, cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(annotation_cache, "read_annotation", None)
-        again = read_annotations(paths, cache)
-    for name in ("files", "names", "name_numbers", "inclusive", "difficult"):
-        assert np.array_equal(getattr(first, name), getattr(again, name))
-    assert [file.suffix for file in cache.iterdir()] == [".npz"]
-
-
-def test_the_cache_is_keyed_by_content_and_order(folder: Path) -> None:
-    paths, cache = [folder / "a.xml", folder / "c.xml"], folder / "cache"
-    read_annotations(paths, cache)
-    text = (folder / "a.xml").read_text()
-    (folder / "a.xml").write_text(text.replace("<xmin>11<", "<xmin>12<"))
-    assert read_annotations(paths, cache).inclusive[0, 0] == 12
-    assert read_annotations(paths[::-1], cache).inclusive[0, 0] == 11
-
-
-def test_a_damaged_cache_and_a_folder_that_cannot_be_made_do_no_harm(folder: Path) -> None:
-    paths, cache = [folder / "a.xml"], folder / "cache"
-    expected = read_annotations(paths).inclusive
-    read_annotations(paths, cache)
-    (file,) = cache.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    assert np.array_equal(read_annotations(paths, cache).inclusive, expected)
-    assert np.array_equal(read_annotations(paths, folder / "a.xml" / "cache").inclusive, expected)
-
-
-def test_a_split_of_the_ilsvrc_layout(folder: Path) -> None:
+def test_a_split_of_the_ilsvrc_layout_is_read(folder: Path) -> None:
     root = folder / "ILSVRC"
     for kind in ("Annotations", "Data"):
         (root / kind / "DET" / "val").mkdir(parents=True)
@@ -103,7 +70,7 @@ def test_a_split_of_the_ilsvrc_layout(folder: Path) -> None:
         read_ilsvrc_ground_truth(root, "test")
 
 
-def test_blacklists_are_pairs_of_number_and_class(tmp_path: Path) -> None:
+def test_blacklists_are_read_as_pairs_of_index_and_label(tmp_path: Path) -> None:
     file = tmp_path / "blacklist.txt"
     file.write_text("46 n00007846\n\n 85 n07753275 \n")
     assert read_blacklist(file) == [(46, 124), (85, 126)]
@@ -117,7 +84,7 @@ def test_blacklists_are_pairs_of_number_and_class(tmp_path: Path) -> None:
         ("46 n0", "line 2: the class 'n0'"),
     ],
 )
-def test_malformed_blacklists_name_the_line(tmp_path: Path, line: str, problem: str) -> None:
+def test_the_error_for_a_malformed_blacklist_names_the_line(tmp_path: Path, line: str, problem: str) -> None:
     (tmp_path / "blacklist.txt").write_text(f"1 n00007846\n{line}\n")
     with pytest.raises(GroundTruthError, match=problem):
         read_blacklist(tmp_path / "blacklist.txt")
@@ -134,10 +101,10 @@ def test_malformed_blacklists_name_the_line(tmp_path: Path, line: str, problem: 
         (([1], [1], [1], [1, 1, 2, 2]), r"expected boxes \[G, 4\]"),
     ],
 )
-def test_arrays_that_do_not_fit_are_errors(arguments: tuple, problem: str) -> None:
+def test_inconsistent_arrays_are_errors(arguments: tuple, problem: str) -> None:
     with pytest.raises(GroundTruthError, match=problem):
         GroundTruth.from_arrays(*arguments)
 
 
-def test_no_objects_are_ground_truth_too() -> None:
+def test_ground_truth_may_have_no_objects() -> None:
     assert GroundTruth.from_arrays([1, 2], [], [], []).inclusive.shape == (0, 4)

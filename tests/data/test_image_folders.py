@@ -1,3 +1,5 @@
+"""Data sets for image classification: a folder per class."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +19,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folders_are_classes_and_what_lies_under_them_are_their_pictures(root: Path) -> None:
+def test_folders_are_classes_of_the_pictures_below_them(root: Path) -> None:
     images = open_image_folders(root)
     assert images.classes == ("blue", "red")
     assert len(images) == 3
@@ -26,14 +28,14 @@ def test_folders_are_classes_and_what_lies_under_them_are_their_pictures(root: P
     assert found == {"blue/2.png": 0, "blue/deep/1.JPEG": 0, "red/a.jpg": 1}
 
 
-def test_labels_are_those_of_the_classes_given(root: Path) -> None:
+def test_labels_are_positions_in_the_given_classes(root: Path) -> None:
     images = open_image_folders(root, ["red", "green", "blue"])
     assert sorted(images.labels.tolist()) == [0, 2, 2]
-    with pytest.raises(LayoutError, match="'red' is not among the 1 trained on"):
+    with pytest.raises(LayoutError, match="'red' is not among the 1 classes of the classifier"):
         open_image_folders(root, ["blue"])
 
 
-def test_no_folders_and_folders_without_pictures_are_said(root: Path) -> None:
+def test_missing_folders_and_folders_without_pictures_are_errors(root: Path) -> None:
     with pytest.raises(LayoutError, match="one for each class"):
         open_image_folders(root / "blue" / "deep")
     (root / "green").mkdir()

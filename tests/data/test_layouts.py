@@ -1,4 +1,4 @@
-"""The same two pictures in every layout."""
+"""Every layout is detected; the tests store the same two pictures in each layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CART = AnnotatedObject("cart", (1, 1, 20, 20), difficult=True)
 def write_pictures(folder: Path, suffix: str = ".jpg") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("a", "b"):
-        (folder / f"{name}{suffix}").touch()  # opening a data set opens no picture
+        (folder / f"{name}{suffix}").touch()  # opening a data set does not open its pictures
 
 
 def write_xml(folder: Path, gnome: AnnotatedObject = GNOME) -> None:
@@ -70,8 +70,8 @@ def coco_folder(root: Path) -> Path:
     write_pictures(root / "train2017")
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_train2017.json").write_text(coco_content())
-    (root / "annotations" / "instances_val2017.json").write_text("no JSON, and not read")
-    (root / "annotations" / "captions_train2017.json").write_text("no JSON, and not read")
+    (root / "annotations" / "instances_val2017.json").write_text("not JSON, must not be read")
+    (root / "annotations" / "captions_train2017.json").write_text("not JSON, must not be read")
     return root
 
 
@@ -97,7 +97,7 @@ LAYOUTS = [voc, voc_without_lists, files_side_by_side, coco_folder, coco_file, c
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_found_out_and_gives_the_same_objects(layout, tmp_path: Path) -> None:
+def test_each_layout_is_detected_and_gives_the_same_objects(layout, tmp_path: Path) -> None:
     dataset = open_dataset(layout(tmp_path))
     names = {category.id: category.name for category in dataset.categories}
     assert set(names.values()) == {"gnome", "cart"}
@@ -110,7 +110,7 @@ def test_every_layout_is_found_out_and_gives_the_same_objects(layout, tmp_path: 
     assert len(second.boxes) == 0
 
 
-def test_ilsvrc_has_its_200_classes_whatever_occurs(tmp_path: Path) -> None:
+def test_the_ilsvrc_layout_has_200_classes_by_default(tmp_path: Path) -> None:
     write_pictures(tmp_path / "Data" / "DET" / "train", ".JPEG")
     write_xml(tmp_path / "Annotations" / "DET" / "train", AnnotatedObject("n02084071", (11, 11, 50, 40)))
     write_list(tmp_path / "ImageSets" / "DET" / "train.txt")
@@ -119,21 +119,21 @@ def test_ilsvrc_has_its_200_classes_whatever_occurs(tmp_path: Path) -> None:
     assert open_dataset(tmp_path, categories=own)[0].labels.tolist() == [1, 2]
 
 
-def test_classes_of_a_voc_list_are_those_that_occur_in_it_by_name(tmp_path: Path) -> None:
+def test_the_voc_layout_has_the_classes_that_occur_in_the_split_by_default(tmp_path: Path) -> None:
     voc(tmp_path)
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\n")
     assert open_dataset(tmp_path).categories == (Category(1, "cart", "cart"), Category(2, "gnome", "gnome"))
     assert open_dataset(tmp_path, "val").categories == ()
 
 
-def test_without_a_train_list_voc_is_opened_by_trainval_and_else_asks(tmp_path: Path) -> None:
+def test_the_voc_layout_opens_the_first_default_split_that_exists(tmp_path: Path) -> None:
     assert open_dataset(voc(tmp_path / "a", "trainval")).name == "a trainval"
-    with pytest.raises(LayoutError, match=r"no list train\.txt; name one of those there: summer"):
+    with pytest.raises(LayoutError, match=r"the list train\.txt does not exist; existing lists: summer"):
         open_dataset(voc(tmp_path / "b", "summer"))
     assert open_dataset(tmp_path / "b", default_splits=("summer",)).name == "b summer"
 
 
-def test_a_picture_without_annotation_and_an_annotation_without_picture_are_named(tmp_path: Path) -> None:
+def test_a_picture_without_annotation_and_an_annotation_without_picture_are_errors(tmp_path: Path) -> None:
     root = files_side_by_side(tmp_path)
     (root / "c.png").touch()
     with pytest.raises(LayoutError, match=r"1 of 3 pictures have no annotation of the same name: c\.png"):
@@ -144,51 +144,51 @@ def test_a_picture_without_annotation_and_an_annotation_without_picture_are_name
         open_dataset(root)
 
 
-def test_two_pictures_for_one_annotation_are_named(tmp_path: Path) -> None:
+def test_two_pictures_with_the_same_name_are_an_error(tmp_path: Path) -> None:
     root = files_side_by_side(tmp_path)
     (root / "a.png").touch()
-    with pytest.raises(LayoutError, match=r"a\.png and a\.jpg have one name"):
+    with pytest.raises(LayoutError, match=r"a\.png and a\.jpg have the same name"):
         open_dataset(root)
 
 
-def test_a_coco_file_whose_pictures_are_nowhere_says_where_it_looked(tmp_path: Path) -> None:
+def test_the_error_for_missing_pictures_of_a_coco_file_names_the_folders(tmp_path: Path) -> None:
     file = coco_file(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    with pytest.raises(LayoutError, match=r"its first picture, a\.jpg, is in none of .*images"):
+    with pytest.raises(LayoutError, match=r"the first picture, a\.jpg, is in none of the folders .*images"):
         open_dataset(file)
 
 
-def test_several_annotation_files_that_might_be_meant_are_named(tmp_path: Path) -> None:
+def test_the_error_for_several_annotation_files_names_them(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     for name in ("north", "south"):
         (tmp_path / "annotations" / f"{name}.json").write_text(coco_content())
-    with pytest.raises(LayoutError, match=r"north\.json, south\.json.*name the file itself"):
+    with pytest.raises(LayoutError, match=r"found 0 .*north\.json, south\.json.*give the path of the file"):
         open_dataset(tmp_path)
 
 
-def test_a_coco_file_that_is_none_is_said(tmp_path: Path) -> None:
+def test_the_error_for_a_file_that_is_not_coco_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(CocoError, match=r"a\.json"):
         open_dataset(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("layout", [files_side_by_side, coco_file])
-def test_a_split_of_what_has_none_is_refused(layout, tmp_path: Path) -> None:
+def test_a_split_is_refused_if_the_layout_has_no_splits(layout, tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="'val'"):
         open_dataset(layout(tmp_path), "val")
 
 
-def test_what_is_no_data_set_is_told_the_layouts_and_where_one_may_be(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"(?s)no such folder.*ILSVRC.*VOC.*COCO"):
+def test_the_error_for_an_unknown_layout_describes_the_layouts_and_finds_nested_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"(?s)no such file or folder.*ILSVRC.*VOC.*COCO"):
         open_dataset(tmp_path / "nowhere")
     voc(tmp_path / "VOCdevkit" / "VOC2012")
     with pytest.raises(LayoutError, match=r"(?s)not a data set.*COCO.*hint: .*VOC2012"):
         open_dataset(tmp_path)
 
 
-def test_pictures_to_measure_on_are_those_of_val_if_there_is_one(tmp_path: Path) -> None:
+def test_the_default_validation_set_is_val_if_it_exists(tmp_path: Path) -> None:
     trained = open_dataset(voc(tmp_path))
-    assert open_validation(tmp_path, None, None, trained) is None  # there is no val
+    assert open_validation(tmp_path, None, None, trained) is None  # the split val does not exist
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\nc\n")
     (tmp_path / "JPEGImages" / "c.jpg").touch()
     write_annotation(tmp_path / "Annotations" / "c.xml", Annotation("c.jpg", 60, 45))
@@ -202,7 +202,7 @@ def test_pictures_to_measure_on_are_those_of_val_if_there_is_one(tmp_path: Path)
         open_validation(tmp_path, "test", None, trained)
 
 
-def test_a_coco_file_is_no_validation_of_its_own(tmp_path: Path) -> None:
+def test_a_single_coco_file_is_not_its_own_validation_set(tmp_path: Path) -> None:
     write_pictures(tmp_path)
     (tmp_path / "instances.json").write_text(coco_content())
     assert open_validation(tmp_path, None, None, open_dataset(tmp_path)) is None

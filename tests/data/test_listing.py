@@ -1,4 +1,4 @@
-"""What people name on the command line to the pictures that they mean."""
+"""Picture files are found from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from inception_rcnn.data.listing import ListingError, find_images
+from inception_rcnn.data.listing import ListingError, find_images, find_images_and_urls
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with pictures, other files, hidden ones and sub-folders."""
+    """The working directory, with pictures, other files, hidden files and sub-folders."""
     monkeypatch.chdir(tmp_path)
     for name in (
         "b.JPG", "a.png", "Käse 1.jpeg", "notes.md", "list.csv", ".hidden.jpg",
@@ -31,21 +32,21 @@ def names(paths: list[Path]) -> list[str]:
     return [path.as_posix() for path in paths]
 
 
-def test_a_folder_gives_its_pictures_sorted_and_no_hidden_ones(folder: Path) -> None:
+def test_a_folder_gives_its_sorted_pictures_without_hidden_files(folder: Path) -> None:
     assert find_images([folder]) == [folder / "Käse 1.jpeg", folder / "a.png", folder / "b.JPG"]
 
 
-def test_sub_folders_only_on_demand(folder: Path) -> None:
+def test_recursive_includes_sub_folders(folder: Path) -> None:
     found = find_images(["."], recursive=True)
     assert names(found) == ["Käse 1.jpeg", "a.png", "b.JPG", "deep/c.webp", "deep/er/d.tiff", "other/f.gif"]
 
 
-def test_inputs_keep_their_order_and_pictures_come_once(folder: Path) -> None:
+def test_inputs_keep_their_order_without_duplicates(folder: Path) -> None:
     found = find_images(["b.JPG", "deep", "./b.JPG", folder / "b.JPG", ".", "a.png"])
     assert names(found) == ["b.JPG", "deep/c.webp", "Käse 1.jpeg", "a.png"]
 
 
-def test_named_files_are_taken_whatever_their_suffix(folder: Path) -> None:
+def test_named_files_may_have_any_suffix(folder: Path) -> None:
     assert names(find_images(["notes.md", "deep/er/e.doc", ".hidden.jpg"])) == [
         "notes.md",
         "deep/er/e.doc",
@@ -53,7 +54,7 @@ def test_named_files_are_taken_whatever_their_suffix(folder: Path) -> None:
     ]
 
 
-def test_one_name_need_not_be_a_sequence(folder: Path) -> None:
+def test_a_single_input_need_not_be_a_sequence(folder: Path) -> None:
     assert find_images("a.png") == find_images(Path("a.png")) == [Path("a.png")]
 
 
@@ -61,13 +62,13 @@ def test_one_name_need_not_be_a_sequence(folder: Path) -> None:
     ("pattern", "expected"),
     [
         ("*.jpeg", ["Käse 1.jpeg"]),
-        ("*", ["Käse 1.jpeg", "a.png", "b.JPG"]),  # neither notes nor the folder called album.jpg
+        ("*", ["Käse 1.jpeg", "a.png", "b.JPG"]),  # without notes.md and the folder album.jpg
         ("deep/?.*", ["deep/c.webp"]),
         ("[ab].*", ["a.png", "b.JPG"]),
         ("deep/**/*.tiff", ["deep/er/d.tiff"]),
     ],
 )
-def test_patterns_that_the_shell_left_alone(folder: Path, pattern: str, expected: list[str]) -> None:
+def test_patterns_are_expanded(folder: Path, pattern: str, expected: list[str]) -> None:
     assert names(find_images([pattern])) == expected
 
 
@@ -76,13 +77,13 @@ def test_a_file_that_looks_like_a_pattern_is_a_file(folder: Path) -> None:
     assert names(find_images(["x[1].jpg"])) == ["x[1].jpg"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_links_are_followed_to_files_but_not_in_circles(folder: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="creating links requires a privilege on Windows")
+def test_links_to_files_are_followed_and_links_to_folders_are_not(folder: Path) -> None:
     (folder / "other" / "back").symlink_to(folder, target_is_directory=True)
     (folder / "other" / "a.png").symlink_to(folder / "a.png")
     (folder / "other" / "dangling.png").symlink_to(folder / "nowhere.png")
     found = names(find_images(["other"], recursive=True))
-    assert found == ["other/a.png", "other/dangling.png", "other/f.gif"]  # the dangling one is to be reported
+    assert found == ["other/a.png", "other/dangling.png", "other/f.gif"]  # reading the dangling link reports an error
 
 
 def layout(folder: Path, split: str, lines: str, pictures: list[str], pictures_split: str) -> Path:
@@ -107,7 +108,7 @@ def layout(folder: Path, split: str, lines: str, pictures: list[str], pictures_s
         ("val", "val", "b 1 -1\na 2 1\n"),
     ],
 )
-def test_ilsvrc_lists_lead_to_the_pictures_of_their_split(
+def test_an_ilsvrc_list_gives_the_pictures_of_its_split(
     folder: Path, split: str, pictures_split: str, lines: str
 ) -> None:
     path = layout(folder, split, lines, ["a.JPEG", "b.JPEG"], pictures_split)
@@ -117,19 +118,19 @@ def test_ilsvrc_lists_lead_to_the_pictures_of_their_split(
     assert [found.resolve() for found in find_images([relative])] == [data / "b.JPEG", data / "a.JPEG"]
 
 
-def test_a_list_of_paths_starts_from_its_own_folder_or_the_working_one(folder: Path) -> None:
+def test_paths_in_a_list_are_relative_to_its_folder_or_to_the_working_directory(folder: Path) -> None:
     (folder / "deep" / "list.txt").write_text("c.webp\ner/d.tiff\n")
     assert names(find_images(["deep/list.txt"])) == ["deep/c.webp", "deep/er/d.tiff"]
     (folder / "deep" / "list.txt").write_text(f"deep/c.webp\nKäse 1.jpeg\n{folder / 'a.png'}\n", encoding="utf-8")
     assert names(find_images(["deep/list.txt"])) == ["deep/c.webp", "Käse 1.jpeg", (folder / "a.png").as_posix()]
 
 
-def test_missing_pictures_of_a_list_are_kept_to_be_reported(folder: Path) -> None:
+def test_missing_pictures_of_a_list_are_kept(folder: Path) -> None:
     (folder / "list.txt").write_text("a 1\nlost 2\n")
     assert names(find_images(["list.txt"])) == ["a.png", "lost.JPEG"]
 
 
-def test_an_empty_folder_beside_others_does_no_harm(folder: Path) -> None:
+def test_an_empty_folder_is_ignored_if_other_inputs_have_pictures(folder: Path) -> None:
     assert names(find_images(["empty", "deep"])) == ["deep/c.webp"]
 
 
@@ -139,22 +140,22 @@ def test_an_empty_folder_beside_others_does_no_harm(folder: Path) -> None:
         ([], "no files or folders were named"),
         (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
         (["a.png", "nowhere"], "nowhere: no such file or folder"),
-        (["empty"], "folder empty holds no files with a suffix of pictures (.bmp, .gif,"),
-        (["empty", "album.jpg"], "folder empty holds no files"),
-        (["*.xyz"], "*.xyz: nothing matches this pattern"),
+        (["empty"], "folder empty contains no files with a picture suffix (.bmp, .gif,"),
+        (["empty", "album.jpg"], "folder empty contains no files"),
+        (["*.xyz"], "*.xyz: no file matches this pattern"),
         (["*.md"], "*.md: matches 1 files or folders, but no picture (.bmp, .gif,"),
     ],
 )
-def test_nothing_found_says_why(folder: Path, inputs: list[str], message: str) -> None:
+def test_the_error_for_no_pictures_names_the_reason(folder: Path, inputs: list[str], message: str) -> None:
     with pytest.raises(ListingError) as caught:
         find_images(inputs)
     assert message in str(caught.value)
 
 
-def test_pictures_in_sub_folders_get_the_remedy(folder: Path) -> None:
+def test_the_error_for_pictures_in_sub_folders_names_the_remedy(folder: Path) -> None:
     for name in ("a.png", "b.JPG", "Käse 1.jpeg"):
         (folder / name).unlink()
-    with pytest.raises(ListingError, match=r"folder \. holds 3 pictures in sub-folders: use --recursive"):
+    with pytest.raises(ListingError, match=r"folder \. contains 3 pictures in sub-folders: use --recursive"):
         find_images(["."])
 
 
@@ -162,11 +163,11 @@ def test_pictures_in_sub_folders_get_the_remedy(folder: Path) -> None:
     ("lines", "message"),
     [
         ("", "the list is empty"),
-        ("lost 1\ngone 2\n", "none of its 2 pictures exists; expected the first at lost.JPEG"),
+        ("lost 1\ngone 2\n", "none of its 2 pictures exists; expected the first picture at lost.JPEG"),
         ("a 1\nb\n", "expected 'image_id index' in all"),
     ],
 )
-def test_useless_lists_are_refused(folder: Path, lines: str, message: str) -> None:
+def test_lists_without_pictures_are_refused(folder: Path, lines: str, message: str) -> None:
     (folder / "list.txt").write_text(lines)
     with pytest.raises(ListingError) as caught:
         find_images(["list.txt"])
@@ -174,8 +175,39 @@ def test_useless_lists_are_refused(folder: Path, lines: str, message: str) -> No
     assert message in str(caught.value)
 
 
-def test_an_ilsvrc_list_without_its_pictures_says_where_they_were_expected(folder: Path) -> None:
+def test_the_error_for_an_ilsvrc_list_without_pictures_names_their_folder(folder: Path) -> None:
     path = layout(folder, "val", "a 1\n", [], "val")
     with pytest.raises(ListingError) as caught:
         find_images([path])
     assert str(folder / "ROOT" / "Data" / "DET" / "val" / "a.JPEG") in str(caught.value)
+
+
+def test_pictures_in_remote_folders_and_patterns_are_found(bucket: str) -> None:
+    assert find_images_and_urls([bucket]) == [f"memory:///bucket/{name}" for name in ("a.JPG", "b.png", "red.png")]
+    assert "memory:///bucket/deep/c.png" in find_images_and_urls([bucket], recursive=True)
+    assert find_images_and_urls([f"{bucket}/*e*.png"]) == ["memory:///bucket/red.png"]
+
+
+def test_files_come_before_urls_and_duplicates_are_removed(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
+    urls = [f"{bucket}/missing.png", f"{bucket}/b.png"]
+    assert find_images_and_urls([*urls, str(tmp_path), urls[0]]) == [tmp_path / "x.png", *urls]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/deep/", "contains no files"),
+        ("memory://bucket/*.gif", "contains no files"),
+        ("gopher://a/", "cannot be listed"),
+    ],
+)
+def test_the_error_for_a_url_without_pictures_names_the_reason(bucket: str, url: str, message: str) -> None:
+    fsspec.filesystem("memory").rm("/bucket/deep/c.png")
+    with pytest.raises(ListingError, match=message):
+        find_images_and_urls([url])
+
+
+def test_no_inputs_are_an_error() -> None:
+    with pytest.raises(ListingError, match="no pictures"):
+        find_images_and_urls([])

@@ -1,11 +1,11 @@
-"""Detections as Parquet, read back by pyarrow."""
+"""Detections in Parquet files, read with pyarrow."""
 
 import numpy as np
 import pytest
 
 from inception_rcnn.data.categories import Category
 
-parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [ray]")
+parquet = pytest.importorskip("pyarrow.parquet", reason="requires the extra [ray]")
 
 from inception_rcnn.data.parquet import ParquetWriter  # noqa: E402
 
@@ -18,7 +18,7 @@ def add(writer: ParquetWriter, name: str, count: int) -> np.ndarray:
     return boxes
 
 
-def test_every_picture_is_a_row_with_what_was_found(tmp_path):
+def test_each_picture_is_a_row_with_its_detections(tmp_path):
     with ParquetWriter(tmp_path / "new" / "a.parquet", CATEGORIES) as writer:
         boxes = add(writer, "größe.jpg", 3)
         writer.fail("b.jpg", "truncated")
@@ -40,7 +40,7 @@ def test_every_picture_is_a_row_with_what_was_found(tmp_path):
     assert (empty["picture"], empty["width"], empty["failure"], empty["boxes"]) == (2, 40, None, [])
 
 
-def test_many_pictures_are_written_in_order(tmp_path):
+def test_pictures_are_written_in_order_in_several_row_groups(tmp_path):
     with ParquetWriter(tmp_path / "a.parquet", CATEGORIES) as writer:
         for number in range(2500):
             add(writer, f"{number}.jpg", number % 2)
@@ -49,7 +49,7 @@ def test_many_pictures_are_written_in_order(tmp_path):
     assert file.read(["file_name"])["file_name"].to_pylist() == [f"{number}.jpg" for number in range(2500)]
 
 
-def test_an_exception_leaves_the_file_that_was_there(tmp_path):
+def test_an_exception_leaves_the_old_file(tmp_path):
     (tmp_path / "a.parquet").write_text("old")
 
     def interrupted() -> None:

@@ -1,4 +1,4 @@
-"""Detections from files of either kind, in the numbers of the ground truth."""
+"""Detections are read from COCO and submission files with the ids of the ground truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def truth(image_ids: list[str], **more) -> GroundTruth:
 
 
 def write(folder: Path, names: list[str], categories: tuple[Category, ...] = det_categories()) -> Path:
-    """One detection of the last class in each picture."""
+    """Writes a detection of the last class in each picture."""
     file = folder / "detections.json"
     with DetectionsWriter(file, categories) as writer:
         for number, name in enumerate(names):
@@ -29,7 +29,7 @@ def write(folder: Path, names: list[str], categories: tuple[Category, ...] = det
     return file
 
 
-def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
+def test_pictures_are_matched_by_file_name(tmp_path: Path) -> None:
     file = write(tmp_path, ["/photos/b.jpg", "C:\\photos\\a.JPEG"])
     got, notices = read_predictions(file, truth(["a", "b"]))
     assert got.image_indices.tolist() == [12, 11]
@@ -38,42 +38,42 @@ def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
     assert notices == []
 
 
-def test_names_with_folders_are_compared_with_their_folders(tmp_path: Path) -> None:
+def test_image_ids_with_folders_are_matched_with_the_folders_of_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, ["/data/n1/x.jpg", "/data/n2/x.jpg", "/data/n2/y.jpg"])
     got, _ = read_predictions(file, truth(["n1/x", "n2/x", "y"]))
     assert got.image_indices.tolist() == [11, 12, 13]
 
 
-def test_two_pictures_of_one_name_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(PredictionsError, match=r"'one/a.jpg' and 'two/a.jpg' both are picture 11"):
+def test_two_file_names_of_the_same_picture_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError, match=r"'one/a.jpg' and 'two/a.jpg' both match picture 11"):
         read_predictions(write(tmp_path, ["one/a.jpg", "two/a.jpg"]), truth(["a"]))
 
 
-def test_pictures_outside_the_list_are_an_error_or_left_out(tmp_path: Path) -> None:
+def test_unlisted_pictures_are_an_error_or_ignored(tmp_path: Path) -> None:
     file = write(tmp_path, ["a.jpg", "z.jpg"])
     with pytest.raises(PredictionsError, match=r"1 of 2 pictures are not in val, the first is 'z.jpg'.*--lenient"):
         read_predictions(file, truth(["a"]))
     got, notices = read_predictions(file, truth(["a"]), lenient=True)
     assert got.image_indices.tolist() == [11]
-    assert notices == ["1 of 2 pictures are not in val; they are left out"]
+    assert notices == ["1 of 2 pictures are not in val; they are ignored"]
 
 
-def test_pictures_without_predictions_are_noticed(tmp_path: Path) -> None:
+def test_a_notice_counts_pictures_without_predictions(tmp_path: Path) -> None:
     _, notices = read_predictions(write(tmp_path, ["a.jpg"]), truth(["a", "b", "c"]))
-    assert notices == ["2 of 3 pictures of the list are not in the predictions; they are evaluated"]
+    assert notices == ["2 of 3 pictures of the list are not in the predictions; their objects count as missed"]
 
 
-def test_classes_are_found_by_wnid_then_by_name(tmp_path: Path) -> None:
+def test_classes_are_matched_by_wnid_then_by_name(tmp_path: Path) -> None:
     categories = (Category(1, "n02084071", "hound"), Category(2, "x", "zebra"), Category(3, "y", "unicorn"))
     for count, label in ((1, 58), (2, 200)):
         got, _ = read_predictions(write(tmp_path, ["a.jpg"], categories[:count]), truth(["a"]))
         assert got.labels.tolist() == [label]
     got, notices = read_predictions(write(tmp_path, ["a.jpg"], categories), truth(["a"]))
     assert len(got) == 0
-    assert notices == ["1 detections are of classes that val does not have: unicorn"]
+    assert notices == ["1 detections of classes that are not in val are ignored: unicorn"]
 
 
-def test_other_names_are_submission_files(tmp_path: Path) -> None:
+def test_files_with_another_suffix_are_read_as_submission_files(tmp_path: Path) -> None:
     file = tmp_path / "predictions.txt"
     file.write_text("11 1 0.5 1 2 3 4\n11 1 0.5 1 2 3\n")
     with pytest.raises(SubmissionError, match="line 2: expected seven"):

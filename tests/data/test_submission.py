@@ -1,4 +1,4 @@
-"""Submission files: exact numbers both ways, and lines that name what is wrong with them."""
+"""Submission files: exact round trips, and error messages that name the malformed line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_rcnn.data.ilsvrc import Submission, SubmissionError, read_submission, write_submission
+from inception_rcnn.data.submission import Submission, SubmissionError, read_submission, write_submission
 
 
 def random_submission(count: int) -> Submission:
@@ -29,7 +29,7 @@ def assert_same(a: Submission, b: Submission) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
-def test_what_is_written_is_read_to_the_last_digit(tmp_path: Path, count: int) -> None:
+def test_a_round_trip_keeps_all_digits(tmp_path: Path, count: int) -> None:
     written = random_submission(count)
     write_submission(tmp_path / "s.txt", written)
     assert len((tmp_path / "s.txt").read_text().splitlines()) == count
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_to_the_last_digit(tmp_path: Path, count: int) -
     assert read.skipped == 0
 
 
-def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_files_are_written_in_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inception_rcnn.data.submission._BLOCK", 7)
     write_submission(tmp_path / "s.txt", random_submission(23))
     assert_same(read_submission(tmp_path / "s.txt"), random_submission(23))
@@ -58,7 +58,7 @@ def test_whole_numbers_spaces_tabs_and_empty_lines_are_read(tmp_path: Path) -> N
     assert read.boxes.tolist() == [[10, 11, 60, 70], [-2.5, 1, 3, 4]]
 
 
-def test_inverted_boxes_are_left_to_the_evaluator(tmp_path: Path) -> None:
+def test_inverted_boxes_are_read(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("1 1 0.9 60 60 11 11\n")
     assert read_submission(tmp_path / "s.txt").inclusive.tolist() == [[60, 60, 11, 11]]
 
@@ -76,7 +76,7 @@ GOOD = "1 2 0.5 1 1 5 5\n"
         "1 2 nan 1 1 5 5",
         "1 2 0.5 1 1 inf 5",
         "1 2 0.5 1 1 1e999 5",
-        "0 2 0.5 1 1 5 5",  # indices count from 1
+        "0 2 0.5 1 1 5 5",  # indices start at 1
         "1.5 2 0.5 1 1 5 5",
         "1 -2 0.5 1 1 5 5",
         "1 2 0.5 1 1 5 1_0",
@@ -86,7 +86,7 @@ GOOD = "1 2 0.5 1 1 5 5\n"
     ],
 )
 @pytest.mark.parametrize("before", ["", GOOD, GOOD + "\n" + GOOD])
-def test_a_malformed_line_is_named_or_counted(tmp_path: Path, before: str, line: str) -> None:
+def test_a_malformed_line_is_an_error_or_skipped_and_counted(tmp_path: Path, before: str, line: str) -> None:
     file = tmp_path / "s.txt"
     file.write_text(before + line + "\n" + GOOD, encoding="utf-8")
     with pytest.raises(SubmissionError, match="expected seven finite numbers, image_index det_id") as caught:
@@ -96,19 +96,19 @@ def test_a_malformed_line_is_named_or_counted(tmp_path: Path, before: str, line:
     assert (len(read), read.skipped) == (before.count("0.5") + 1, 1)
 
 
-def test_the_first_of_several_malformed_lines_is_named(tmp_path: Path) -> None:
-    (tmp_path / "s.txt").write_text(GOOD + "1 2 nan 1 1 5 5\n" + "what\n")
+def test_the_error_names_the_first_malformed_line(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text(GOOD + "1 2 nan 1 1 5 5\n" + "word\n")
     with pytest.raises(SubmissionError, match="line 2"):
         read_submission(tmp_path / "s.txt")
 
 
-def test_bytes_that_are_no_text_are_malformed(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf_8_is_malformed(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_bytes(GOOD.encode() + b"\xff\xfe\x9c\n")
     with pytest.raises(SubmissionError, match="line 2"):
         read_submission(tmp_path / "s.txt")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"s\.txt: cannot read the submission file"):
         read_submission(tmp_path / "s.txt", lenient=True)
 
@@ -122,7 +122,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (([1, 2], [1], [0.5], [[0, 0, 1, 1]]), "shapes"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(tmp_path: Path, columns: tuple, message: str) -> None:
+def test_values_that_the_reader_refuses_are_not_written(tmp_path: Path, columns: tuple, message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
         write_submission(tmp_path / "s.txt", Submission.from_boxes(*columns))
     assert not (tmp_path / "s.txt").exists()

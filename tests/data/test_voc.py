@@ -1,4 +1,4 @@
-"""The VOC layout."""
+"""Data sets in the PASCAL VOC layout."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, AnnotationError, write_annotation
 from inception_rcnn.data.categories import Category
-from inception_rcnn.data.ilsvrc import AnnotationError, LayoutError
+from inception_rcnn.data.ilsvrc import LayoutError
 from inception_rcnn.data.voc import is_voc, open_dataset, read_voc_ground_truth, voc_categories
 
 
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_twenty_classes() -> None:
+def test_voc_has_twenty_classes() -> None:
     assert len(voc_categories()) == 20
     assert voc_categories()[14] == Category(15, "person", "person")
 
@@ -39,7 +39,7 @@ def test_samples_come_in_the_order_of_the_list(root: Path) -> None:
     assert sample.difficult.tolist() == [False, True]
 
 
-def test_ground_truth_keeps_difficult_and_knows_the_pictures(root: Path) -> None:
+def test_ground_truth_has_difficult_flags_and_paths(root: Path) -> None:
     truth = read_voc_ground_truth(root, "val")
     assert truth.name == "VOC2012 val"
     assert truth.image_indices.tolist() == [1, 2]
@@ -48,14 +48,14 @@ def test_ground_truth_keeps_difficult_and_knows_the_pictures(root: Path) -> None
     assert truth.paths[2] == root / "JPEGImages" / "2008_000001.jpg"
 
 
-def test_own_classes_and_unknown_ones(root: Path) -> None:
+def test_classes_may_be_given_and_unknown_classes_are_errors(root: Path) -> None:
     own = (Category(1, "person", "person"), Category(2, "dog", "dog"))
     assert open_dataset(root, "val", own)[1].labels.tolist() == [2, 1]
     with pytest.raises(AnnotationError, match=r"2008_000001\.xml.*'dog' is not in the class list"):
         read_voc_ground_truth(root, "val", own[:1])
 
 
-def test_the_layout_is_recognised_and_what_is_missing_is_said(root: Path, tmp_path: Path) -> None:
+def test_the_error_for_an_incomplete_layout_names_the_missing_files(root: Path, tmp_path: Path) -> None:
     assert is_voc(root)
     assert not is_voc(tmp_path)
     with pytest.raises(LayoutError, match=r"missing image list: .*test\.txt"):

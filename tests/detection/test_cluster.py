@@ -1,4 +1,4 @@
-"""Detection on a Ray cluster of two machines, both of them this one."""
+"""Detection on a Ray cluster of two simulated machines, which are both this machine."""
 
 import json
 import os
@@ -29,14 +29,14 @@ CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domest
     [
         ([{"CPU": 2}], "auto", Workers(1, 2, 0)),
         ([{"CPU": 1}, {"CPU": 1}], "auto", Workers(2, 1, 0)),
-        ([{"CPU": 4}, {"CPU": 9}], "cpu", Workers(3, 4, 0)),  # alike, as the smallest has
-        ([{"CPU": 8}, {}], "auto", Workers(1, 8, 0)),  # a head that is not to compute
+        ([{"CPU": 4}, {"CPU": 9}], "cpu", Workers(3, 4, 0)),  # each worker gets the CPUs of the smallest machine
+        ([{"CPU": 8}, {}], "auto", Workers(1, 8, 0)),  # a head node that offers no CPU
         ([{"CPU": 16, "GPU": 2}, {"CPU": 4, "GPU": 1}, {"CPU": 64}], "auto", Workers(3, 4, 1)),
         ([{"CPU": 1, "GPU": 2}], "cuda", Workers(2, 0, 1)),
         ([{"CPU": 16, "GPU": 2}], "cpu", Workers(1, 16, 0)),
     ],
 )
-def test_there_is_a_worker_for_each_gpu_or_else_machine(machines, device, workers):
+def test_there_is_a_worker_for_each_gpu_or_without_gpus_for_each_machine(machines, device, workers):
     assert plan_workers(machines, device) == workers
 
 
@@ -49,25 +49,25 @@ def test_a_cluster_without_the_device_is_refused(machines, device, message):
         plan_workers(machines, device)
 
 
-def test_ray_chooses_which_gpu():
+def test_a_certain_gpu_is_refused_because_ray_assigns_gpus():
     with pytest.raises(ClusterError, match="cuda:1"):
         Cluster("local", "cuda:1")
 
 
-def test_without_ray_the_extra_is_named(monkeypatch):
+def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"pip install 'inception-rcnn\[ray\]'"):
         Cluster("local")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:gcs"])
-def test_a_cluster_that_is_not_there_is_an_error_that_names_it(address):
+def test_a_cluster_that_cannot_be_reached_is_an_error_with_its_address(address):
     pytest.importorskip("ray", reason="needs the extra [ray]")
     with pytest.raises(ClusterError, match=f"cannot join the Ray cluster at '{address}'"):
         Cluster(address)
 
 
-def test_ray_and_pyarrow_are_imported_only_when_they_are_used():
+def test_ray_and_pyarrow_are_imported_on_first_use():
     program = "import sys, inception_rcnn, inception_rcnn.detection.cluster, inception_rcnn.tools.detect\n"
     program += "print([name for name in ('ray', 'pyarrow') if name in sys.modules])"
     imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -111,11 +111,11 @@ def address():
 
 
 def detect(*arguments: object):
-    return CliRunner().invoke(app, [str(one) for one in (*arguments, "--device", "cpu")])
+    return CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--device", "cpu")])
 
 
 def workers() -> dict[int, int]:
-    """Of the workers that are alive: how often each was started again, by its process."""
+    """The number of restarts of each live worker, by its process id."""
     import ray
 
     actors = ray._private.state.actors().values()
@@ -135,7 +135,7 @@ def kept(state) -> int:
 
 
 class Killer(threading.Thread):
-    """Kills a worker once `state` holds two results, and sees whether another process takes its place."""
+    """Kills a worker once `state` holds two results, and notes whether another process takes its place."""
 
     def __init__(self, state):
         super().__init__(daemon=True)
@@ -152,11 +152,12 @@ class Killer(threading.Thread):
             self.restarted = 1 in workers().values()
 
 
-def test_a_killed_worker_costs_and_doubles_nothing(address, pictures, model, tmp_path):
+@pytest.mark.slow
+def test_after_a_worker_is_killed_no_result_is_missing_or_doubled(address, pictures, model, tmp_path):
     import pyarrow.parquet
 
-    one = detect(pictures, "--model", model, "--out", tmp_path / "one", "--no-pictures")
-    assert one.exit_code == 3, one.output
+    alone = detect(pictures, "--model", model, "--out", tmp_path / "alone", "--no-pictures")
+    assert alone.exit_code == 3, alone.output
     killer = Killer(tmp_path / "many" / "run.sqlite")
     killer.start()
     many = detect(pictures, "--model", model, "--out", tmp_path / "many", "--ray", address)
@@ -165,7 +166,7 @@ def test_a_killed_worker_costs_and_doubles_nothing(address, pictures, model, tmp
     assert many.exit_code == 3, many.output
     assert 2 <= killer.kept_at_death < 16
     assert killer.restarted
-    assert (tmp_path / "many" / "detections.json").read_bytes() == (tmp_path / "one" / "detections.json").read_bytes()
+    assert (tmp_path / "many" / "detections.json").read_bytes() == (tmp_path / "alone" / "detections.json").read_bytes()
     assert not list((tmp_path / "many").rglob("*.partial"))
 
     document = json.loads((tmp_path / "many" / "detections.json").read_text())
@@ -181,7 +182,8 @@ def test_a_killed_worker_costs_and_doubles_nothing(address, pictures, model, tmp
     assert {name for row in rows for name in row["names"]} <= {"dog", "domestic cat"}
 
 
-def test_pictures_may_be_urls_and_come_back_under_their_numbers(address, pictures, model):
+@pytest.mark.slow
+def test_pictures_can_be_urls_and_results_carry_their_numbers(address, pictures, model):
     urls = [(100 + number, (pictures / f"{number:02}.png").as_uri()) for number in range(2)]
     with Cluster(address) as cluster:
         assert cluster.workers == Workers(2, 1, 0)
@@ -191,6 +193,7 @@ def test_pictures_may_be_urls_and_come_back_under_their_numbers(address, picture
     assert len(results) == 3
 
 
-def test_a_worker_that_cannot_start_is_an_error_that_says_why(address, pictures, model, tmp_path):
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_is_an_error_with_the_reason(address, pictures, model, tmp_path):
     with Cluster(address) as cluster, pytest.raises(ClusterError, match=r"1 pictures left.*nowhere\.npz"):
         list(cluster.detect([(0, pictures / "00.png")], load_model(model), proposals_file=tmp_path / "nowhere.npz"))

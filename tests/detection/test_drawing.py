@@ -1,4 +1,4 @@
-"""draw_detections: frames where the boxes are, labels inside the picture, at any size and in any alphabet."""
+"""Frames lie on their boxes and labels inside the picture, for any size of picture and any alphabet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ def test_no_detections_give_an_equal_copy() -> None:
     assert not np.shares_memory(drawn, image)
 
 
-def test_frame_has_the_colour_of_its_class_and_leaves_the_inside_and_the_original_alone() -> None:
+def test_a_frame_has_the_colour_of_its_class_and_changes_neither_its_inside_nor_the_original() -> None:
     image = np.full((375, 500, 3), 128, np.uint8)
     drawn = draw_detections(image, np.array([[100, 80, 300, 250]], np.float32), ["dog"], [0.9])
     assert (image == 128).all()
     coloured = (drawn == class_colour("dog")).all(axis=2)
-    rows, columns = np.nonzero(coloured[:, :])
-    assert (columns.min(), columns.max()) == (
-        100,
-        298,
-    )  # the label's edge; the frame stands one dark pixel inside
-    assert rows.max() == 248
+    rows, columns = np.nonzero(coloured)
+    # The label begins at the left edge of the box. The coloured frame lies inside a rim of one dark pixel.
+    assert (columns.min(), columns.max(), rows.max()) == (100, 298, 248)
     assert (drawn[90:240, 110:290] == 128).all()
     assert (drawn[255:] == 128).all()
     assert (drawn[:, 305:] == 128).all()
@@ -43,15 +40,20 @@ def test_any_size_of_picture_can_be_drawn_on(shape: tuple[int, int]) -> None:
     assert drawn.any()
 
 
-def test_lines_grow_with_the_picture() -> None:
-    def thickness(side: int) -> int:
-        box = np.array([[side // 4, side // 4, side * 3 // 4, side * 3 // 4]], np.float32)
-        drawn = draw_detections(np.zeros((side, side, 3), np.uint8), box, ["x"], [0.5])
-        bottom = drawn[side // 2 :, side // 2]
-        return int((bottom == class_colour("x")).all(axis=1).sum())
-
-    assert thickness(60) == 1
-    assert thickness(500) < thickness(2000) <= thickness(9000) == 14
+@pytest.mark.parametrize(
+    ("side", "thickness"),
+    [
+        (60, 1),  # diagonal 85 / 280 = 0.3, raised to 1
+        (500, 3),  # 707 / 280 = 2.5
+        (2000, 10),  # 2828 / 280 = 10.1
+        (3000, 14),  # 4243 / 280 = 15.2, lowered to 14
+    ],
+)
+def test_a_line_is_as_thick_as_a_share_of_the_diagonal_from_1_to_14_pixels(side: int, thickness: int) -> None:
+    box = np.array([[side // 4, side // 4, side * 3 // 4, side * 3 // 4]], np.float32)
+    drawn = draw_detections(np.zeros((side, side, 3), np.uint8), box, ["x"], [0.5])
+    lower_half_of_a_column = drawn[side // 2 :, side // 2]
+    assert (lower_half_of_a_column == class_colour("x")).all(axis=1).sum() == thickness
 
 
 @pytest.mark.parametrize(
@@ -65,37 +67,37 @@ def test_lines_grow_with_the_picture() -> None:
         (-50, -50, 700, 600),
     ],
 )
-def test_label_lies_inside_the_picture(box: tuple[float, ...]) -> None:
+def test_a_label_lies_inside_the_picture(box: tuple[float, ...]) -> None:
     image = np.zeros((375, 500, 3), np.uint8)
-    font = drawing._lettering("computer keyboard", 15)[1]
-    frame = drawing._pixels(np.array(box, np.float64), 500, 375)
+    font = drawing._writable_name("computer keyboard", 15)[1]
+    frame = drawing._pixels_of_box(np.array(box, np.float64), 500, 375)
     text, (left, top, right, bottom) = drawing._place_label("computer keyboard", 0.5, frame, (500, 375), font, [])
     assert text == "computer keyboard 0.50"
     assert 0 <= left < right <= 500
     assert 0 <= top < bottom <= 375
     drawn = draw_detections(image, np.array([box], np.float32), ["computer keyboard"], [0.5])
-    assert (drawn == class_colour("computer keyboard")).all(axis=2).sum() > 1000  # the label's background
+    assert (drawn == class_colour("computer keyboard")).all(axis=2).sum() > 1000  # the background of the label
 
 
 def test_labels_of_coinciding_boxes_do_not_cover_each_other() -> None:
     frame = (100, 100, 300, 250)
-    font = drawing._lettering("dog", 15)[1]
+    font = drawing._writable_name("dog", 15)[1]
     placed: list[tuple[int, int, int, int]] = []
     for name in ("dog", "domestic cat", "fox"):
         place = drawing._place_label(name, 0.5, frame, (500, 375), font, placed)[1]
-        assert all(drawing._common(place, other) == 0 for other in placed)
+        assert all(drawing._shared_pixels(place, other) == 0 for other in placed)
         placed.append(place)
 
 
-def test_long_name_is_shortened_and_keeps_its_score() -> None:
-    font = drawing._lettering("a", 11)[1]
+def test_a_long_name_is_shortened_and_keeps_its_score() -> None:
+    font = drawing._writable_name("a", 11)[1]
     text, place = drawing._place_label("punching bag " * 9, 0.25, (0, 0, 90, 90), (90, 90), font, [])
     assert text.startswith("punch")
     assert text.endswith(".. 0.25")
     assert place[2] - place[0] <= 90
 
 
-def test_better_detection_is_on_top() -> None:
+def test_a_detection_with_a_higher_score_is_on_top() -> None:
     image = np.zeros((300, 300, 3), np.uint8)
     boxes = np.array([[50, 50, 250, 250]] * 2, np.float32)
     for scores, best in (((0.9, 0.1), "dog"), ((0.1, 0.9), "sheep")):
@@ -103,8 +105,12 @@ def test_better_detection_is_on_top() -> None:
         assert tuple(drawn[248, 150]) == class_colour(best)
 
 
-def test_colour_depends_on_the_name_alone_and_tells_common_classes_apart() -> None:
-    assert class_colour("dog") == class_colour("dog")
+def test_the_colour_of_a_class_is_the_same_in_every_run() -> None:
+    assert class_colour("dog") == (6, 6, 224)  # hue 240 degrees in the darkest tone
+    assert class_colour("größe") == (245, 61, 61)  # hue 0 in the middle tone
+
+
+def test_the_colours_of_common_classes_differ() -> None:
     names = ["person", "dog", "domestic cat", "sheep", "horse", "cattle", "car", "chair", "bird", "bicycle"]
     names += ["water bottle", "cup or mug", "flower pot", "sofa", "table", "tv or monitor"]
     colours = np.array([class_colour(name) for name in names], int)
@@ -112,23 +118,25 @@ def test_colour_depends_on_the_name_alone_and_tells_common_classes_apart() -> No
     assert distances[~np.eye(len(names), dtype=bool)].min() >= 90  # of 765
 
 
-def test_accents_survive_or_are_dropped_but_never_become_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawing._lettering.cache_clear()
-    monkeypatch.setattr(drawing, "_further_fonts", lambda height: ())
-    assert drawing._lettering("Käse", 15)[0] == "Kase"
-    assert drawing._lettering("кот", 15)[0] == "???"
-    drawing._lettering.cache_clear()
+def test_without_a_font_accents_are_dropped_and_other_letters_are_question_marks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawing._writable_name.cache_clear()
+    monkeypatch.setattr(drawing, "_installed_fonts", lambda height: ())
+    assert drawing._writable_name("Käse", 15)[0] == "Kase"
+    assert drawing._writable_name("кот", 15)[0] == "???"
+    drawing._writable_name.cache_clear()
 
 
-def test_a_font_that_has_the_letters_writes_them() -> None:
-    fonts = drawing._further_fonts(15)
+def test_a_name_is_written_in_a_font_that_has_its_letters() -> None:
+    fonts = drawing._installed_fonts(15)
     if not any(drawing._has_letters(font, "кошка") for font in fonts):
         pytest.skip("no font with Cyrillic letters on this machine")
-    text, font = drawing._lettering("кошка", 15)
+    text, font = drawing._writable_name("кошка", 15)
     assert text == "кошка"
     assert font in fonts
 
 
-def test_different_numbers_of_boxes_and_names_are_refused() -> None:
+def test_different_numbers_of_boxes_names_and_scores_are_an_error() -> None:
     with pytest.raises(ValueError, match="got 1 boxes, 2 names, 1 scores"):
         draw_detections(np.zeros((9, 9, 3), np.uint8), np.zeros((1, 4), np.float32), ["a", "b"], [0.5])

@@ -1,27 +1,30 @@
+"""Packing regions of several pictures into batches, and handing their features back."""
+
 import numpy as np
 import pytest
 
 from inception_rcnn.detection.pipeline import batch_regions, pooled_features
 
 
-class CountingEngine:
-    """Features of a crop: its first pixel."""
+class FirstPixelEngine:
+    """Stands in for `Engine`: the features of a crop are its first pixel. Notes the size of each batch."""
 
     def __init__(self):
-        self.calls = []
+        self.sizes = []
 
     def features(self, crops):
-        self.calls.append(len(crops))
+        self.sizes.append(len(crops))
         return crops[:, 0, 0].astype(np.float32)
 
 
 def warp(picture, boxes, out):
+    """Stands in for warping: the first pixel of a crop is the first three coordinates of the box."""
     out[:] = 0
     out[:, 0, 0] = boxes[:, :3]
 
 
 def pictures(counts):
-    """Pictures named by their place, whose boxes are numbered through."""
+    """Pictures numbered from 0. The coordinates of a box encode its number in the stream and its picture."""
     first = 0
     for name, count in enumerate(counts):
         numbers = np.arange(first, first + count, dtype=np.float32)
@@ -34,8 +37,8 @@ COUNTS = [[], [0], [5], [3, 0, 0, 4], [10, 1, 0, 25, 7], [1] * 50, [0] * 40 + [9
 
 @pytest.mark.parametrize("size", [1, 3, 8, 100])
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
-def test_features_come_back_picture_by_picture_whatever_the_size_of_lots(counts, size):
-    engines = [CountingEngine(), CountingEngine()]
+def test_features_come_back_picture_by_picture_whatever_the_batch_size(counts, size):
+    engines = [FirstPixelEngine(), FirstPixelEngine()]
     found = list(pooled_features(engines, batch_regions(pictures(counts), size, warp)))
     expected = list(pictures(counts))
     assert [name for name, _ in found] == [name for name, _ in expected]
@@ -43,15 +46,16 @@ def test_features_come_back_picture_by_picture_whatever_the_size_of_lots(counts,
         assert len(features) == 2
         for values in features:
             np.testing.assert_array_equal(values, boxes[:, :3])
-    assert engines[0].calls == engines[1].calls
+    assert sum(engines[0].sizes) == sum(engines[1].sizes) == sum(counts)
+    assert max(engines[0].sizes, default=0) <= size
 
 
-def test_lots_are_full_but_for_the_last():
+def test_all_batches_but_the_last_are_full():
     sizes = [len(batch.crops) for batch in batch_regions(pictures([10, 3, 20, 9]), 8, warp)]
     assert sizes == [8, 8, 8, 8, 8, 2]
 
 
-def test_lots_for_a_gpu_are_tensors_there():
+def test_batches_for_another_device_are_tensors_there():
     seen = []
     batches = batch_regions(
         pictures([3]), 2, lambda picture, boxes, out: seen.append((out.device.type, tuple(out.shape))), "meta"
@@ -60,11 +64,11 @@ def test_lots_for_a_gpu_are_tensors_there():
     assert seen == [("meta", (2, 224, 224, 3)), ("meta", (1, 224, 224, 3))]
 
 
-def test_pictures_without_regions_do_not_wait_for_ever():
+def test_pictures_without_regions_do_not_wait_for_a_full_batch():
     def endless():
         while True:
             yield "empty", np.zeros((0, 4), np.float32)
 
     batch = next(batch_regions(endless(), 8, warp))
     assert len(batch.crops) == 0
-    assert all(part.last for part in batch.parts)
+    assert [(part.count, part.last) for part in batch.parts] == [(0, True)] * 16

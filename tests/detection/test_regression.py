@@ -1,3 +1,5 @@
+"""Box regression: R-CNN's deltas, and fits to samples whose linear map is known."""
+
 import math
 
 import numpy as np
@@ -12,8 +14,8 @@ def random_boxes(rng, count) -> np.ndarray:
     return np.concatenate([corner, corner + rng.uniform(5, 60, (count, 2))], axis=1).astype(np.float32)
 
 
-def test_deltas_are_those_of_the_paper():
-    px, py, pw, ph = 30, 40, 20, 10  # centre and size, as R-CNN writes them
+def test_deltas_follow_equations_6_to_9_of_r_cnn():
+    px, py, pw, ph = 30, 40, 20, 10  # centre and size of the region P and the object G, in R-CNN's notation
     gx, gy, gw, gh = 35, 38, 40, 5
     (got,) = box_deltas(np.array([[20, 35, 40, 45]], np.float32), np.array([[15, 35.5, 55, 40.5]], np.float32))
     expected = [(gx - px) / pw, (gy - py) / ph, math.log(gw / pw), math.log(gh / ph)]
@@ -28,8 +30,8 @@ def test_moving_by_the_deltas_to_an_object_gives_the_object():
     assert move_boxes(boxes[:0], np.zeros((0, 4))).shape == (0, 4)
 
 
-def planted(rng, count, weights):
-    """Features that say where the object is: by `weights` [D, 4], with little noise."""
+def samples(rng, count, weights):
+    """Samples whose deltas are a linear map `weights` [D, 4] of their features, plus 0.05 and noise."""
     features = rng.normal(size=(count, len(weights))).astype(np.float32)
     boxes = random_boxes(rng, count)
     deltas = features @ weights + 0.05 + rng.normal(size=(count, 4)) * 0.01
@@ -40,16 +42,16 @@ def mean_overlap(boxes, objects) -> float:
     return float(np.diag(iou(boxes, objects)).mean())
 
 
-def test_a_class_with_many_samples_learns_its_own_map_and_one_with_none_the_common_one():
+def test_a_class_with_many_samples_learns_its_own_map_and_a_class_without_samples_gets_the_common_map():
     rng = np.random.default_rng(1)
     maps = rng.normal(size=(2, 8, 4)) * 0.05
-    parts = [planted(rng, 4000, one) for one in maps]
+    parts = [samples(rng, 4000, weights) for weights in maps]
     labels = np.repeat([0, 1], 4000)
     regressor = fit_box_regressor(
         *(np.concatenate(part) for part in zip(*parts, strict=True)), labels, classes=3, penalty=100
     )
-    for label, one in enumerate(maps):
-        features, boxes, objects = planted(rng, 500, one)
+    for label, weights in enumerate(maps):
+        features, boxes, objects = samples(rng, 500, weights)
 
         def overlap(as_class, features=features, boxes=boxes, objects=objects):
             return mean_overlap(move_boxes(boxes, regressor.deltas(features, np.full(500, as_class))), objects)
@@ -61,28 +63,28 @@ def test_a_class_with_many_samples_learns_its_own_map_and_one_with_none_the_comm
     np.testing.assert_allclose(regressor.weights[2], regressor.weights[:2].mean(axis=0), atol=0.02)
 
 
-def test_one_sample_is_enough_and_hardly_moves_its_class_from_the_common_map():
+def test_a_class_with_one_sample_stays_close_to_the_common_map():
     rng = np.random.default_rng(2)
-    features, boxes, objects = planted(rng, 1001, rng.normal(size=(8, 4)) * 0.05)
+    features, boxes, objects = samples(rng, 1001, rng.normal(size=(8, 4)) * 0.05)
     labels = np.array([0] * 1000 + [1])
     common = fit_box_regressor(features[:1000], boxes[:1000], objects[:1000], labels[:1000], classes=2, penalty=1000)
     regressor = fit_box_regressor(features, boxes, objects, labels, classes=2, penalty=1000)
     np.testing.assert_allclose(regressor.weights[1], common.weights[1], atol=0.002)
 
 
-def test_features_that_never_vary_do_no_harm():
+def test_a_constant_feature_gets_weight_0():
     rng = np.random.default_rng(3)
-    features, boxes, objects = planted(rng, 300, rng.normal(size=(8, 4)) * 0.05)
+    features, boxes, objects = samples(rng, 300, rng.normal(size=(8, 4)) * 0.05)
     features[:, 3] = 0
     regressor = fit_box_regressor(features, boxes, objects, np.zeros(300, np.int64), classes=1, penalty=100)
     assert np.isfinite(regressor.weights).all()
     assert (regressor.weights[0, 4] == 0).all()
 
 
-def test_regions_are_moved_for_each_class_that_is_probable_and_stay_in_the_picture():
+def test_regions_move_for_each_probable_class_and_are_clipped_to_the_picture():
     weights = np.zeros((2, 3, 4), np.float32)
-    weights[0, 0] = [0.2, 0, 0, 0]  # class 0 moves every region to the right by a fifth
-    weights[1, 1] = [0, 0, 0.3, 0]  # class 1 widens by the first feature
+    weights[0, 0] = [0.2, 0, 0, 0]  # class 0 moves every region to the right by a fifth of its width
+    weights[1, 1] = [0, 0, 0.3, 0]  # class 1 widens a region by the first feature
     boxes = np.array([[10, 10, 20, 30], [7, 7, 9, 9], [85, 10, 95, 30], [10, 10, 20, 30]], np.float32)
     likely, hardly = [0.2, 0.5, 0.3], [0.99, 0.009, 0.001]
     probabilities = np.array([likely, likely, likely, hardly], np.float32)
@@ -91,12 +93,12 @@ def test_regions_are_moved_for_each_class_that_is_probable_and_stay_in_the_pictu
     half = 5 * math.exp(0.3)
     assert moved.dtype == np.float32
     np.testing.assert_allclose(moved[0], [[12, 10, 22, 30], [15 - half, 10, 15 + half, 30]], rtol=1e-6)
-    np.testing.assert_array_equal(moved[1], boxes[[1, 1]])  # not seen
+    np.testing.assert_array_equal(moved[1], boxes[[1, 1]])  # its features are not given
     np.testing.assert_allclose(moved[2], [[87, 10, 96, 30], boxes[2]], rtol=1e-6)
     np.testing.assert_array_equal(moved[3], boxes[[3, 3]])
 
 
-def test_a_region_that_would_leave_the_picture_stays():
+def test_a_region_whose_predicted_box_lies_outside_the_picture_keeps_its_box():
     weights = np.zeros((1, 2, 4), np.float32)
     weights[0, 0] = [9, 0, 0, 0]
     boxes = np.array([[96, 0, 100, 50]], np.float32)
@@ -106,6 +108,6 @@ def test_a_region_that_would_leave_the_picture_stays():
 
 
 @pytest.mark.parametrize("value", [1e6, -1e6])
-def test_moves_are_bounded(value):
+def test_deltas_are_at_most_one_half(value):
     regressor = BoxRegressor(np.full((1, 2, 4), value, np.float32))
     assert np.abs(regressor.deltas(np.ones((5, 1), np.float32), np.zeros(5, np.int64))).max() == 0.5

@@ -1,3 +1,5 @@
+"""Non-maximum suppression and box voting."""
+
 import numpy as np
 import pytest
 
@@ -5,9 +7,9 @@ from inception_rcnn.data.boxes import iou
 from inception_rcnn.detection.suppression import NMS_THRESHOLD, Detections, select_detections, vote_boxes
 
 
-def test_boxes_that_a_class_has_of_its_own_are_suppressed_and_voted_on_in_that_class():
+def test_boxes_of_a_class_are_suppressed_and_vote_within_that_class_only():
     shared = np.array([[0, 0, 10, 10], [0, 0, 10, 12]], np.float32)
-    own = np.stack([shared, shared + 30], axis=1)  # [regions, classes, 4]; the second class sees all moved by 30
+    own = np.stack([shared, shared + 30], axis=1)  # [regions, classes, 4]: boxes of the second class are moved by 30
     probabilities = np.array([[0.1, 0.6, 0.3], [0.1, 0.5, 0.4]], np.float32)
     ids = np.array([58, 7])
     found = select_detections(own, probabilities, ids, score_threshold=0.01, max_detections=9)
@@ -18,14 +20,14 @@ def test_boxes_that_a_class_has_of_its_own_are_suppressed_and_voted_on_in_that_c
     np.testing.assert_allclose(voted[1], [30, 30, 40, 30 + (0.3 * 10 + 0.4 * 12) / 0.7], rtol=1e-6)
 
 
-def test_above_keeps_the_score_itself():
+def test_above_includes_the_score_itself():
     scores = np.array([0.75, 0.5, 0.25], np.float32)
     found = Detections(np.zeros((3, 4), np.float32), scores, np.array([1, 2, 3]))
     assert found.above(0.5).labels.tolist() == [1, 2]
 
 
 def slow_suppression(boxes, probabilities, ids, score_threshold, max_detections):
-    """R-CNN's rule, one class and one region at a time."""
+    """An independent reference: R-CNN's rule, for one class and one region at a time."""
     kept = []
     for column, label in enumerate(ids, 1):
         candidates = [n for n in range(len(boxes)) if probabilities[n, column] >= score_threshold]
@@ -40,7 +42,7 @@ def slow_suppression(boxes, probabilities, ids, score_threshold, max_detections)
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("score_threshold", "max_detections"), [(0.0, 1000), (0.3, 1000), (0.1, 7), (1.0, 10)])
-def test_suppression_follows_the_rule_of_r_cnn(seed, score_threshold, max_detections):
+def test_suppression_agrees_with_the_slow_reference(seed, score_threshold, max_detections):
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 100, (60, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(10, 60, (60, 2))], axis=1).astype(np.float32)
@@ -52,24 +54,24 @@ def test_suppression_follows_the_rule_of_r_cnn(seed, score_threshold, max_detect
     assert got == expected
 
 
-def test_boxes_are_means_of_the_regions_around_them_weighted_by_the_class():
+def test_a_voted_box_is_the_mean_of_the_regions_around_it_weighted_by_the_probability_of_the_class():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 12, 10], [0, 0, 30, 10], [50, 50, 60, 60]], np.float32)
     probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [0, 1, 0], [0.2, 0.0, 0.8]], np.float32)
     found = Detections(boxes[[0, 3]], np.array([0.6, 0.8], np.float32), np.array([58, 7]))
     voted = vote_boxes(found, boxes, probabilities, np.array([58, 7]))
-    # 10 x 10 in 12 x 10 is an overlap of 0.83, in 30 x 10 of 0.33
+    # 10 x 10 has an IoU of 0.83 with 12 x 10, and of 0.33 with 30 x 10
     np.testing.assert_allclose(voted.boxes[0], [0, 0, (0.6 * 10 + 0.2 * 12) / 0.8, 10], rtol=1e-6)
     np.testing.assert_allclose(voted.boxes[1], boxes[3], rtol=1e-6)
     assert voted.scores is found.scores
 
 
-def test_no_detections_vote_for_nothing():
+def test_voting_accepts_no_detections():
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     voted = vote_boxes(nothing, np.zeros((3, 4), np.float32), np.zeros((3, 3), np.float32), np.array([58, 7]))
     assert voted.boxes.shape == (0, 4)
 
 
-def test_detections_that_score_nothing_keep_their_box():
+def test_detections_with_score_0_keep_their_box():
     boxes, ids = np.array([[0, 0, 10, 10], [1, 0, 10, 10]], np.float32), np.array([5])
     probabilities = np.array([[1, 0], [1, 0]], np.float32)
     found = select_detections(boxes, probabilities, ids, score_threshold=0, max_detections=10)

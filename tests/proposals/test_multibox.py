@@ -32,7 +32,7 @@ GRIDS = (
 
 
 class TinyTrunk(nn.Module):
-    """Two rows: 5 channels at stride 16, 7 at stride 32."""
+    """A trunk with two rows: 5 channels at stride 16 and 7 channels at stride 32."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ def random_boxes(rng, count, size=96.0):
     return np.concatenate([corners, corners + rng.uniform(4, 60, (count, 2))], axis=1).astype(np.float32)
 
 
-def test_priors_are_centred_in_the_cells_of_their_map():
+def test_priors_are_centred_in_the_divided_cells_of_the_feature_map():
     priors = PriorGrid(16, 2, ((10, 20),)).priors(64)
     assert priors.shape == (64, 4)
     assert priors[0].tolist() == [4 - 5, 4 - 10, 4 + 5, 4 + 10]
@@ -57,34 +57,34 @@ def test_priors_are_centred_in_the_cells_of_their_map():
     assert priors[8].tolist() == [4 - 5, 12 - 10, 4 + 5, 12 + 10]
 
 
-def test_a_prediction_comes_from_the_place_of_its_prior():
+def test_a_prediction_depends_only_on_pixels_near_its_prior():
     torch.manual_seed(0)
     network = MultiBox(TinyTrunk(), GRIDS, split="fine", width=4).eval()
     with torch.no_grad():
         pixels = torch.zeros(1, 3, 128, 128)
         before = network(pixels)
-        pixels[:, :, 96:112, 32:48] = 255.0  # the cell of row 6, column 2 at stride 16
+        pixels[:, :, 96:112, 32:48] = 255.0  # the cell in row 6 and column 2 at stride 16
         changed = (network(pixels) != before).any(dim=2)[0].numpy()
     priors = network.priors(128)
     assert before.shape == (1, len(priors), 5)
     centres = (priors[:, :2] + priors[:, 2:]) / 2
     count = len(GRIDS[0].priors(128))
     near = np.abs(centres - (40, 104)).max(axis=1)
-    # a 3x3 convolution after the sum with the coarse map: nothing further off than three fine cells
+    # The 3x3 convolution after the sum with the coarse map reaches at most three fine cells.
     assert changed[:count].any()
     assert near[changed].max() <= 56
     assert changed[near <= 8].all()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_decode_undoes_encode(seed):
+def test_decode_is_the_inverse_of_encode(seed):
     rng = np.random.default_rng(seed)
     boxes, priors = random_boxes(rng, 50), random_boxes(rng, 50)
     np.testing.assert_allclose(decode(encode(boxes, priors), priors), boxes, atol=1e-3)
     assert not encode(priors, priors).any()
 
 
-def test_decode_stays_finite_whatever_the_network_says():
+def test_decode_limits_extreme_offsets_to_16_times_the_prior():
     priors = random_boxes(np.random.default_rng(0), 2)
     boxes = decode(np.array([[0, 0, 1e4, -1e4], [1e3, -1e3, -1e4, 1e4]], np.float32), priors)
     assert np.isfinite(boxes).all()
@@ -93,7 +93,7 @@ def test_decode_stays_finite_whatever_the_network_says():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_matching_gives_every_object_its_own_prior_with_the_largest_sum_of_overlaps(seed):
+def test_every_object_gets_its_own_prior_such_that_the_sum_of_overlaps_is_largest(seed):
     rng = np.random.default_rng(seed)
     priors, objects = random_boxes(rng, 7), random_boxes(rng, 3)
     assignment = match(priors, objects, NO_BOXES)
@@ -107,14 +107,14 @@ def test_matching_gives_every_object_its_own_prior_with_the_largest_sum_of_overl
     assert own == pytest.approx(best)
 
 
-def test_other_priors_are_matched_from_half_and_ignored_below():
+def test_other_priors_are_matched_from_iou_0_5_and_ignored_from_0_4():
     objects = np.array([[0, 0, 10, 10]], np.float32)
-    #                   its own         IoU 0.6        0.45            0.2
+    # IoU               1               0.6            0.45            0.2
     priors = np.array([[0, 0, 10, 10], [0, 0, 6, 10], [0, 0, 4.5, 10], [0, 0, 2, 10]], np.float32)
     assert match(priors, objects, NO_BOXES).tolist() == [0, 0, IGNORED, BACKGROUND]
 
 
-def test_priors_over_ignored_boxes_are_ignored_unless_they_have_an_object():
+def test_priors_on_ignored_boxes_are_ignored_unless_they_match_an_object():
     box = np.array([[0, 0, 10, 10]], np.float32)
     priors = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
     assert match(priors, NO_BOXES, box).tolist() == [IGNORED, BACKGROUND]
@@ -122,7 +122,7 @@ def test_priors_over_ignored_boxes_are_ignored_unless_they_have_an_object():
 
 
 def slow_loss(predictions, assignment, offsets, alpha):
-    """The formula, one number at a time."""
+    """Computes the loss of Erhan et al. number by number, without torch."""
     confidence = location = positives = 0.0
     for image in range(len(predictions)):
         for prior in range(predictions.shape[1]):
@@ -140,18 +140,26 @@ def slow_loss(predictions, assignment, offsets, alpha):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_is_the_formula(seed):
+def test_the_loss_equals_the_formula_computed_number_by_number(seed):
     rng = np.random.default_rng(seed)
     predictions = rng.normal(0, 2, (3, 11, 5))
     assignment = rng.integers(-2, 2, (3, 11))
     offsets = rng.normal(0, 2, (3, 11, 4))
-    loss, terms = multibox_loss(*map(torch.from_numpy, (predictions, assignment, offsets)), alpha=0.3)
+    loss, _ = multibox_loss(*map(torch.from_numpy, (predictions, assignment, offsets)), alpha=0.3)
     assert loss.item() == pytest.approx(slow_loss(predictions, assignment, offsets, 0.3))
-    assert loss.item() == pytest.approx((terms[0] + 0.3 * terms[1]).item())
+
+
+def test_the_terms_of_the_loss_of_a_small_example():
+    # Both logits are 0, so each prior costs log 2. The object's offsets are off by 0.5 and 2: 0.5^2 / 2 + (2 - 0.5).
+    predictions, assignment = torch.zeros(1, 3, 5), torch.tensor([[0, BACKGROUND, IGNORED]])
+    offsets = torch.tensor([[[0.5, -2, 0, 0], [9, 9, 9, 9], [9, 9, 9, 9]]])
+    loss, terms = multibox_loss(predictions, assignment, offsets, alpha=2)
+    assert terms.tolist() == pytest.approx([2 * math.log(2), 1.625])
+    assert loss.item() == pytest.approx(2 * math.log(2) + 3.25)
 
 
 @pytest.mark.parametrize("label", [BACKGROUND, IGNORED])
-def test_pictures_without_objects_have_a_loss_and_gradients(label):
+def test_without_objects_only_the_confidences_of_background_have_gradients(label):
     predictions = torch.randn(2, 6, 5, requires_grad=True)
     loss, _ = multibox_loss(predictions, torch.full((2, 6), label), torch.zeros(2, 6, 4))
     loss.backward()
@@ -161,7 +169,7 @@ def test_pictures_without_objects_have_a_loss_and_gradients(label):
     assert not predictions.grad[..., :4].any()
 
 
-def test_clustered_shapes_are_those_that_the_boxes_have():
+def test_clustering_recovers_the_shapes_from_noisy_boxes():
     rng = np.random.default_rng(0)
     true = np.array([[10, 10], [20, 60], [200, 100]], np.float32)
     sides = np.concatenate([shape * np.exp(rng.normal(0, 0.05, (50, 2))) for shape in true])
@@ -176,16 +184,16 @@ def boxes_at(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def test_boxes_come_back_in_pixels_of_the_picture_inside_it_and_best_first():
+def test_boxes_are_in_pixels_of_the_image_clipped_to_it_and_best_first():
     priors = boxes_at([0, 0, 20, 20], [40, 40, 60, 60], [80, 80, 100, 100])
-    seen = boxes_at([10, 10, 20, 30], [50, 50, 100, 100], [90, 90, 130, 120])  # of a 100 x 100 input
+    seen = boxes_at([10, 10, 20, 30], [50, 50, 100, 100], [90, 90, 130, 120])  # in pixels of a 100 x 100 input
     found = multibox_proposals([predictions_of(seen, [0, 2, -1], priors)], [priors], [100], 200, 50)
     np.testing.assert_allclose(found.boxes, [[100, 25, 200, 50], [20, 5, 40, 15], [180, 45, 200, 50]], atol=1e-3)
-    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-2, 0, 1])), rtol=1e-5)
+    np.testing.assert_allclose(found.scores, [0.880797, 0.5, 0.268941], rtol=1e-5)
     assert (found.source == Source.MULTIBOX).all()
 
 
-def test_of_boxes_that_overlap_only_the_best_is_kept_and_never_more_than_asked_for():
+def test_near_duplicates_of_a_better_box_are_dropped_and_at_most_count_boxes_are_kept():
     priors = np.repeat(boxes_at([10, 10, 50, 50]), 3, axis=0)
     seen = boxes_at([10, 10, 50, 50], [11, 10, 50, 50], [10, 10, 30, 30])
     found = multibox_proposals([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, nms_threshold=0.7)
@@ -193,7 +201,7 @@ def test_of_boxes_that_overlap_only_the_best_is_kept_and_never_more_than_asked_f
     assert len(multibox_proposals([predictions_of(seen, [0, 1, 2], priors)], [priors], [64], 64, 64, count=1)) == 1
 
 
-def test_looks_at_several_sizes_share_one_list():
+def test_boxes_of_several_input_sizes_are_pooled():
     small, large = boxes_at([0, 0, 20, 20]), boxes_at([50, 50, 90, 90])
     found = multibox_proposals(
         [predictions_of(small, [1], small), predictions_of(large, [2], large)], [small, large], [100, 200], 100, 100
@@ -201,7 +209,7 @@ def test_looks_at_several_sizes_share_one_list():
     np.testing.assert_allclose(found.boxes, [[25, 25, 45, 45], [0, 0, 20, 20]], atol=1e-3)
 
 
-def test_boxes_outside_the_picture_are_dropped():
+def test_boxes_outside_the_image_are_dropped():
     priors = boxes_at([0, 0, 20, 20])
     outside = predictions_of(boxes_at([-30, 0, -10, 20]), [3], priors)
     assert len(multibox_proposals([outside], [priors], [100], 100, 100)) == 0

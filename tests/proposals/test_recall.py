@@ -1,18 +1,16 @@
-"""Recall: a worked example, a slow reference, and what must not change the figures."""
+"""Recall, AR, ABO and MABO: a worked example, and changes of the input that must not change the measures."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inception_rcnn.data.boxes import iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Sample
 from inception_rcnn.proposals.proposals import Proposals
@@ -54,7 +52,7 @@ def proposals(boxes: Sequence[Sequence[float]] | Boxes) -> Proposals:
 
 
 def random_data(images: int, seed: int, grid: int = 12) -> tuple[list[Sample], dict[Path, Proposals]]:
-    """Boxes with corners on a coarse grid: many IoUs are equal, so that ties are met."""
+    """Draws boxes at random. On a coarse grid many IoUs are equal, which tests the handling of ties."""
     rng = np.random.default_rng(seed)
 
     def boxes(count: int) -> Boxes:
@@ -72,12 +70,12 @@ def of(samples: Sequence[Sample], found: dict[Path, Proposals], counts: Sequence
     return measure(samples, lambda one: found.get(one.path), counts)
 
 
-# One image of two dogs (class 1) and a cup (class 2), and one of a cup without proposals.
+# The first image contains two dogs (class 1) and a cup (class 2). The second contains a cup and has no proposals.
 #
 #   dog A  (0, 0, 100, 100)   large        proposals, best first, and their IoU with A and B:
 #   dog B  (0, 0, 100, 80)    medium         p1 (0, 0, 100, 90)   0.9     8/9
 #   cup C  (200, 0, 220, 20)  small          p2 (0, 0, 100, 60)   0.6     0.75
-#   cup D  in the other image                p3 (200, 0, 220, 10) covers C with 0.5
+#   cup D  in the second image               p3 (200, 0, 220, 10) has IoU 0.5 with C
 EXAMPLE = [
     sample("a", [[0, 0, 100, 100], [0, 0, 100, 80], [200, 0, 220, 20]], [1, 1, 2]),
     sample("b", [[0, 0, 50, 50]], [2]),
@@ -87,9 +85,9 @@ EXAMPLE_PROPOSALS = {Path("a"): proposals([[0, 0, 100, 90], [0, 0, 100, 60], [20
 
 def test_overlaps_of_the_worked_example() -> None:
     coverage = of(EXAMPLE, EXAMPLE_PROPOSALS, counts=[1, 2])
-    # One-to-one: p1 suits A best (0.9), so B is left with p2.
+    # One-to-one: p1 has its largest IoU (0.9) with A, so B is matched to p2.
     assert coverage.matched.tolist() == [[0.9, 0, 0, 0], [0.9, 0.75, 0, 0], [0.9, 0.75, 0.5, 0]]
-    # Closest: p1 covers both dogs.
+    # Closest: p1 is the closest proposal of both dogs.
     assert coverage.closest.tolist() == [[0.9, 8 / 9, 0, 0], [0.9, 8 / 9, 0, 0], [0.9, 8 / 9, 0.5, 0]]
     assert coverage.boxes_per_image() == [0.5, 1, 1.5]
     assert coverage.missing == 1
@@ -102,7 +100,7 @@ def test_figures_of_the_worked_example() -> None:
     assert figures["AR"] == pytest.approx(0.325, abs=1e-15)
     # Hits at .5 .55 .6 .65 .7 .75 .8 .85 .9 .95: 3 2 2 2 2 2 1 1 1 0
     assert figures["AR_coco"] == pytest.approx(16 / 40, abs=1e-15)
-    # ABO takes the closest: dog (0.9 + 8/9) / 2, cup (0.5 + 0) / 2.
+    # ABO uses the closest proposal: dog (0.9 + 8/9) / 2, cup (0.5 + 0) / 2.
     assert [(one["name"], one["objects"]) for one in figures["classes"]] == [("class 1", 2), ("class 2", 2)]
     assert [one["ABO"] for one in figures["classes"]] == pytest.approx([(0.9 + 8 / 9) / 2, 0.25], abs=1e-15)
     assert figures["MABO"] == pytest.approx(((0.9 + 8 / 9) / 2 + 0.25) / 2, abs=1e-15)
@@ -123,51 +121,15 @@ def test_best_matching_lets_one_proposal_cover_several_objects() -> None:
         coverage.overlaps("hungarian")
 
 
-def greedy(overlaps: NDArray[np.float32]) -> list[float]:
-    """Hosang et al.'s matching word by word: take the largest IoU of all, strike out its row and column, repeat."""
-    left = overlaps.copy()
-    partner = [0.0] * left.shape[1]
-    while left.size and left.max() > 0:
-        row, column = np.unravel_index(left.argmax(), left.shape)
-        partner[column] = float(left[row, column])
-        left[row], left[:, column] = -1, -1
-    return partner
+def test_the_recall_curve_of_the_worked_example() -> None:
+    # The overlaps are 0.9, 0.75, 0.5 and 0, the thresholds 0.50, 0.51 .. 1.00.
+    curve = recall_figures("mine", of(EXAMPLE, EXAMPLE_PROPOSALS), CATEGORIES)["curve"]
+    assert curve["iou"][:2] == [0.5, 0.51]
+    assert curve["iou"][-1] == 1
+    assert curve["recall"] == [0.75] + [0.5] * 25 + [0.25] * 15 + [0] * 10
 
 
-def test_the_single_pass_equals_the_slow_reference_at_every_count() -> None:
-    samples, found = random_data(300, seed=1)
-    counts = [1, 2, 3, 5, 8, 13, 21]
-    coverage = of(samples, found, counts)
-    overlaps = [iou(found[one.path].boxes, one.boxes) for one in samples]
-    for row, count in enumerate([*counts, 40]):
-        matched = np.concatenate([greedy(one[:count]) for one in overlaps])
-        closest = np.concatenate([one[:count].max(axis=0, initial=0) for one in overlaps])
-        assert np.allclose(coverage.matched[row], matched, rtol=0, atol=1e-6)
-        assert np.allclose(coverage.closest[row], closest, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_curves_are_monotone(matching: str) -> None:
-    figures = recall_figures("random", of(*random_data(200, seed=2)), CATEGORIES, matching)
-    steps = figures["by_count"]
-    for earlier, later in pairwise(steps):
-        assert earlier["AR"] <= later["AR"]
-        assert earlier["MABO"] <= later["MABO"]
-        assert earlier["boxes_per_image"] <= later["boxes_per_image"]
-        assert all(earlier["recall"][iou] <= later["recall"][iou] for iou in earlier["recall"])
-    curve = figures["curve"]
-    assert curve["recall"] == sorted(curve["recall"], reverse=True)
-    assert (curve["iou"][0], curve["iou"][-1]) == (0.5, 1)
-    assert (curve["recall"][0], curve["recall"][10]) == (figures["recall"]["0.5"], figures["recall"]["0.6"])
-
-
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_no_object_loses_by_more_proposals(matching: str) -> None:
-    overlaps = of(*random_data(300, seed=3), counts=range(1, 41)).overlaps(matching)
-    assert (np.diff(overlaps, axis=0) >= 0).all()
-
-
-def test_the_order_of_images_and_objects_changes_no_digit() -> None:
+def test_the_order_of_images_and_objects_does_not_change_the_measures() -> None:
     samples, found = random_data(150, seed=4, grid=300)
     expected = recall_figures("x", of(samples, found), CATEGORIES)
     rng = np.random.default_rng(0)
@@ -177,7 +139,7 @@ def test_the_order_of_images_and_objects_changes_no_digit() -> None:
     assert json.dumps(recall_figures("x", of(reversed_objects, found), CATEGORIES)) == json.dumps(expected)
 
 
-def test_a_proposal_for_every_object_is_perfect_under_both_matchings() -> None:
+def test_proposals_equal_to_the_objects_have_recall_1_under_both_matchings() -> None:
     samples, _ = random_data(50, seed=5, grid=300)
     coverage = of(samples, {one.path: proposals(one.boxes[::-1]) for one in samples})
     for matching in MATCHINGS:
@@ -186,7 +148,7 @@ def test_a_proposal_for_every_object_is_perfect_under_both_matchings() -> None:
         assert (figures["AR"], figures["AR_coco"], figures["MABO"]) == (1.0, 1.0, 1.0)
 
 
-def test_images_without_proposals_and_missing_images_stay_in_the_denominator() -> None:
+def test_objects_of_images_without_proposals_and_of_missing_images_count_as_not_found() -> None:
     box = [0, 0, 10, 10]
     samples = [sample(name, [box], [1]) for name in "abcd"]
     found = {Path("a"): proposals([box]), Path("b"): proposals([])}
@@ -197,14 +159,14 @@ def test_images_without_proposals_and_missing_images_stay_in_the_denominator() -
 
 
 def test_difficult_objects_are_neither_counted_nor_matched() -> None:
-    # The proposal suits the difficult object better; the other one gets it all the same.
+    # The proposal has a larger IoU with the difficult object, but it is matched to the other object.
     one = sample("a", [[0, 0, 10, 10], [0, 0, 10, 8]], [1, 2], [True, False])
     coverage = measure([one], lambda _: proposals([[0, 0, 10, 10]]))
     assert coverage.matched[-1].tolist() == [0.8]
     assert coverage.labels.tolist() == [2]
 
 
-def test_images_without_objects_count_in_the_boxes_per_image_alone() -> None:
+def test_images_without_objects_only_affect_the_number_of_boxes_per_image() -> None:
     coverage = of(
         [EXAMPLE[0], sample("empty", [], [])], {**EXAMPLE_PROPOSALS, Path("empty"): proposals([[0, 0, 9, 9]])}
     )
@@ -212,8 +174,8 @@ def test_images_without_objects_count_in_the_boxes_per_image_alone() -> None:
     assert len(coverage.labels) == 3
 
 
-def test_an_overlap_on_the_threshold_is_a_hit_at_every_threshold() -> None:
-    # k of 10 rows are covered: the IoU is k / 10 exactly as a decimal threshold has it.
+def test_an_overlap_equal_to_the_threshold_is_a_hit_at_every_threshold() -> None:
+    # The proposal covers k of the object's 10 rows, so the IoU is k / 10, equal to a threshold.
     for k in range(5, 10):
         coverage = of([sample("a", [[0, 0, 10, 10]], [1])], {Path("a"): proposals([[0, 0, 10, k]])})
         figures = recall_figures("x", coverage, CATEGORIES)
@@ -231,32 +193,26 @@ def test_average_recall_is_the_area_under_the_curve() -> None:
     assert average_recall_coco(np.array([0.5, 0.2])) == 0.05
 
 
-def test_sizes_hold_their_lower_bound() -> None:
+def test_size_ranges_include_their_lower_bound() -> None:
     boxes = [[0, 0, 32, 31], [0, 0, 32, 32], [0, 0, 96, 95], [0, 0, 96, 96]]
     figures = recall_figures("x", measure([sample("a", boxes, [1] * 4)], lambda _: None), CATEGORIES)
     assert [part["objects"] for part in figures["sizes"].values()] == [1, 2, 1]
 
 
-def test_a_size_without_objects_has_no_figure() -> None:
+def test_the_measures_of_a_size_without_objects_are_none() -> None:
     figures = recall_figures("x", measure([sample("a", [[0, 0, 5, 5]], [1])], lambda _: None), CATEGORIES)
     assert figures["sizes"]["large"]["AR"] is None
     assert figures["sizes"]["large"]["recall"]["0.5"] is None
     json.dumps(figures, allow_nan=False)
 
 
-def test_empty_and_inverted_proposals_cover_nothing() -> None:
-    boxes = [[5, 5, 5, 5], [10, 10, 0, 0], [20, 0, 0, 20]]
-    coverage = measure([sample("a", [[0, 0, 10, 10]], [1])], lambda _: proposals(boxes))
-    assert coverage.closest[-1].tolist() == coverage.matched[-1].tolist() == [0]
-
-
-def test_average_best_overlap_weighs_classes_alike() -> None:
+def test_mabo_gives_every_class_the_same_weight() -> None:
     closest = np.array([1.0, 1.0, 1.0, 0.0])
     assert average_best_overlap(closest, [1, 1, 1, 4]) == {1: 1.0, 4: 0.0}
     assert mean_average_best_overlap(closest, [1, 1, 1, 4]) == 0.5
 
 
-def test_measures_of_no_objects_are_not_a_number() -> None:
+def test_measures_without_objects_are_nan() -> None:
     nothing = np.empty(0)
     assert np.isnan(recall(nothing, [0.5, 0.7])).all()
     assert all(math.isnan(value) for value in (average_recall(nothing), average_recall_coco(nothing)))

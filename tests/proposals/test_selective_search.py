@@ -1,4 +1,4 @@
-"""Facts about `selective_search` as users meet it."""
+"""The public function `selective_search`."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from inception_rcnn import selective_search
 from inception_rcnn.data.boxes import iou
-from inception_rcnn.proposals.selective_search import MARGIN, MAX_PIXELS, working_size
+from inception_rcnn.proposals.selective_search import MARGIN, working_size
 from inception_rcnn.proposals.strategies import Strategy
 
 
@@ -46,11 +46,11 @@ def test_doubled_superpixels_give_about_half_the_boxes(cat: np.ndarray) -> None:
     assert 0.3 < len(selective_search(cat)) / len(selective_search(cat, superpixel_scale=1)) < 0.7
 
 
-def test_min_side_counts_pixels_of_the_working_picture(cat: np.ndarray) -> None:
+def test_min_side_is_in_pixels_of_the_working_image(cat: np.ndarray) -> None:
     everything, large = (selective_search(cat, min_side=side).boxes * (500 / 451) for side in (0, 20))
     assert set(map(tuple, large.tolist())) < set(map(tuple, everything.tolist()))
     inside = everything[(everything[:, :2] > 0).all(axis=1) & (everything[:, 2:] < [499.9, 332.4]).all(axis=1)]
-    sides = (inside[:, 2:] - inside[:, :2]).min(axis=1) - 2 * MARGIN  # of the region
+    sides = (inside[:, 2:] - inside[:, :2]).min(axis=1) - 2 * MARGIN  # sides of the region
     expected = set(map(tuple, inside[sides >= 19.9].tolist()))
     assert 0 < len(expected) < len(inside)
     assert expected == set(map(tuple, large.tolist())) & set(map(tuple, inside.tolist()))
@@ -63,7 +63,7 @@ def test_boxes_are_the_same_on_any_number_of_threads(cat: np.ndarray, threads: i
     assert one.scores.tobytes() == many.scores.tobytes()
 
 
-def test_calls_from_several_threads_do_not_disturb_each_other(cat: np.ndarray) -> None:
+def test_concurrent_calls_give_the_boxes_of_sequential_calls(cat: np.ndarray) -> None:
     pictures = [cat, cat[::-1], cat[:, :200], noise(60, 80)] * 3
     alone = [selective_search(picture, threads=1).boxes.tobytes() for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
@@ -71,14 +71,14 @@ def test_calls_from_several_threads_do_not_disturb_each_other(cat: np.ndarray) -
     assert together == alone
 
 
-def test_the_seed_changes_the_order_and_nothing_else(cat: np.ndarray) -> None:
+def test_the_seed_changes_only_the_order(cat: np.ndarray) -> None:
     first, again, other = (selective_search(cat, seed=seed).boxes for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
     assert set(map(tuple, first.tolist())) == set(map(tuple, other.tolist()))
 
 
-def test_objectness_orders_the_same_boxes_without_random_numbers(cat: np.ndarray) -> None:
+def test_objectness_ranks_the_same_boxes_independently_of_the_seed(cat: np.ndarray) -> None:
     random, first, other = (
         selective_search(cat, ranking=ranking, seed=seed)
         for ranking, seed in (("pseudo-random", 0), ("objectness", 0), ("objectness", 1))
@@ -95,13 +95,13 @@ def test_objectness_spreads_the_first_boxes_over_the_picture(cat: np.ndarray) ->
     assert len(selective_search(np.zeros((4, 500, 3), np.uint8), ranking="objectness")) == 0
 
 
-def test_the_picture_is_left_as_it_was(cat: np.ndarray) -> None:
+def test_the_image_is_not_modified(cat: np.ndarray) -> None:
     before = cat.copy()
     selective_search(cat)
     np.testing.assert_array_equal(cat, before)
 
 
-def test_a_view_with_strides_gives_the_boxes_of_its_copy(cat: np.ndarray) -> None:
+def test_a_strided_view_gives_the_boxes_of_its_copy(cat: np.ndarray) -> None:
     view = cat[::2, ::-1]
     assert selective_search(view).boxes.tobytes() == selective_search(view.copy()).boxes.tobytes()
 
@@ -111,7 +111,7 @@ def test_a_view_with_strides_gives_the_boxes_of_its_copy(cat: np.ndarray) -> Non
     [(1, 1), (1, 7), (7, 1), (2, 2), (1, 5000), (5000, 1), (19, 19), (300, 732), (732, 300), (200, 8000), (3, 500)],
 )
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_any_shape_gives_boxes_inside_it(height: int, width: int, connectivity: int) -> None:
+def test_images_of_any_shape_give_boxes_inside_the_image(height: int, width: int, connectivity: int) -> None:
     boxes = selective_search(noise(height, width), min_side=0, connectivity=connectivity, mode="single").boxes
     assert len(boxes) >= 1
     assert (boxes >= 0).all()
@@ -119,18 +119,18 @@ def test_any_shape_gives_boxes_inside_it(height: int, width: int, connectivity: 
     assert (boxes[:, :2] < boxes[:, 2:]).all()
 
 
-def test_one_colour_gives_one_box_the_whole_picture() -> None:
+def test_an_image_of_one_colour_gives_the_box_of_the_whole_image() -> None:
     proposals = selective_search(np.full((40, 60, 3), 77, np.uint8))
     assert proposals.boxes.tolist() == [[0, 0, 60, 40]]
 
 
-def test_no_box_is_left_where_none_is_large_enough() -> None:
+def test_an_image_lower_than_min_side_gives_no_boxes() -> None:
     proposals = selective_search(noise(4, 500))
     assert proposals.boxes.shape == (0, 4)
     assert proposals.scores.shape == (0,)
 
 
-def test_full_resolution_keeps_whole_pixels() -> None:
+def test_boxes_at_full_resolution_have_integer_coordinates() -> None:
     image = noise(64, 96)
     image[16:48, 20:70] = (200, 30, 30)
     boxes = selective_search(image, width=None, min_side=5, mode="single", superpixel_scale=0.2).boxes
@@ -139,38 +139,42 @@ def test_full_resolution_keeps_whole_pixels() -> None:
     assert iou(boxes, expected).max() > 0.85
 
 
-def test_a_tall_picture_is_not_blown_up() -> None:
-    assert working_size(1000, 750) == (500, 375)
-    assert working_size(300, 732) == (500, 1220)
-    width, height = working_size(10, 100_000)
-    assert width * height < MAX_PIXELS * 1.2
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1000, 750), (500, 375)), ((300, 732), (500, 1220)), ((10, 100_000), (9, 86_603)), ((1000, 9000), (289, 2598))],
+)
+def test_the_working_image_is_500_wide_and_smaller_if_it_is_tall(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert working_size(*size) == expected
+    assert working_size(*size, working_width=None) == size
 
 
-def test_an_object_of_one_colour_is_found_exactly_but_for_the_margin() -> None:
+def test_an_object_of_one_colour_is_found_exactly_up_to_the_margin() -> None:
     image = np.full((375, 500, 3), 90, np.uint8)
     image[100:200, 150:300] = (200, 40, 40)
     assert [150 - MARGIN, 100 - MARGIN, 300 + MARGIN, 200 + MARGIN] in selective_search(image).boxes.tolist()
 
 
-def test_the_margin_ends_where_the_picture_does() -> None:
+def test_the_margin_ends_at_the_border_of_the_image() -> None:
     image = np.full((375, 500, 3), 90, np.uint8)
     image[1:100, 400:] = (200, 40, 40)
     assert [400 - MARGIN, 0, 500, 100 + MARGIN] in selective_search(image).boxes.tolist()
 
 
-def test_quality_pools_the_boxes_of_fast_and_more() -> None:
+def test_quality_contains_all_boxes_of_fast_and_others() -> None:
     image = noise(90, 120) // 4 + np.arange(120, dtype=np.uint8)[:, None]
     fast, quality = (selective_search(image, mode, min_side=0, width=None).boxes for mode in ("fast", "quality"))
     assert set(map(tuple, fast.tolist())) < set(map(tuple, quality.tolist()))
 
 
-def test_a_list_of_strategies_can_be_given(cat: np.ndarray) -> None:
+def test_mode_accepts_a_list_of_strategies(cat: np.ndarray) -> None:
     single = selective_search(cat, [Strategy("hsv", 100, "CTSF")])
     assert single.boxes.tobytes() == selective_search(cat, "single").boxes.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("image", "error", "says"),
+    ("image", "error", "message"),
     [
         ([[0]], TypeError, "list"),
         (np.zeros((5, 5, 3)), TypeError, "255"),
@@ -183,13 +187,13 @@ def test_a_list_of_strategies_can_be_given(cat: np.ndarray) -> None:
         (np.zeros((0, 5, 3), np.uint8), ValueError, "no pixels"),
     ],
 )
-def test_other_pictures_are_refused_with_what_to_pass(image: object, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_invalid_images_are_rejected(image: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         selective_search(image)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("argument", "says"),
+    ("argument", "message"),
     [
         ({"mode": "slow"}, "single, fast, quality"),
         ({"mode": []}, "at least one"),
@@ -202,8 +206,8 @@ def test_other_pictures_are_refused_with_what_to_pass(image: object, error: type
         ({"ranking": "best"}, "pseudo-random"),
     ],
 )
-def test_arguments_out_of_range_are_named(argument: dict, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_arguments_out_of_range_are_rejected(argument: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         selective_search(noise(8, 8), **argument)
 
 
@@ -224,8 +228,8 @@ def test_importing_the_package_does_not_import_numba() -> None:
 
 def test_the_first_compilation_is_announced_in_one_line_and_cached_on_disk(tmp_path: Path) -> None:
     code = (
-        "import numpy as np; from inception_rcnn import selective_search;"
-        "selective_search(np.zeros((9, 9, 3), np.uint8), 'single', width=None)"
+        "import numpy as np; from inception_rcnn.proposals.grouping import _root, _comes_first;"
+        "_root(np.zeros(2, np.int32), 1); _comes_first(1.0, 0, 0.5, 1)"
     )
     first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.stdout == ""

@@ -1,4 +1,4 @@
-"""Facts about the buffers that are kept from picture to picture."""
+"""Reuse of buffers from image to image."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from inception_rcnn.proposals import workspace
 from inception_rcnn.proposals.workspace import KEPT_BYTES, Workspace, borrow, drop_large
 
 
-def test_a_buffer_is_the_same_memory_for_a_smaller_picture_and_grows_for_a_larger_one() -> None:
+def test_a_smaller_request_reuses_the_memory_and_a_larger_one_allocates_it_anew() -> None:
     room = Workspace()
     first = room.take("a", (10, 10), np.int32)
     first[:] = 7
@@ -23,7 +23,7 @@ def test_two_borrowers_never_share_a_workspace() -> None:
         assert again in (one, other)
 
 
-def test_what_a_huge_picture_has_blown_up_is_not_kept() -> None:
+def test_a_workspace_that_a_huge_image_has_enlarged_is_not_kept() -> None:
     with borrow() as huge, borrow() as small:
         huge.take("a", KEPT_BYTES + 1, np.uint8)
         small.take("a", 10, np.uint8)

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, whatever stops the program."""
+"""After an interruption, a file has its old or its complete new content."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from inception_rcnn.runtime.atomic_write import atomic_write
 
-# Replaces step number N of writing a file by the death of the process, as a power cut or `kill -9` would do.
+# Ends the process at system call number N of atomic_write, as `kill -9` would do.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -27,9 +27,10 @@ def dying(call):
         return call(*arguments, **keywords)
     return die_or_call
 
-for name in ("fsync", "replace", "close"):
+for name in ("fsync", "replace", "close", "chmod"):
     setattr(os, name, dying(getattr(os, name)))
 Path.replace = lambda self, target: os.replace(self, target)
+Path.chmod = lambda self, mode: os.chmod(self, mode)
 with atomic_write(file) as partial:
     partial.write_text("new, and " + "longer " * 10_000)
     if step == 0:
@@ -38,13 +39,13 @@ with atomic_write(file) as partial:
 NEW = "new, and " + "longer " * 10_000
 
 
-@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("step", range(9))
 def test_a_process_killed_at_any_step_leaves_the_old_file_or_the_new_one(tmp_path: Path, step: int) -> None:
     file = tmp_path / "report.json"
     file.write_text("old")
     ended = subprocess.run([sys.executable, "-c", KILLED, str(step), str(file)], check=False)
-    written = step > 3  # fsync, close and replace are the first three steps; the folder's fsync and close follow
-    assert ended.returncode == (0 if step == 6 else 9)
+    written = step > 5  # steps 1 to 5: close of the new file, chmod, fsync, close, replace; 6 and 7 flush the folder
+    assert ended.returncode == (0 if step == 8 else 9)
     assert file.read_text() == (NEW if written else "old")
     with atomic_write(file) as partial:
         partial.write_text("after the restart")
@@ -67,24 +68,33 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_the_folder_is_made_and_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
-    usual = tmp_path / "usual"
-    usual.write_text("")
+def test_the_folder_is_created_and_the_file_has_default_permissions(tmp_path: Path) -> None:
+    default = tmp_path / "default"
+    default.write_text("")
     with atomic_write(tmp_path / "new" / "folder" / "a.txt") as partial:
         partial.write_text("text")
     written = tmp_path / "new" / "folder" / "a.txt"
     assert written.read_text() == "text"
-    assert written.stat().st_mode == usual.stat().st_mode
+    assert written.stat().st_mode == default.stat().st_mode
 
 
-def test_writers_of_a_shared_file_have_partial_names_of_their_own(tmp_path: Path) -> None:
+def test_the_permissions_do_not_depend_on_the_writer(tmp_path: Path) -> None:
+    default = tmp_path / "default"
+    default.write_text("")
+    with atomic_write(tmp_path / "weights") as partial:
+        partial.unlink()
+        partial.touch(mode=0o600)  # as safetensors does
+    assert (tmp_path / "weights").stat().st_mode == default.stat().st_mode
+
+
+def test_the_temporary_name_of_a_shared_file_contains_the_process_id(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "key", shared=True) as partial:
         partial.write_text("content")
         assert partial.name == f"key.{os.getpid()}.partial"
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
-def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_an_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.json"
     file.write_text("old")
 
@@ -96,3 +106,25 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, monkeyp
         partial.write_text("new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    with atomic_write(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(pipe) as path:
+        path.write_text("text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -1,4 +1,7 @@
+"""Items are produced ahead of the consumer, in order and up to a bounded number."""
+
 import threading
+import time
 
 import pytest
 
@@ -11,7 +14,7 @@ def test_items_come_in_order():
     assert list(prefetch([None, 1], 1)) == [None, 1]
 
 
-def test_no_more_than_depth_items_are_made_ahead():
+def test_no_more_than_depth_items_are_produced_ahead():
     made = []
     enough = threading.Event()
 
@@ -24,12 +27,12 @@ def test_no_more_than_depth_items_are_made_ahead():
 
     ahead = prefetch(items(), 3)
     assert next(ahead) == 0
-    assert enough.wait(10)  # 0 is taken, 1 to 3 wait in the queue, 4 is made and finds no place
+    assert enough.wait(10)  # the consumer has 0, the queue has 1 to 3 and is full, so 4 waits
     assert made == [0, 1, 2, 3, 4]
     ahead.close()
 
 
-def test_what_the_producer_raises_comes_after_the_items_before_it():
+def test_an_exception_of_the_producer_follows_the_items_before_it():
     def items():
         yield 1
         raise KeyError("gone")
@@ -40,7 +43,7 @@ def test_what_the_producer_raises_comes_after_the_items_before_it():
         next(ahead)
 
 
-def test_a_consumer_that_stops_leaves_no_thread_behind():
+def test_the_thread_ends_when_the_consumer_stops():
     ahead = prefetch(iter(int, 1), 2)
     next(ahead)
     ahead.close()
@@ -48,9 +51,7 @@ def test_a_consumer_that_stops_leaves_no_thread_behind():
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_mapped_items_come_in_order_whichever_is_done_first(workers):
-    import time
-
+def test_mapped_items_come_in_order_if_they_finish_out_of_order(workers):
     def work(number):
         time.sleep(0.02 * (number % 3 == 0))
         return -number
@@ -59,7 +60,7 @@ def test_mapped_items_come_in_order_whichever_is_done_first(workers):
     assert list(map_ahead(work, [], workers, 6)) == []
 
 
-def test_no_more_items_are_mapped_ahead_than_asked():
+def test_no_more_than_ahead_items_are_taken():
     taken = []
 
     def items():
@@ -74,7 +75,7 @@ def test_no_more_items_are_mapped_ahead_than_asked():
     assert taken == [0, 1, 2, 3, 4]
 
 
-def test_what_the_work_raises_comes_after_the_results_before_it():
+def test_an_exception_of_the_work_follows_the_results_before_it():
     def work(number):
         if number == 2:
             raise KeyError("gone")

@@ -1,32 +1,38 @@
-"""The command `detect`, as a user runs it, on a folder of the files that people have."""
+"""The command `detect`, on a folder with the kinds of files that users have."""
 
 import json
-import sqlite3
+import re
+import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
+from rich.console import Console
 from typer.testing import CliRunner
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.model_files import SHIPPED, Model, save_model
+from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.detection.networks import googlenet
+from inception_rcnn.detection.run_state import Result
+from inception_rcnn.tools import detect
 from inception_rcnn.tools.detect import app, demo_images
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
+@pytest.fixture
+def model(tiny_googlenet, tmp_path_factory) -> str:
+    """A model folder with one narrow network of random weights."""
     torch.manual_seed(0)
     network = GoogLeNet(3, auxiliary=False)
-    with torch.no_grad():
+    with torch.no_grad():  # random features are large, and all probabilities would be 0 or 1
         network.classifier.weight.mul_(0.01)
     folder = tmp_path_factory.mktemp("model")
     save_model(Model([network], CATEGORIES), folder)
@@ -50,7 +56,7 @@ def odd_folder(tmp_path_factory):
     drawing(0).save(folder / "plain.jpg")
     drawing(1).convert("CMYK").save(folder / "cmyk.jpg")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     drawing(2).save(folder / "turned.jpg", exif=exif)
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(folder / "one pixel.png")
     drawing(3).save(folder / "größe 写真.png")
@@ -62,13 +68,23 @@ def odd_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def odd_run(odd_folder, model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    result = run(odd_folder, "--out", out, "--model", model, "--device", "cpu", "--recursive", "--score-threshold", 0.3)
-    return result, out, json.loads((out / "detections.json").read_text(encoding="utf-8"))
+def runs() -> dict:
+    """Runs that several tests examine; empty at first."""
+    return {}
 
 
-def test_all_readable_pictures_are_detected_and_the_others_listed(odd_run, odd_folder):
+@pytest.fixture
+def odd_run(runs, odd_folder, model, tmp_path_factory):
+    """Result, output folder and detections.json of a run over `odd_folder`."""
+    if not runs:
+        out = tmp_path_factory.mktemp("out")
+        arguments = (odd_folder, "--out", out, "--model", model, "--device", "cpu", "--recursive")
+        result = run(*arguments, "--score-threshold", 0.3)
+        runs["odd"] = result, out, json.loads((out / "detections.json").read_text(encoding="utf-8"))
+    return runs["odd"]
+
+
+def test_readable_pictures_get_detections_and_the_others_are_listed_as_failures(odd_run, odd_folder):
     result, _, document = odd_run
     assert result.exit_code == 3, result.output
     read = {image["file_name"] for image in document["images"]}
@@ -80,7 +96,7 @@ def test_all_readable_pictures_are_detected_and_the_others_listed(odd_run, odd_f
     assert "2 of 8" in result.output
 
 
-def test_sizes_are_those_of_the_upright_picture(odd_run, odd_folder):
+def test_sizes_in_detections_json_are_those_of_the_upright_picture(odd_run, odd_folder):
     sizes = {image["file_name"]: (image["width"], image["height"]) for image in odd_run[2]["images"]}
     assert sizes[str(odd_folder / "turned.jpg")] == (60, 80)
     assert sizes[str(odd_folder / "plain.jpg")] == (80, 60)
@@ -102,26 +118,27 @@ def test_pycocotools_opens_the_detections(odd_run):
         assert annotation["area"] == pytest.approx(width * height, rel=1e-3)
 
 
-def test_each_picture_is_drawn_under_a_name_of_its_own(odd_run):
+def test_each_drawing_has_a_distinct_name(odd_run):
     drawn = sorted(path.name for path in (odd_run[1] / "pictures").iterdir())
     assert drawn == sorted(["plain.jpg", "cmyk.jpg", "turned.jpg", "one pixel.jpg", "größe 写真.jpg", "plain-2.jpg"])
     with Image.open(odd_run[1] / "pictures" / "turned.jpg") as picture:
         assert picture.size == (60, 80)
 
 
-def test_nothing_unfinished_is_left_behind(odd_run):
+def test_no_partial_files_are_left(odd_run):
     assert not list(odd_run[1].rglob("*.partial"))
 
 
-def test_all_read_is_exit_code_0(odd_folder, model, tmp_path):
+def test_the_exit_code_is_0_if_all_pictures_are_read(odd_folder, model, tmp_path):
     result = run(odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "pictures").exists()
     assert json.loads((tmp_path / "detections.json").read_text())["failures"] == []
 
 
-def test_max_detections_bounds_each_picture(odd_folder, model, tmp_path):
-    run(odd_folder / "plain.jpg", odd_folder / "cmyk.jpg", "--out", tmp_path, "--model", model, "--max-detections", 2)
+def test_max_detections_limits_the_detections_of_each_picture(odd_folder, model, tmp_path):
+    files = (odd_folder / "plain.jpg", odd_folder / "cmyk.jpg")
+    run(*files, "--out", tmp_path, "--model", model, "--max-detections", 2, "--device", "cpu")
     images = [a["image_id"] for a in json.loads((tmp_path / "detections.json").read_text())["annotations"]]
     assert max(images.count(image) for image in set(images)) == 2
 
@@ -137,7 +154,7 @@ def test_max_detections_bounds_each_picture(odd_folder, model, tmp_path):
         (["--demo", "a.jpg"], "--demo"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_with_a_message(arguments, message, monkeypatch, tmp_path):
+def test_wrong_usage_gives_exit_code_2_and_a_message(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     result = run(*arguments)
@@ -145,7 +162,7 @@ def test_wrong_usage_is_exit_code_2_with_a_message(arguments, message, monkeypat
     assert message in result.output
 
 
-def test_an_empty_folder_is_said_with_the_remedy(odd_folder, tmp_path, monkeypatch):
+def test_a_folder_without_pictures_is_an_error_that_names_recursive(odd_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "sub").mkdir()
     drawing(0).save(tmp_path / "sub" / "a.png")
@@ -154,7 +171,7 @@ def test_an_empty_folder_is_said_with_the_remedy(odd_folder, tmp_path, monkeypat
     assert "--recursive" in result.output
 
 
-def test_help_has_an_example():
+def test_the_help_has_an_example():
     assert "detect photos/" in run("--help").output
 
 
@@ -162,9 +179,18 @@ def test_demo_photographs_are_installed():
     assert all(path.is_file() for path in demo_images())
 
 
-@pytest.mark.skipif(not (SHIPPED / "default" / "model.json").exists(), reason="no model is shipped")
+def test_demo_detects_in_the_demo_photographs(odd_folder, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(detect, "demo_images", lambda: [odd_folder / "plain.jpg"])
+    result = run("--demo", "--out", tmp_path, "--model", model, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    images = json.loads((tmp_path / "detections.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [str(odd_folder / "plain.jpg")]
+
+
+@pytest.mark.slow
 def test_the_shipped_model_finds_the_cat_and_the_astronaut(tmp_path):
-    result = run("--demo", "--out", tmp_path, "--device", "cpu")
+    photographs = [path for path in demo_images() if path.name in ("chelsea.png", "astronaut.png")]
+    result = run(*photographs, "--out", tmp_path, "--device", "cpu")
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "detections.json").read_text())
     names = {category["id"]: category["name"] for category in document["categories"]}
@@ -200,50 +226,85 @@ def many(tmp_path_factory):
 
 
 def outputs(out) -> dict[str, bytes]:
+    """The content of the JSON and JPEG files in a folder, by name."""
     return {
         str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.suffix in (".json", ".jpg")
     }
 
 
+# Runs `detect` with networks as narrow as here, in a process that kills itself once picture 4 is stored.
+KILLED_RUN = """
+import os, signal, sys
+from inception_rcnn.detection.networks import googlenet
+from inception_rcnn.detection.run_state import RunState
+from inception_rcnn.tools.detect import app
+
+googlenet._STEM_WIDTHS = {stem}
+googlenet._INCEPTION_WIDTHS = {inception}
+googlenet.GoogLeNet.out_channels = {channels}
+add = RunState.add
+
+def add_and_die(state, result):
+    add(state, result)
+    if result.picture == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RunState.add = add_and_die
+app(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
     whole = run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu")
     assert whole.exit_code == 3, whole.output
-    command = [sys.executable, "-m", "inception_rcnn.tools.detect", many, "--out", tmp_path / "cut", "--model", model]
-    process = subprocess.Popen([*map(str, command), "--device", "cpu"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    state = tmp_path / "cut" / "run.sqlite"
-    while process.poll() is None and kept(state) < 2:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    assert 2 <= kept(state) < 9
-    refused = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu")
-    assert refused.exit_code == 2
-    assert "--resume" in refused.output
-    changed = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume", "--seed", 1)
-    assert changed.exit_code == 2
-    assert "--seed was 0, is 1" in " ".join(changed.output.replace("│", " ").split())
+    program = KILLED_RUN.format(
+        stem=googlenet._STEM_WIDTHS,
+        inception=googlenet._INCEPTION_WIDTHS,
+        channels=googlenet.GoogLeNet.out_channels,
+    )
+    arguments = [str(many), "--out", str(tmp_path / "cut"), "--model", model, "--device", "cpu"]
+    killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "cut" / "detections.json").exists()
-    resumed = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume")
+
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert "5 pictures" in " ".join(refused.output.replace("│", " ").split())
+    assert "--resume" in refused.output
+    changed = run(*arguments, "--resume", "--seed", 1)
+    assert changed.exit_code == 2
+    assert "--seed was 0, is now 1" in " ".join(changed.output.replace("│", " ").split())
+
+    resumed = run(*arguments, "--resume")
     assert resumed.exit_code == 3, resumed.output
-    assert "were done before" in resumed.output
+    assert "5 pictures are already done" in " ".join(resumed.output.split())
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
-    again = run(many, "--out", tmp_path / "cut", "--model", model, "--device", "cpu", "--resume")
+    again = run(*arguments, "--resume")
     assert again.exit_code == 3
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
 
 
-def kept(state) -> int:
-    """How many results a run has committed so far."""
-    try:
-        with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as database:
-            return database.execute("SELECT count(*) FROM results").fetchone()[0]
-    except sqlite3.OperationalError:
-        return 0
+def test_the_rate_counts_the_time_before_the_first_result(tmp_path, monkeypatch):
+    """Pictures that share a batch end together. Their rate was once that of the last moment, 149 images/s."""
+
+    class State:
+        def add(self, result):
+            pass
+
+    def results():
+        time.sleep(0.5)
+        for picture in range(5):
+            yield Result(picture, 0, 0, None, None)
+
+    stream = StringIO()
+    monkeypatch.setattr(detect, "console", Console(file=stream, width=120))
+    detect._store_results([tmp_path] * 5, results(), 5, State())
+    rate = re.search(r"5/5 ([\d.]+) images/s", stream.getvalue())
+    assert rate
+    assert 1 < float(rate[1]) <= 10  # 5 images in at least 0.5 s
 
 
-def test_a_full_disk_stops_the_run_and_keeps_what_is_done(many, model, tmp_path, monkeypatch):
-    from inception_rcnn.tools import detect
-
+def test_a_full_disk_stops_the_run_and_keeps_the_results_so_far(many, model, tmp_path, monkeypatch):
     real, drawn = detect._write_jpeg, []
 
     def full(file, pixels):
@@ -257,14 +318,14 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(many, model, tmp_path,
     stopped = run(*arguments)
     assert stopped.exit_code == 1
     assert "No space left" in stopped.output
-    assert "4 of 8" in stopped.output  # three drawn, and the one that is no picture
+    assert "4 of 8" in stopped.output  # three drawn pictures, and the file that is not a picture
     monkeypatch.setattr(detect, "_write_jpeg", real)
     assert run(*arguments, "--resume").exit_code == 3
     assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
 
 
-def test_members_and_cascade_are_options(odd_folder, model, tmp_path):
+def test_members_and_cascade_reach_the_detector(odd_folder, model, tmp_path):
     arguments = (odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
     result = run(*arguments, "--cascade", "off", "--members", 1)
     assert result.exit_code == 0

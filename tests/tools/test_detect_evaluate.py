@@ -1,4 +1,4 @@
-"""The command `detect-evaluate`, from files to table, JSON, plots and page."""
+"""The command `detect-evaluate` reads files and writes a table, JSON, plots and a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inception_rcnn.data.coco import DetectionsWriter
 from inception_rcnn.tools.detect_evaluate import app
 
 runner = CliRunner()
-DOG, PERSON = "n02084071", "n00007846"  # 58 and 124
+DOG, PERSON = "n02084071", "n00007846"  # classes 58 and 124
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Pictures 1 and 2 with a dog each, a person in the second, and 3 without objects."""
+    """Picture 1 shows a dog, picture 2 a dog and a person, picture 3 no object."""
     root = tmp_path / "ILSVRC"
     for kind in ("Annotations", "Data"):
         (root / kind / "DET" / "val").mkdir(parents=True)
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predictions(tmp_path: Path) -> Path:
-    """The dogs found, one of them twice; the person missed."""
+    """Both dogs are found, the first of them twice. The person is missed."""
     file = tmp_path / "predictions.txt"
     file.write_text("1 58 0.9 11 11 60 60\n1 58 0.8 11 11 60 60\n2 58 0.7 11 11 60 60\n3 124 0.2 1 1 9 9\n")
     return file
@@ -85,14 +85,16 @@ def test_the_official_mean_counts_classes_without_ground_truth(root: Path, predi
     assert got["classes"][0]["ap"] == 0
 
 
-def test_a_nan_of_the_official_kit_is_null(root: Path, predictions: Path, tmp_path: Path) -> None:
+def test_nan_of_the_official_kit_is_null_in_json(root: Path, predictions: Path, tmp_path: Path) -> None:
     predictions.write_text(predictions.read_text() + "1 7 0.5 1 1 9 9\n")
     got = evaluated(tmp_path / "e.json", predictions, "--root", root, "--mean", "official")
     assert got["mAP"] is None
     assert got["classes"][6]["ap"] is None
 
 
-def test_a_folder_of_xml_files_and_a_list(root: Path, predictions: Path, tmp_path: Path) -> None:
+def test_a_folder_of_xml_files_and_a_list_give_the_numbers_of_the_data_set(
+    root: Path, predictions: Path, tmp_path: Path
+) -> None:
     places = ("--annotations", root / "Annotations/DET/val", "--list", root / "ImageSets/DET/val.txt")
     by_root = evaluated(tmp_path / "a.json", predictions, "--root", root)
     by_folder = evaluated(tmp_path / "b.json", predictions, *places)
@@ -119,7 +121,7 @@ def test_a_blacklist_removes_detections_and_objects(root: Path, predictions: Pat
 @pytest.mark.parametrize(
     ("protocol", "ap"), [("voc07", (6 + 5 * 2 / 3) / 11), ("voc12", DOG_AP), ("coco", (51 + 50 * 2 / 3) / 101)]
 )
-def test_other_protocols(root: Path, predictions: Path, tmp_path: Path, protocol: str, ap: float) -> None:
+def test_the_protocol_decides_the_ap(root: Path, predictions: Path, tmp_path: Path, protocol: str, ap: float) -> None:
     got = evaluated(tmp_path / "e.json", predictions, "--root", root, "--protocol", protocol)
     assert got["protocol"] == protocol
     assert {one["name"]: one["ap"] for one in got["classes"]} == {"dog": pytest.approx(ap), "person": 0.0}
@@ -128,7 +130,7 @@ def test_other_protocols(root: Path, predictions: Path, tmp_path: Path, protocol
         assert got["classes"][0]["AP_medium"] == pytest.approx(ap)
 
 
-def test_voc_layout_and_own_classes(tmp_path: Path) -> None:
+def test_a_voc_data_set_is_read_with_its_classes_or_your_own(tmp_path: Path) -> None:
     root = tmp_path / "VOC2007"
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -145,7 +147,7 @@ def test_voc_layout_and_own_classes(tmp_path: Path) -> None:
     assert (result["det_id"], result["ap"]) == (2, 1.0)
 
 
-def test_coco_annotations(tmp_path: Path) -> None:
+def test_a_coco_annotation_file_is_ground_truth(tmp_path: Path) -> None:
     instances = {
         "images": [{"id": 139, "file_name": "000000000139.jpg"}],
         "categories": [{"id": 44, "name": "bottle"}],
@@ -183,20 +185,22 @@ def test_empty_predictions_are_evaluated_with_a_note(root: Path, predictions: Pa
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        ((), 2, "name the ground truth"),
+        ((), 2, "expected the ground truth"),
         (("--root", "nowhere"), 1, "not a data set in the ILSVRC DET layout"),
         (("--annotations", "."), 2, "needs a list"),
-        (("--root", ".", "--list", "x"), 2, "go with --annotations"),
-        (("--root", ".", "--protocol", "coco", "--blacklist", "x"), 2, "only the ilsvrc protocol"),
+        (("--root", ".", "--list", "x"), 2, "need --annotations"),
+        (("--root", ".", "--protocol", "coco", "--blacklist", "x"), 2, "needs --protocol ilsvrc"),
     ],
 )
-def test_wrong_usage_says_what_is_right(predictions: Path, arguments: tuple, code: int, problem: str) -> None:
+def test_wrong_usage_is_an_error_that_names_what_is_expected(
+    predictions: Path, arguments: tuple, code: int, problem: str
+) -> None:
     got, output = run(predictions, *arguments)
     assert got == code
     assert problem in output
 
 
-def test_plots_are_pictures(root: Path, predictions: Path, tmp_path: Path) -> None:
+def test_plots_are_written_to_a_folder(root: Path, predictions: Path, tmp_path: Path) -> None:
     code, _ = run(predictions, "--root", root, "--plots", tmp_path / "plots")
     assert code == 0
     files = sorted(file.relative_to(tmp_path / "plots").as_posix() for file in (tmp_path / "plots").rglob("*.png"))
@@ -224,10 +228,10 @@ def test_intervals_are_in_the_table_the_json_and_the_page(tmp_path: Path, root: 
     assert "95 % interval" not in page.read_text()
 
 
-def test_intervals_of_the_coco_protocol_are_refused(root: Path, predictions: Path) -> None:
+def test_intervals_for_coco_and_for_the_official_mean_are_wrong_usage(root: Path, predictions: Path) -> None:
     code, output = run(predictions, "--root", root, "--protocol", "coco", "--bootstrap", 10)
     assert code == 2
-    assert "no intervals for the coco protocol" in output
+    assert "the coco protocol has no intervals" in output
     code, output = run(predictions, "--root", root, "--mean", "official", "--bootstrap", 10)
     assert code == 2
-    assert "classes present" in output
+    assert "intervals need --mean present" in output

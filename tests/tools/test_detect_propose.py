@@ -1,4 +1,4 @@
-"""The command detect-propose: what it writes is what the library finds; unreadable pictures are listed."""
+"""The command detect-propose: its file contains the proposals of the library and lists unreadable images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from inception_rcnn.tools.detect_propose import Mode, app
 
 
 def picture(file: Path, seed: int, width: int = 120, height: int = 90) -> Path:
-    """Coloured rectangles."""
+    """Writes an image of coloured rectangles."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 200, np.uint8)
     for _ in range(6):
@@ -49,7 +49,7 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_it_writes_what_selective_search_finds(photos: Path, tmp_path: Path) -> None:
+def test_the_file_contains_the_proposals_of_selective_search(photos: Path, tmp_path: Path) -> None:
     settings = ("--mode", "single", "--superpixel-scale", "1", "--min-side", "30", "--seed", "3", "--connectivity", "8")
     code, output = run(photos, "--recursive", "--out", tmp_path / "out" / "p.npz", *settings)
     assert code == 0, output
@@ -67,7 +67,7 @@ def test_it_writes_what_selective_search_finds(photos: Path, tmp_path: Path) -> 
             assert np.array_equal(found.scores, searched.scores)
 
 
-def test_unreadable_pictures_are_listed_and_the_exit_code_is_3(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_listed_and_the_exit_code_is_3(photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"no picture")
     code, output = run(photos, "--out", tmp_path / "p.npz", "--mode", "single")
     assert code == 3
@@ -100,28 +100,28 @@ def test_wrong_usage_is_explained(
     assert not Path("p.npz").exists()
 
 
-def test_the_modes_are_those_of_the_library() -> None:
+def test_the_modes_equal_the_strategy_sets_of_the_library() -> None:
     assert {mode.value for mode in Mode} == set(STRATEGY_SETS)
 
 
-def test_its_help_has_an_example() -> None:
+def test_the_help_has_an_example() -> None:
     code, output = run("--help")
     assert code == 0
     assert "Example: detect-propose photos/" in output
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def model(tmp_path: Path, tiny_googlenet: None) -> Path:
     """A detector with a MultiBox network of random weights."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
+    folder = tmp_path / "model"
     grids = [PriorGrid(16, 1, ((20.0, 30.0),)), PriorGrid(32, 1, ((50.0, 40.0),))]
     network = MultiBox(headless(GoogLeNet(2)), grids, width=8, sizes=(64,))
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),), multibox=network), folder)
     return folder
 
 
-def test_multiboxs_boxes_are_written_alone_or_among_the_others(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_boxes_of_multibox_are_written_alone_or_combined(photos: Path, model: Path, tmp_path: Path) -> None:
     found = {}
     for method in ("multibox", "both"):
         arguments = ("--method", method, "--model", model, "--device", "cpu", "--min-side", 0)
@@ -141,7 +141,7 @@ def test_multiboxs_boxes_are_written_alone_or_among_the_others(photos: Path, mod
     assert set(both.source) == set(Source)
 
 
-def test_a_model_without_multibox_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_model_without_multibox_is_rejected(photos: Path, tmp_path: Path, tiny_googlenet: None) -> None:
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),)), tmp_path / "model")
     code, output = run(photos, "--out", tmp_path / "p.npz", "--method", "both", "--model", tmp_path / "model")
     assert code == 2

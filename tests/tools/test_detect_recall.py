@@ -1,4 +1,4 @@
-"""The command detect-recall: the library's figures in a table, a JSON file, curves and a page."""
+"""The command detect-recall: it shows the measures of the library in tables, a JSON file, curves and a page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import det_categories
-from inception_rcnn.data.ilsvrc import AnnotatedObject, Annotation, open_dataset, write_annotation
+from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.proposals.files import ProposalWriter
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.recall import measure, recall_figures
@@ -27,7 +28,7 @@ DOG, CUP = (next(one for one in det_categories() if one.name == name) for name i
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures: a dog and a cup, a dog, nothing. The boxes are the rectangles in the pictures."""
+    """Three images with rectangles as objects: a dog and a cup, a dog, and no object."""
     root = tmp_path / "ILSVRC"
     for kind in ("Data", "Annotations"):
         (root / kind / "DET" / "val").mkdir(parents=True)
@@ -46,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def boxes(tmp_path: Path) -> Path:
-    """A file with the dog of p1 exactly, half of its cup, and nothing of p2."""
+    """A file whose proposals cover the dog of p1 exactly and half of its cup; p2 is missing."""
     proposals = Proposals(np.array([[10, 10, 70, 80], [80, 30, 110, 45]], np.float32), np.array([1, 0.5], np.float32))
     with ProposalWriter(tmp_path / "mine.npz", {"method": "mine"}) as writer:
         writer.add("p1.png", 120, 90, proposals)
@@ -65,7 +66,7 @@ def report_of(file: Path) -> dict[str, Any]:
     return report
 
 
-def test_the_json_file_holds_the_figures_of_the_library(root: Path, boxes: Path, tmp_path: Path) -> None:
+def test_the_json_file_contains_the_measures(root: Path, boxes: Path, tmp_path: Path) -> None:
     code, output = run("--root", root, "--proposals", boxes, "--json", tmp_path / "out" / "recall.json")
     assert code == 0, output
     report = report_of(tmp_path / "out" / "recall.json")
@@ -84,7 +85,7 @@ def test_the_json_file_holds_the_figures_of_the_library(root: Path, boxes: Path,
     assert mine["MABO"] == 0.5  # dog (1 + 0) / 2, cup 0.5
     assert mine["images_missing"] == 1
     assert [one["name"] for one in mine["classes"]] == ["cup or mug", "dog"]
-    assert "nothing known of 1 of 3 images" in output
+    assert "no proposals for 1 of 3 pictures" in output
     assert "mine 1 66.7 33.3 33.3 33.3 33.3 33.3 50.0" in output
 
 
@@ -97,14 +98,14 @@ def test_several_sets_are_compared_in_one_table(root: Path, boxes: Path, tmp_pat
     methods = report_of(tmp_path / "r.json")["methods"]
     assert [method["name"] for method in methods] == ["mine", "again", "one", "default"]
     assert methods[0]["recall"] == methods[1]["recall"]
-    assert methods[2]["recall"]["0.5"] == 1  # rectangles on a plain ground are no riddle
+    assert methods[2]["recall"]["0.5"] == 1  # rectangles on a plain background are easy to find
     search = {"method": "selective search", "mode": "single", "superpixel_scale": 1.0, "min_side": 5.0, "seed": 0}
     search["connectivity"] = 4
     assert methods[2]["settings"] == search
     assert methods[3]["settings"] == {**search, "mode": "fast", "superpixel_scale": 2.0, "min_side": 20.0}
 
 
-def test_selective_search_is_measured_where_nothing_is_named(root: Path, tmp_path: Path) -> None:
+def test_selective_search_is_measured_by_default(root: Path, tmp_path: Path) -> None:
     code, output = run("--root", root, "--json", tmp_path / "r.json")
     assert code == 0, output
     (method,) = report_of(tmp_path / "r.json")["methods"]
@@ -113,13 +114,25 @@ def test_selective_search_is_measured_where_nothing_is_named(root: Path, tmp_pat
     assert method["boxes_per_image"] > 1
 
 
-def test_the_matching_is_chosen_by_name(root: Path, boxes: Path, tmp_path: Path) -> None:
-    code, _ = run("--root", root, "--proposals", boxes, "--matching", "best", "--json", tmp_path / "r.json")
-    assert code == 0
-    assert report_of(tmp_path / "r.json")["matching"] == "best"
+def test_with_matching_best_one_proposal_covers_several_objects(root: Path, tmp_path: Path) -> None:
+    # One box with IoU 0.5 or more of the dog of p1 and of a second dog that is added inside it.
+    annotated = tuple(AnnotatedObject(DOG.wnid, box) for box in ((11, 11, 70, 80), (11, 11, 70, 50)))
+    write_annotation(root / "Annotations" / "DET" / "val" / "p1.xml", Annotation("p1", 120, 90, annotated))
+    proposals = Proposals(np.array([[10, 10, 70, 60]], np.float32), np.array([1], np.float32))
+    with ProposalWriter(tmp_path / "one.npz", {}) as writer:
+        writer.add("p1.png", 120, 90, proposals)
+    recall = {}
+    for matching in ("one-to-one", "best"):
+        arguments = ("--matching", matching, "--json", tmp_path / "r.json")
+        code, output = run("--root", root, "--proposals", tmp_path / "one.npz", *arguments)
+        assert code == 0, output
+        report = report_of(tmp_path / "r.json")
+        assert report["matching"] == matching
+        recall[matching] = report["methods"][0]["recall"]["0.5"]
+    assert recall == {"one-to-one": 1 / 3, "best": 2 / 3}
 
 
-def test_unreadable_pictures_count_as_not_found_and_the_exit_code_is_3(root: Path, tmp_path: Path) -> None:
+def test_objects_of_unreadable_images_count_as_not_found_and_the_exit_code_is_3(root: Path, tmp_path: Path) -> None:
     (root / "Data" / "DET" / "val" / "p2.png").write_bytes(b"no picture")
     code, output = run("--root", root, "--method", "one=mode:single", "--json", tmp_path / "r.json")
     assert code == 3
@@ -129,7 +142,7 @@ def test_unreadable_pictures_count_as_not_found_and_the_exit_code_is_3(root: Pat
     assert method["recall"]["0.5"] <= 2 / 3
 
 
-def test_curves_and_page_are_written_and_need_no_other_file(root: Path, boxes: Path, tmp_path: Path) -> None:
+def test_curves_and_a_self_contained_page_are_written(root: Path, boxes: Path, tmp_path: Path) -> None:
     named = f"<b>$1$ & _co</b>={boxes}"
     code, output = run(
         *("--root", root, "--proposals", named, "--plots", tmp_path / "plots", "--html", tmp_path / "page.html")
@@ -156,7 +169,7 @@ def test_the_page_opens_in_a_browser_at_phone_width(root: Path, boxes: Path, tmp
         pytest.skip("needs a browser: none of chromium, chromium-browser, google-chrome is installed")
     page = tmp_path / "page.html"
     run("--root", root, "--proposals", f"a rather long name of a method={boxes}", "--html", page)
-    # Windows of a browser have a least width, frames have none. What it made of the page goes into the title.
+    # A browser window has a minimum width, a frame has none. The measurements are read from the document's title.
     probe = (
         "const inside = document.querySelector('iframe').contentDocument; document.title = JSON.stringify({"
         "shown: [...inside.images].filter(one => one.naturalWidth > 0 && one.clientWidth > 300).length, "
@@ -184,16 +197,24 @@ def test_the_page_opens_in_a_browser_at_phone_width(root: Path, boxes: Path, tmp
     assert "CONSOLE" not in opened.stderr
 
 
+@pytest.mark.parametrize("option", ["--json", "--plots", "--html"])
+def test_a_file_that_cannot_be_written_is_named(root: Path, boxes: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    code, output = run("--root", root, "--proposals", boxes, option, tmp_path / "taken" / "out")
+    assert code == 2
+    assert re.search(r"cannot write \S*/taken/out", output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["--split", "test"], "missing image list"),
         (["--method", "mode:single"], "expected NAME=KEY:VALUE"),
-        (["--method", "x=scale:1"], "'scale' is none of the settings mode, superpixel-scale, min-side, connectivity"),
+        (["--method", "x=scale:1"], "unknown setting 'scale'"),
         (["--method", "x=seed:many"], "seed must be a number, got 'many'"),
         (["--method", "x=mode:slow"], "unknown mode 'slow'"),
         (["--method", "x=superpixel-scale:-1"], "superpixel_scale must be a positive number"),
-        (["--method", "x=", "--method", "x=seed:1"], "two methods are called 'x'"),
+        (["--method", "x=", "--method", "x=seed:1"], "two methods are named 'x'"),
         (["--proposals", "none.npz"], "none.npz: cannot read the proposals"),
         (["--matching", "optimal"], "'optimal' is not one of"),
         (["--classes", "own.txt"], "own.txt: cannot read the class list"),
@@ -205,15 +226,15 @@ def test_wrong_usage_is_explained(root: Path, arguments: list[str], problem: str
     assert problem in output
 
 
-def test_a_file_of_other_pictures_is_refused(root: Path, tmp_path: Path) -> None:
+def test_a_file_of_other_images_is_rejected(root: Path, tmp_path: Path) -> None:
     with ProposalWriter(tmp_path / "other.npz", {}) as writer:
         writer.add("holiday.jpg", 10, 10, Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32)))
     code, output = run("--root", root, "--proposals", tmp_path / "other.npz")
     assert code == 2
-    assert "none of the 3 pictures; it names ['holiday.jpg']" in output
+    assert "contains none of the 3 pictures of ILSVRC val; the file names ['holiday.jpg']" in output
 
 
-def test_an_unknown_class_names_the_remedy(root: Path, boxes: Path) -> None:
+def test_the_message_about_an_unknown_class_suggests_classes(root: Path, boxes: Path) -> None:
     annotation = root / "Annotations" / "DET" / "val" / "p1.xml"
     annotation.write_text(annotation.read_text().replace(DOG.wnid, "n99999999"))
     code, output = run("--root", root, "--proposals", boxes)
@@ -222,14 +243,14 @@ def test_an_unknown_class_names_the_remedy(root: Path, boxes: Path) -> None:
     assert "--classes FILE" in output
 
 
-def test_its_help_has_an_example() -> None:
+def test_the_help_has_an_example() -> None:
     code, output = run("--help")
     assert code == 0
     assert "Example: detect-recall --root ILSVRC/ --split val" in output
 
 
 def test_real_photographs_and_objects(shared: Path) -> None:
-    """Fifteen pictures: selective search covers most objects, and smaller superpixels cover more with more boxes."""
+    """On fifteen photographs, selective search covers most objects, and half the scale gives twice the boxes."""
     from inception_rcnn.data.images import read_image
     from inception_rcnn.proposals.selective_search import selective_search
 

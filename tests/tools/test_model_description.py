@@ -11,6 +11,9 @@ from inception_rcnn.tools.detect import app
 CATEGORIES = tuple(Category(number, name, name) for number, name in enumerate(("gnome", "[pond]", "gate", "hedge"), 1))
 
 
+pytestmark = pytest.mark.usefixtures("tiny_googlenet")
+
+
 def described(folder) -> str:
     result = CliRunner().invoke(app, ["--describe", "--model", str(folder)], env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
@@ -23,11 +26,11 @@ def row(text: str, name: str) -> list[str]:
 
 
 @pytest.fixture
-def networks():
+def networks(tiny_googlenet):
     return [GoogLeNet(5, auxiliary=False)] * 2
 
 
-def test_each_class_has_its_figures_and_how_far_to_trust_it(networks, tmp_path):
+def test_each_class_is_listed_with_its_ap_and_how_far_to_trust_it(networks, tmp_path):
     classes = {
         "gnome": {"AP": 0.71, "interval": [0.5, 0.9], "objects": 40},
         "[pond]": {"AP": 0.3, "interval": [0.1, 0.6], "objects": 12},
@@ -43,7 +46,7 @@ def test_each_class_has_its_figures_and_how_far_to_trust_it(networks, tmp_path):
     save_model(Model(networks, CATEGORIES, card=card, cascade=0.125), tmp_path)
     text = described(tmp_path)
     assert "2 networks, 4 classes" in text
-    assert "a cascade (only the first network looks at regions that it gives less than 0.125)" in text
+    assert "a cascade (only the first network scores regions with an object probability below 0.125)" in text
     assert "2500 pictures of garden train, from bvlc" in text
     assert "mAP 0.603 (0.500 to 0.700) on 60 pictures of garden val" in text
     assert row(text, "gnome") == ["gnome", "1,200", "0.710", "0.50 to 0.90", "40", "good"]
@@ -53,15 +56,15 @@ def test_each_class_has_its_figures_and_how_far_to_trust_it(networks, tmp_path):
     assert text.index(" gate ") < text.index(" gnome ") < text.index("[pond]") < text.index(" hedge ")
 
 
-def test_a_model_without_a_card_is_described_too(networks, tmp_path):
+def test_a_model_without_a_card_is_described(networks, tmp_path):
     save_model(Model(networks[:1], CATEGORIES), tmp_path)
     text = described(tmp_path)
     assert "1 network, 4 classes" in text
-    assert "with nothing else" in text
-    assert "has not been measured" in text
+    assert "with no other parts" in text
+    assert "mAP has not been measured" in text
 
 
-def test_a_model_that_is_not_there_is_wrong_usage(tmp_path):
+def test_a_model_that_does_not_exist_is_wrong_usage(tmp_path):
     result = CliRunner().invoke(app, ["--describe", "--model", "nowhere"])
     assert result.exit_code == 2
     assert "no model at" in result.output

@@ -1,8 +1,12 @@
-"""Compiled networks on disk: used again, told apart, and never trusted when damaged."""
+"""The cache of compiled networks: a network is compiled once, and damaged or foreign files do no harm."""
 
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,10 @@ import torch
 from torch import nn
 
 from inception_rcnn.detection.engines import compiled_cache, openvino_cpu
-from inception_rcnn.detection.engines.compiled_cache import cache_folder, cache_key, load_compiled, store_compiled
+from inception_rcnn.detection.engines.compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
 from inception_rcnn.detection.engines.engine import CompiledForward
 
-CROPS = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+CROPS = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -25,16 +29,23 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def conversions(monkeypatch) -> list[int]:
-    """Batch sizes for which a network was converted and compiled, since it was not on the disk."""
-    made: list[int] = []
-    convert = openvino_cpu._convert
+    """The batch sizes of all networks that were converted and compiled, because they were not in the cache.
 
-    def counted(network: nn.Module, shape: openvino_cpu.Shape) -> object:
-        made.append(shape[0])
-        return convert(network, shape)
+    Conversion is slow, so it is replaced: every network becomes the mean of each colour.
+    """
+    batch_sizes: list[int] = []
 
-    monkeypatch.setattr(openvino_cpu, "_convert", counted)
-    return made
+    def convert(network: nn.Module, shape: openvino_cpu.Shape) -> object:
+        import openvino
+        from openvino import opset13
+
+        batch_sizes.append(shape[0])
+        pixels = opset13.parameter(shape, np.uint8)
+        means = opset13.reduce_mean(opset13.convert(pixels, "f32"), np.array([1, 2]), False)
+        return openvino.Model([means], [pixels], "means")
+
+    monkeypatch.setattr(openvino_cpu, "_convert", convert)
+    return batch_sizes
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -43,31 +54,33 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def compiled(net: nn.Module, batch_size: int = 1, precision: str = "float32", threads: int | None = None):
-    return CompiledForward(net, kind="openvino", batch_size=batch_size, precision=precision, threads=threads)
+    return CompiledForward(net, kind="openvino", batch_size=batch_size, precision=precision, threads=threads, size=28)
 
 
-def test_the_second_time_a_network_comes_from_the_disk_with_the_same_results(folder, conversions):
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_compiled_once_and_loaded_with_the_same_results(folder, monkeypatch):
     first = compiled(network())(CROPS)
-    assert conversions == [1]
+    with torch.no_grad():
+        expected = network()(torch.from_numpy(CROPS).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-3)
     assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(openvino_cpu, "_convert", None)
     np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1]
 
 
 def test_other_weights_batch_size_precision_or_threads_are_compiled_anew(conversions):
-    compiled(network())
-    for other in (
-        compiled(network(seed=1)),
-        compiled(network(), batch_size=2),
-        compiled(network(), precision="bfloat16"),
-        compiled(network(), threads=1),
-    ):
-        assert other(CROPS).shape == (2, 2, 32, 32)
+    for _ in range(2):
+        compiled(network())
+        compiled(network(seed=1))
+        compiled(network(), batch_size=2)
+        compiled(network(), precision="bfloat16")
+        compiled(network(), threads=1)
     assert conversions == [1, 1, 2, 1, 1]
-    assert not np.allclose(compiled(network(seed=1))(CROPS), compiled(network())(CROPS))
 
 
-def test_another_openvino_compiles_anew(conversions, monkeypatch):
+def test_another_version_of_openvino_compiles_anew(conversions, monkeypatch):
     import openvino
 
     compiled(network())
@@ -76,7 +89,29 @@ def test_another_openvino_compiles_anew(conversions, monkeypatch):
     assert conversions == [1, 1]
 
 
-def test_a_key_sees_layers_weights_buffers_and_facts():
+@pytest.mark.parametrize("content", ["damaged", "refused by OpenVINO"])
+def test_a_network_whose_file_cannot_be_used_is_compiled_anew(folder, conversions, content):
+    first = compiled(network())(CROPS)
+    (file,) = folder.iterdir()
+    if content == "damaged":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        store_compiled(file.name, b"undamaged, but not a network")
+    np.testing.assert_array_equal(compiled(network())(CROPS), first)
+    assert conversions == [1, 1]
+    np.testing.assert_array_equal(compiled(network())(CROPS), first)
+    assert conversions == [1, 1]
+
+
+def test_without_a_writable_folder_networks_are_compiled_each_time(tmp_path, monkeypatch, conversions):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    first = compiled(network())(CROPS)
+    np.testing.assert_array_equal(compiled(network())(CROPS), first)
+    assert conversions == [1, 1]
+
+
+def test_the_key_depends_on_layers_weights_buffers_and_facts():
     layers = network()
     wider = copy.deepcopy(layers)
     assert isinstance(wider[0], nn.Conv2d)
@@ -88,9 +123,28 @@ def test_a_key_sees_layers_weights_buffers_and_facts():
     nudged = copy.deepcopy(layers)
     with torch.no_grad():
         nudged[2].bias[0] += 1e-3
-    keys = [cache_key(one, 16) for one in (layers, wider, buffered, shifted, nudged)] + [cache_key(layers, 8)]
+    keys = [cache_key(net, 16) for net in (layers, wider, buffered, shifted, nudged)] + [cache_key(layers, 8)]
     assert len(set(keys)) == len(keys)
     assert cache_key(copy.deepcopy(layers), 16) == keys[0]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_network_is_loaded_until_it_is_forgotten():
+    assert load_compiled("key") is None
+    store_compiled("key", b"network")
+    assert load_compiled("key") == b"network"
+    forget_compiled("key")
+    assert load_compiled("key") is None
+    forget_compiled("key")  # deletes nothing, without an error
+
+
+def test_a_file_begins_with_the_sha256_hash_of_the_rest(folder):
+    store_compiled("key", b"abc")
+    # The hash of "abc" is an example of the standard, FIPS 180-2.
+    expected = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") + b"abc"
+    assert (folder / "key").read_bytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -103,47 +157,40 @@ def test_a_key_sees_layers_weights_buffers_and_facts():
     ],
     ids=["emptied", "cut", "a hole in the middle", "zeroed"],
 )
-def test_a_damaged_file_is_made_anew(folder, conversions, damage):
-    first = compiled(network())(CROPS)
-    (file,) = folder.iterdir()
-    good = file.read_bytes()
-    file.write_bytes(damage(good))
-    np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1, 1]
-    np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1, 1]
+def test_a_damaged_file_is_deleted(folder, damage):
+    store_compiled("key", b"network" * 1000)
+    (folder / "key").write_bytes(damage((folder / "key").read_bytes()))
+    assert load_compiled("key") is None
+    assert list(folder.iterdir()) == []
 
 
-def test_a_file_that_openvino_refuses_is_made_anew(folder, conversions):
-    first = compiled(network())(CROPS)
-    (file,) = folder.iterdir()
-    store_compiled(file.name, b"whole, but no network")
-    np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1, 1]
-
-
-def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, conversions):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    first = compiled(network())(CROPS)
-    np.testing.assert_array_equal(compiled(network())(CROPS), first)
-    assert conversions == [1, 1]
-
-
-def test_the_least_recently_used_files_go(folder, monkeypatch):
-    monkeypatch.setattr(compiled_cache, "_MOST_FILES", 2)
-    import os
-
+def test_the_least_recently_used_files_are_deleted(folder, monkeypatch):
+    monkeypatch.setattr(compiled_cache, "_MAX_FILES", 2)
     for age, key in enumerate(("a", "b")):
         store_compiled(key, key.encode())
         os.utime(folder / key, (1000 + age, 1000 + age))
-    assert load_compiled("a") == b"a"  # used just now, so "b" is the oldest
+    assert load_compiled("a") == b"a"  # now "b" is the least recently used
     store_compiled("c", b"c")
     assert sorted(path.name for path in folder.iterdir()) == ["a", "c"]
-    assert load_compiled("b") is None
 
 
-def test_caches_lie_in_the_users_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "inception_rcnn" / "networks"
+KILLED = """
+import os
+from inception_rcnn.detection.engines.compiled_cache import store_compiled
+
+os.fsync = lambda _: os._exit(9)
+store_compiled("killed", b"network")
+"""
+
+
+def test_the_partial_file_of_a_killed_process_does_not_count_and_is_deleted(folder, monkeypatch):
+    monkeypatch.setattr(compiled_cache, "_MAX_FILES", 2)
+    assert subprocess.run([sys.executable, "-c", KILLED], check=False).returncode == 9
+    (partial,) = folder.iterdir()
+    assert load_compiled("killed") is None
+    store_compiled("a", b"a")
+    store_compiled("b", b"b")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["a", "b", partial.name])  # may still be written
+    os.utime(partial, (time.time() - 7200, time.time() - 7200))
+    store_compiled("a", b"a")
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]

@@ -1,4 +1,4 @@
-"""The COCO protocol against pycocotools run on the files themselves."""
+"""The COCO protocol gives the numbers that pycocotools computes from the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inception_rcnn.detection.evaluation.coco import evaluate_coco
 
 @pytest.fixture(params=range(3))
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    """An annotation file with crowds, odd ids, areas of outlines and boxes with fractions; and results."""
+    """An annotation file with crowds, gaps between ids, areas of outlines and fractional boxes; and a result file."""
     generator = np.random.default_rng(request.param)
     images = [{"id": int(number), "file_name": f"{number:012}.jpg"} for number in generator.permutation(900)[:25]]
     categories = [{"id": number, "name": f"class {number}"} for number in (1, 3, 17, 90)]
@@ -63,7 +63,7 @@ def run_pycocotools(truth: Path, found: Path) -> COCOeval:
     return run
 
 
-def test_numbers_equal_pycocotools(files: tuple[Path, Path]) -> None:
+def test_all_numbers_equal_those_of_pycocotools(files: tuple[Path, Path]) -> None:
     official = run_pycocotools(*files)
     truth = read_instances(files[0])
     detections, _ = read_predictions(files[1], truth)

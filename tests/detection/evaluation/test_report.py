@@ -1,4 +1,4 @@
-"""The page: self-contained, without errors in a browser, and readable on a phone."""
+"""The page is self-contained, opens in a browser without errors and is readable on a phone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ground_truth import GroundTruth
 from inception_rcnn.data.submission import Submission
 from inception_rcnn.detection.evaluation.error_analysis import analyse
-from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
-from inception_rcnn.detection.evaluation.report import summary, write_html
+from inception_rcnn.detection.evaluation.ilsvrc import evaluate
+from inception_rcnn.detection.evaluation.report import summary, write_html, write_json
+from inception_rcnn.detection.evaluation.result import Evaluation
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -49,7 +50,7 @@ document.querySelector("iframe").addEventListener("load", (event) => {{
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """A missed object, a duplicate, and a class whose name is no good HTML."""
+    """An evaluation with a missed object, a duplicate, and a class whose name contains HTML."""
     picture = tmp_path_factory.mktemp("pictures") / "one.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)).save(picture)
     categories = (Category(1, "dog", "dog"), Category(2, '<b>&"', "<script>alert('x')</script> & \"cat\""))
@@ -83,13 +84,13 @@ def browser() -> str:
 
 
 def open_page(browser: str, file: Path, profile: Path) -> tuple[str, list[str]]:
-    """The document after its scripts have run, and what the console says."""
+    """Returns the document after its scripts have run, and the messages on the console."""
     command = [browser, *FLAGS, f"--user-data-dir={profile}", file.as_uri()]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return run.stdout, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_summary_is_plain_json(evaluation: Evaluation) -> None:
+def test_the_summary_can_be_written_as_json(evaluation: Evaluation) -> None:
     got = json.loads(json.dumps(summary(evaluation, analyse(evaluation)), allow_nan=False))
     assert got["ground_truth"] == {"name": "two <pictures>", "pictures": 2, "objects": 3, "positives": 3}
     assert [one["curve"] for one in got["classes"]] == [
@@ -98,32 +99,43 @@ def test_summary_is_plain_json(evaluation: Evaluation) -> None:
     ]
 
 
-def test_the_page_refers_to_nothing_outside(page: Path) -> None:
+def test_a_failed_write_leaves_the_old_files(evaluation: Evaluation, tmp_path: Path) -> None:
+    for name, write in (("report.html", write_html), ("report.json", write_json)):
+        file = tmp_path / name
+        file.write_text("old")
+        (tmp_path / f"{name}.partial").mkdir()  # the name to which the file is written first
+        with pytest.raises(OSError, match="partial"):
+            write(file, evaluation, analyse(evaluation))
+        assert file.read_text() == "old"
+
+
+def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "://" not in text
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert all(one.startswith(("data:", "#")) for one in sources)
-    assert sum(one.startswith("data:image/jpeg") for one in sources) == 3  # duplicate (twice on the page) and missed
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    # The duplicate is on the page twice, the missed object once.
+    assert sum(source.startswith("data:image/jpeg") for source in sources) == 3
 
 
-def test_names_are_text_not_markup(page: Path) -> None:
+def test_names_are_escaped(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert html.escape("two <pictures>") in text
 
 
-def test_mistakes_are_drawn_with_ground_truth(page: Path) -> None:
+def test_a_mistake_is_drawn_with_the_objects_in_its_picture(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert '<rect class="wrong" x="0.0" y="0.0" width="100.0" height="90.0"' in text
     assert '<rect class="same" x="0.0" y="0.0" width="100.0" height="100.0"' in text
     assert '<rect class="different" x="200.0" y="0.0" width="100.0" height="100.0"' in text
-    assert "1 mistakes are listed without their picture" in text
+    assert "1 mistakes are shown without their picture" in text
 
 
 def test_the_page_opens_without_console_errors(page: Path, browser: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     broken.write_text("<script>nothing.there()</script>")
-    assert open_page(browser, broken, tmp_path / "profile")[1], "an error must be seen, or its absence says nothing"
+    assert open_page(browser, broken, tmp_path / "profile")[1], "the error of a broken page is not reported"
     assert open_page(browser, page, tmp_path / "profile")[1] == []
 
 

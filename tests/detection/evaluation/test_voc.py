@@ -1,4 +1,4 @@
-"""The VOC protocols against a reading of the VOC rules that shares nothing with the program."""
+"""The VOC protocols give the answers of a plain reading of the rules that shares no code with the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inception_rcnn.detection.evaluation.voc import evaluate_voc
 
 
 def voc_ap(pictures: list, rows: list, label: int, year: int) -> float:
-    """One class. Pictures: lists of (label, difficult, box); rows: image, label, score, box."""
+    """AP of one class. Pictures are lists of (label, difficult, box); rows are (image, label, score, *box)."""
     positives = sum(one == label and not difficult for objects in pictures for one, difficult, _ in objects)
     ranked = sorted((row for row in rows if row[1] == label), key=lambda row: (-row[2], row[0]))
     seen, hits, total, points = set(), 0, 0, []
@@ -86,22 +86,23 @@ def test_random_cases_follow_the_voc_rules(year: int, seed: int) -> None:
 BOX, ELSEWHERE = [11, 11, 60, 60], [101, 101, 160, 160]
 
 
-def test_difficult_objects_and_what_falls_on_them_do_not_count() -> None:
+def test_difficult_objects_and_detections_on_them_do_not_count() -> None:
     truth, rows = as_arrays([[(1, True, BOX), (1, False, ELSEWHERE)]], [[1, 1, 0.9, *BOX], [1, 1, 0.8, *ELSEWHERE]])
     got = evaluate_voc(truth, rows)
     assert got.ap == {1: 1.0}
     assert (got.classes[0].positives, got.classes[0].ignored) == (1, 1)
 
 
-def test_a_detection_whose_best_object_is_taken_does_not_go_to_another() -> None:
-    # The rule in which VOC differs from ILSVRC: the second overlaps the free object by 0.66, the taken one by 0.96.
+def test_a_detection_whose_closest_object_is_taken_is_a_false_positive() -> None:
+    # In ILSVRC it would find the free object. Its IoU is 0.69 with the free object and 0.96 with the taken object.
     pictures = [[(1, False, [1, 1, 100, 100]), (1, False, [1, 21, 100, 120])]]
     rows = [[1, 1, 0.9, 1, 1, 100, 100], [1, 1, 0.8, 1, 3, 100, 102]]
     assert evaluate_voc(*as_arrays(pictures, rows)).ap == {1: 0.5}
 
 
 def test_eleven_points_of_a_hand_computed_curve() -> None:
-    # Found, wrong, found of three: precision 1 up to recall 1/3 (4 points), 2/3 up to 2/3 (3 points), 0 beyond.
+    # Two of three objects are found, by the first and the third detection. The best precision is 1 up to recall 1/3
+    # (4 points), 2/3 up to recall 2/3 (3 points), and 0 above.
     pictures = [[(1, False, BOX), (1, False, ELSEWHERE), (1, False, [201, 201, 250, 250])]]
     rows = [[1, 1, 0.9, *BOX], [1, 1, 0.8, 1, 301, 20, 320], [1, 1, 0.7, *ELSEWHERE]]
     assert evaluate_voc(*as_arrays(pictures, rows), year=2007).ap[1] == pytest.approx((4 + 3 * 2 / 3) / 11)

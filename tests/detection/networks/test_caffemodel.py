@@ -1,9 +1,16 @@
+"""Reading .caffemodel files: files written here byte by byte, and the public BVLC weights."""
+
 import struct
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from inception_rcnn.detection.networks.caffemodel import CaffeModelError, read_caffemodel
+from inception_rcnn import GoogLeNet
+from inception_rcnn.detection.engines.engine import Engine
+from inception_rcnn.detection.networks.caffemodel import CaffeModelError, load_caffemodel, read_caffemodel
+from inception_rcnn.detection.networks.weights import ModelError
 
 
 def varint(value: int) -> bytes:
@@ -46,7 +53,7 @@ def network(*, v1: bool = False, **options: bool) -> bytes:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_current_format_gives_weights_by_layer(tmp_path, packed):
+def test_the_current_format_gives_weights_by_layer(tmp_path, packed):
     file = tmp_path / "net.caffemodel"
     file.write_bytes(network(packed=packed))
     layers = read_caffemodel(file)
@@ -55,7 +62,7 @@ def test_current_format_gives_weights_by_layer(tmp_path, packed):
     np.testing.assert_array_equal(layers["conv"][1], BIAS)
 
 
-def test_old_layer_format_with_four_sizes_is_read_too(tmp_path):
+def test_the_old_format_with_shapes_of_four_sizes_is_read_too(tmp_path):
     file = tmp_path / "net.caffemodel"
     file.write_bytes(network(v1=True, legacy=True))
     weights, bias = read_caffemodel(file)["conv"]
@@ -89,3 +96,52 @@ def test_a_blob_whose_shape_contradicts_its_data_is_an_error(tmp_path):
     file.write_bytes(field(100, field(1, b"conv") + field(7, wrong)))
     with pytest.raises(CaffeModelError, match=r"shape \[5\] holds 4"):
         read_caffemodel(file)
+
+
+def test_a_blob_whose_bytes_are_not_whole_numbers_is_an_error(tmp_path):
+    file = tmp_path / "odd.caffemodel"
+    file.write_bytes(field(100, field(1, b"conv") + field(7, field(5, b"12345"))))
+    with pytest.raises(CaffeModelError, match=r"odd\.caffemodel.* has 5 bytes, expected a multiple of 4"):
+        read_caffemodel(file)
+
+
+# The public BVLC weights
+
+
+@pytest.fixture(scope="module")
+def bvlc(shared) -> GoogLeNet:
+    return load_caffemodel(shared / "weights" / "bvlc_googlenet.caffemodel")
+
+
+def test_the_loaded_network_gives_the_probabilities_of_opencvs_caffe_importer(bvlc):
+    from skimage.data import chelsea
+
+    image = cv2.resize(chelsea(), (224, 224), interpolation=cv2.INTER_LINEAR)
+    expected = {285: 0.506, 282: 0.297, 281: 0.170, 287: 0.026}  # Egyptian cat, tiger cat, tabby, lynx
+    with torch.no_grad():
+        exact = torch.softmax(bvlc(torch.from_numpy(image).permute(2, 0, 1)[None].float()), 1)[0].numpy()
+    fast = Engine(bvlc)(image[None])[0]
+    for column, probability in expected.items():
+        assert exact[column] == pytest.approx(probability, abs=0.001)
+        assert fast[column] == pytest.approx(probability, abs=0.01)
+
+
+def test_the_loaded_network_has_the_published_accuracy_on_imagenet(bvlc, shared):
+    classes = [line.split()[0] for line in (shared / "weights" / "synset_words.txt").read_text().splitlines()]
+    files = sorted((shared / "data" / "imagenet-samples").glob("*.JPEG"))
+    assert len(files) == 400
+    crops = np.stack(
+        [cv2.resize(cv2.imread(str(file))[..., ::-1], (256, 256), interpolation=cv2.INTER_LINEAR) for file in files]
+    )[:, 16:240, 16:240]
+    ranked = Engine(bvlc)(np.ascontiguousarray(crops)).argsort(axis=1)[:, ::-1]
+    truth = np.array([classes.index(file.name.split("_")[0]) for file in files])
+    assert (ranked[:, 0] == truth).mean() == pytest.approx(0.7875, abs=0.01)
+    assert (ranked[:, :5] == truth[:, None]).any(axis=1).mean() == pytest.approx(0.945, abs=0.01)
+
+
+def test_a_caffemodel_of_another_network_is_refused(tmp_path, shared):
+    content = (shared / "weights" / "bvlc_googlenet.caffemodel").read_bytes()
+    file = tmp_path / "other.caffemodel"
+    file.write_bytes(content.replace(b"inception_3a/1x1", b"inception_9z/1x1"))
+    with pytest.raises(ModelError, match="inception_9z/1x1"):
+        load_caffemodel(file)

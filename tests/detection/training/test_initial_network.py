@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.model_files import Model, ModelError, save_classifier, save_model
+from inception_rcnn.detection.model_files import Model, save_classifier, save_model
 from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
+from inception_rcnn.detection.networks.weights import ModelError
 from inception_rcnn.detection.training.initial_network import initial_multibox, initial_network
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 

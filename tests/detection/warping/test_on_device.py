@@ -1,4 +1,4 @@
-"""warp_on_device against warp_regions, on the CPU's torch and, where there is one, on a GPU."""
+"""warp_on_device equals warp_regions, with torch on the CPU and on a GPU if torch finds one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def random_boxes(count: int, width: int, height: int, seed: int) -> NDArray[np.float32]:
-    """Of sides from half a pixel to twice the picture's, some reaching beyond it."""
+    """Boxes with sides from half a pixel to twice the picture's sides; some reach beyond the picture."""
     rng = np.random.default_rng(seed)
     extent = np.array([width, height])
     centres = rng.uniform(0, extent, (count, 2))
@@ -32,7 +32,7 @@ def random_boxes(count: int, width: int, height: int, seed: int) -> NDArray[np.f
     return np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
 
 
-def assert_like_the_cpu_kernels(image: NDArray[np.uint8], boxes: NDArray[Any], device: str, **settings: Any) -> None:
+def assert_equals_cpu_kernels(image: NDArray[np.uint8], boxes: NDArray[Any], device: str, **settings: Any) -> None:
     got = warp_on_device(torch.from_numpy(image).to(device), boxes, **settings)
     assert got.device.type == device
     assert got.is_contiguous()
@@ -45,7 +45,7 @@ def assert_like_the_cpu_kernels(image: NDArray[np.uint8], boxes: NDArray[Any], d
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", MODES)
 def test_random_boxes_equal_the_cpu_kernels_within_a_grey_level(mode: WarpMode, device: str) -> None:
-    assert_like_the_cpu_kernels(noise(157, 211), random_boxes(25, 211, 157, seed=MODES.index(mode)), device, mode=mode)
+    assert_equals_cpu_kernels(noise(157, 211), random_boxes(25, 211, 157, seed=MODES.index(mode)), device, mode=mode)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -55,30 +55,30 @@ def test_huge_shrinks_equal_the_cpu_kernels_within_a_grey_level(mode: WarpMode, 
         [(0, 0, 2501, 1999), (-900, -100, 2600, 2700), (0, 900, 2501, 1000), (3, 5, 1160.3, 1500.1), (1, 1, 9, 9)]
     )
     coarse = Image.fromarray(noise(83, 104)).resize((2501, 1999), Image.Resampling.BICUBIC)
-    assert_like_the_cpu_kernels(np.array(coarse), boxes, device, mode=mode)
+    assert_equals_cpu_kernels(np.array(coarse), boxes, device, mode=mode)
 
 
-def test_float16_which_a_gpu_takes_stays_within_a_grey_level_too() -> None:
-    assert_like_the_cpu_kernels(
+def test_float16_the_precision_of_gpus_stays_within_a_grey_level() -> None:
+    assert_equals_cpu_kernels(
         noise(157, 211), random_boxes(6, 211, 157, seed=7), "cpu", size=64, precision=torch.float16
     )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
-def test_tiny_pictures(shape: tuple[int, int]) -> None:
+def test_tiny_pictures_equal_the_cpu_kernels(shape: tuple[int, int]) -> None:
     boxes = np.array([(0, 0, shape[1], shape[0]), (0.25, 0.25, 0.75, 0.5), (-300, -200, 400, 500)])
     for mode in MODES:
-        assert_like_the_cpu_kernels(noise(*shape), boxes, "cpu", mode=mode, fill=(255, 0, 9))
+        assert_equals_cpu_kernels(noise(*shape), boxes, "cpu", mode=mode, fill=(255, 0, 9))
 
 
-def test_box_of_astronomical_size() -> None:
-    assert_like_the_cpu_kernels(
+def test_an_astronomical_box_equals_the_cpu_kernels() -> None:
+    assert_equals_cpu_kernels(
         noise(30, 40), np.array([(-3e30, -1e30, 1e30, 2e30), (0, 0, 1e6, 5)]), "cpu", size=32, padding=2
     )
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 9), (1, 1), (5, 4)])
-def test_halving_equals_the_cpu_kernels_to_the_bit(height: int, width: int) -> None:
+def test_halving_gives_the_same_bits_as_the_cpu_kernels(height: int, width: int) -> None:
     image, fill = noise(height, width), np.array([255, 0, 9], np.uint8)
     planes = torch.from_numpy(image).permute(2, 0, 1)
     for ours, kernel in ((on_device._halve_height, halve_height), (on_device._halve_width, halve_width)):
@@ -86,10 +86,10 @@ def test_halving_equals_the_cpu_kernels_to_the_bit(height: int, width: int) -> N
         np.testing.assert_array_equal(got, kernel(image, fill))
 
 
-def test_regions_resized_in_other_company_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_resized_alone_equal_those_resized_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     image, boxes = torch.from_numpy(noise(157, 211)), random_boxes(12, 211, 157, seed=3)
     together = warp_on_device(image, boxes, size=48)
-    monkeypatch.setattr(on_device, "_MOST_ELEMENTS", 1)  # each by itself
+    monkeypatch.setattr(on_device, "_MAX_ELEMENTS", 1)  # one region a group
     difference = warp_on_device(image, boxes, size=48).int() - together.int()
     assert difference.abs().max() <= 1
     assert (difference != 0).float().mean() < 0.001

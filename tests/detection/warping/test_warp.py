@@ -1,4 +1,4 @@
-"""warp_regions against a transcription of its formula that shares no code with it."""
+"""warp_regions equals its formula, written here a second time without its code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A picture with a photograph's spectrum, more or less: noise enlarged, with grain."""
+    """Enlarged noise with grain: a picture with about the spectrum of a photograph."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 24, width // 24, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
@@ -43,7 +43,7 @@ def reference(
     mode: str = "warp",
     fill: Sequence[int] = MEAN_RGB,
 ) -> NDArray[np.float64]:
-    """The formula of warping/warp.py, word for word, on a picture really extended by ``fill``; not rounded."""
+    """The formula of warping/warp.py, not rounded, computed on a copy of the picture that is extended by ``fill``."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in box)
     sx, sy = (x2 - x1) / (size - 2 * padding), (y2 - y1) / (size - 2 * padding)
@@ -83,7 +83,7 @@ BOXES = {
     "at the corner": (480, 360, 500, 375),
     "beyond every edge": (-70.5, -33, 560, 444.4),
     "mostly outside": (490, -300, 900, 10),
-    "sides of the very scale 1": (10, 10, 202, 202),
+    "sides of scale 1": (10, 10, 202, 202),
     "sides of a whole scale": (10, 10, 394, 202),
 }
 
@@ -100,7 +100,7 @@ def test_equals_the_formula(case: str, mode: WarpMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_equals_the_formula_at_other_sizes_and_paddings(size: int, padding: int, mode: WarpMode) -> None:
     image = noise(60, 41)
-    boxes = boxes_of((3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13))  # shrinks below 6, also to one pixel
+    boxes = boxes_of((3, 4, 8.5, 9.7), (0, 0, 4, 3), (20.1, 8, 22.9, 13))  # shrinks below 6 at every size
     got = warp_regions(image, boxes, size, padding, mode, fill=RED)
     for n in range(len(boxes)):
         expected = reference(image, boxes[n], size, padding, mode, RED)
@@ -117,7 +117,7 @@ def test_tiny_pictures_equal_the_formula(shape: tuple[int, int], mode: WarpMode)
         np.testing.assert_allclose(got[n], reference(image, boxes[n], mode=mode), rtol=0, atol=0.51)
 
 
-def test_photograph_equals_pillow_where_the_window_is_inside() -> None:
+def test_a_window_inside_the_picture_equals_pillows() -> None:
     image, box = smooth(375, 500), boxes_of((60, 50, 405.5, 300))
     w, h = 345.5, 250
     window = (60 - w / 12, 50 - h / 12, 405.5 + w / 12, 300 + h / 12)  # 16 of 192 pixels of context
@@ -126,7 +126,7 @@ def test_photograph_equals_pillow_where_the_window_is_inside() -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_box_lands_on_the_central_pixels_and_its_surroundings_on_the_border() -> None:
+def test_the_box_fills_the_central_pixels_and_the_border_shows_its_surroundings() -> None:
     image = np.zeros((300, 400, 3), np.uint8)
     image[50:242, 100:292] = 255  # 192 x 192: one source pixel per output pixel, no filtering
     expected = np.zeros((224, 224, 3), np.uint8)
@@ -177,9 +177,9 @@ def test_box_just_under_six_times_the_inner_size_is_exact(mode: WarpMode) -> Non
 @pytest.mark.parametrize(
     "box",
     [
-        (0, 0, 1152, 1152),  # where halving begins, and with it the largest deviation
+        (0, 0, 1152, 1152),  # the smallest box with halving has the largest deviation
         (3, 5, 1160.3, 1500.1),
-        (0, 0, 2501, 1999),  # odd: the last column and row have no partner
+        (0, 0, 2501, 1999),  # odd sides: the last column and row are averaged with the fill
         (0, 900, 2501, 1000),  # halved along x alone
         (-900, -100, 2600, 2700),
     ],
@@ -200,13 +200,13 @@ def test_black_and_white_blocks_stay_within_the_stated_deviation() -> None:
     assert np.abs(deviation).max() <= 12
 
 
-def test_box_of_astronomical_size_is_fill_but_for_a_speck() -> None:
+def test_the_crop_of_an_astronomical_box_shows_fill() -> None:
     got = warp_regions(noise(30, 40), boxes_of((-3e30, -1e30, 1e30, 2e30), (0, 0, 1e6, 5)))
     assert (np.abs(got[0].astype(int) - MEAN_RGB) <= 1).all()
     assert (got[1, :, 17:] == MEAN_RGB).all()
 
 
-def test_regions_do_not_depend_on_their_company() -> None:
+def test_a_box_gets_the_same_crop_alone_and_among_others() -> None:
     image = noise(375, 500)
     boxes = boxes_of(*BOXES.values())
     together = warp_regions(image, boxes)
@@ -241,7 +241,7 @@ def test_no_boxes_give_no_crops(boxes: NDArray[Any]) -> None:
     assert crops.dtype == np.uint8
 
 
-def test_picture_is_not_changed_and_may_be_read_only_and_strided() -> None:
+def test_a_read_only_strided_picture_is_accepted_and_not_changed() -> None:
     image = noise(100, 120)
     view = image[::2, ::-1]
     view.flags.writeable = False
@@ -265,7 +265,7 @@ NAN = float("nan")
         ((0, -5, 5, 0), "wholly outside the 40x30 picture"),
     ],
 )
-def test_impossible_box_is_named(box: tuple[float, ...], message: str) -> None:
+def test_the_error_names_the_wrong_box(box: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         warp_regions(noise(30, 40), boxes_of((0, 0, 5, 5), box))
 

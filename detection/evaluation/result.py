@@ -1,0 +1,147 @@
+"""The result of an evaluation, the same for every protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data.categories import Category
+from ...data.ground_truth import GroundTruth
+from ...data.submission import Submission
+from .average_precision import Curve, OperatingPoint, best_f1, precision_recall
+from .detection_order import rank_detections
+
+Mean = Literal["present", "official"]
+MEANS: Final[Mapping[Mean, str]] = {
+    "present": "mean over the classes that have ground truth",
+    "official": "mean over the classes 1 to the largest in the ground truth, as the official kit",
+}
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassResult:
+    """The result of one class.
+
+    Attributes:
+        category: the class.
+        ap: average precision by the rules of the protocol. For a class without ground truth it is what the official
+            ILSVRC kit answers: 0 if the class has no detections, else NaN.
+        detections: the number of detections of the class, including ignored ones.
+        ignored: the number of detections that count neither way (in blacklisted pictures, or on difficult objects).
+        curve: precision and recall. The coco protocol has several IoU thresholds; its curve is at IoU 0.5.
+        measures: further numbers of the protocol by name (coco: "AP50", "AP75", "AP_small" ...); NaN if undefined.
+    """
+
+    category: Category
+    ap: float
+    detections: int
+    ignored: int
+    curve: Curve
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def positives(self) -> int:
+        """The number of objects to find: all objects that are not blacklisted or difficult."""
+        return self.curve.positives
+
+    @cached_property
+    def best_f1(self) -> OperatingPoint | None:
+        """The score threshold with the best F1; None if no object is found."""
+        return best_f1(self.curve)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result of a protocol for G objects and D detections.
+
+    Attributes:
+        protocol: "ilsvrc", "voc07", "voc12" or "coco".
+        classes: one result for each class, by rising id. The ilsvrc protocol has the classes 1 to the largest id in
+            the ground truth, like the official kit; the others have the classes that occur in the ground truth.
+        ground_truth: the objects.
+        detections: the detections that were evaluated.
+        thresholds: float64 [G], the IoU at which each object counts as found.
+        counted: bool [G], whether the object is to be found; the others are blacklisted, difficult or crowds.
+        matched: int64 [D], the row of the object that each detection found, or -1.
+        ignored: bool [D], detections that count neither way.
+        notices: sentences about the input that affect how the numbers are to be read.
+        measures: further numbers of the protocol over all classes, by name.
+    """
+
+    protocol: str
+    classes: tuple[ClassResult, ...]
+    ground_truth: GroundTruth
+    detections: Submission
+    thresholds: Floats
+    counted: Flags
+    matched: Ints
+    ignored: Flags
+    notices: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def mean_ap(self, mean: Mean = "present") -> float:
+        """Returns the mean AP.
+
+        Args:
+            mean: "present" takes the classes that have ground truth. "official" takes all ``classes``, and is NaN if
+                the AP of any class is NaN.
+        """
+        aps = [result.ap for result in self.classes if mean == "official" or result.positives > 0]
+        return sum(aps) / len(aps) if aps else math.nan
+
+    @property
+    def ap(self) -> dict[int, float]:
+        """AP by class id."""
+        return {result.category.id: result.ap for result in self.classes}
+
+    @cached_property
+    def ranks(self) -> Ints:
+        """int64 [D], the rank of each detection; 0 is the best. See ``rank_detections``."""
+        return rank_detections(self.detections)
+
+    @property
+    def false_positives(self) -> Flags:
+        """bool [D], detections that found no object and are not ignored."""
+        return (self.matched < 0) & ~self.ignored
+
+
+def class_results(
+    ground_truth: GroundTruth,
+    detections: Submission,
+    labels: Iterable[int],
+    counted: Flags,
+    matched: Ints,
+    ignored: Flags,
+    average_precision: Callable[[Curve], float],
+) -> tuple[ClassResult, ...]:
+    """Returns the curve and the AP of each class.
+
+    Args:
+        ground_truth: G objects.
+        detections: D detections.
+        labels: ids of the classes.
+        counted, matched, ignored: as in ``Evaluation``.
+        average_precision: computes AP from a curve.
+    """
+    categories = {category.id: category for category in ground_truth.categories}
+    order = np.lexsort((rank_detections(detections), detections.labels))
+    by_label = detections.labels[order]
+    results = []
+    for label in labels:
+        rows = order[slice(*np.searchsorted(by_label, [label, label + 1]))]  # best first
+        true_positive, is_ignored = matched[rows] >= 0, ignored[rows]
+        positives = int((counted & (ground_truth.labels == label)).sum())
+        curve = precision_recall(detections.scores[rows], true_positive, ~true_positive & ~is_ignored, positives)
+        category = categories.get(label) or Category(label, f"class {label}", f"class {label}")
+        results.append(ClassResult(category, average_precision(curve), len(rows), int(is_ignored.sum()), curve))
+    return tuple(results)
