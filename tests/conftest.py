@@ -47,12 +47,38 @@ def tiny_googlenet(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For tests of checkpoints, files, batches and reports, which do not depend on the size of the network.
     """
+    _narrow_googlenet(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tiny_googlenet_in_module() -> Iterator[None]:
+    """`tiny_googlenet` for a whole module, whose tests share trained networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        _narrow_googlenet(patch)
+        yield
+
+
+def _narrow_googlenet(patch: pytest.MonkeyPatch) -> None:
     from inception_rcnn.detection.networks import googlenet
 
     def narrow(widths: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(width // 16 or 1 for width in widths)
 
     narrow_modules = {name: narrow(widths) for name, widths in googlenet._INCEPTION_WIDTHS.items()}
-    monkeypatch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
-    monkeypatch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
-    monkeypatch.setattr(googlenet.GoogLeNet, "out_channels", 64)
+    patch.setattr(googlenet, "_STEM_WIDTHS", narrow(googlenet._STEM_WIDTHS))
+    patch.setattr(googlenet, "_INCEPTION_WIDTHS", narrow_modules)
+    patch.setattr(googlenet.GoogLeNet, "out_channels", 64)
+
+
+@pytest.fixture(scope="module")
+def uncompiled_networks() -> Iterator[None]:
+    """Runs networks with plain torch unless a test names an engine: OpenVINO takes seconds to compile each network."""
+    from inception_rcnn.detection.engines import engine
+    from inception_rcnn.detection.engines.choice import Choice, Kind, Precision, choose
+
+    def choose_torch(kind: Kind = "auto", device: str = "auto", precision: Precision = "auto") -> Choice:
+        return choose("torch" if kind == "auto" else kind, device, precision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "choose", choose_torch)
+        yield

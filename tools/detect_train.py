@@ -1,4 +1,4 @@
-"""`detect-train`: train a detector on pictures of your own.
+"""`detect-train`: train a detector on your own pictures.
 
 detect-train ILSVRC_ROOT --out MODEL/
 detect photos/ --model MODEL/
@@ -10,19 +10,18 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..data.categories import read_categories
 from ..data.layouts import open_dataset, open_validation
-from .training_errors import errors_as_messages
+from .error_messages import errors_as_messages
+from .progress import StageProgress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
 
 
 class OutsideBoxes(str, Enum):
-    """The names of `dataset_checks.OutsidePolicy`, known before the slow imports."""
+    """The values of `dataset_checks.OutsidePolicy`, which takes long to import."""
 
     clip = "clip"
     drop = "drop"
@@ -30,95 +29,99 @@ class OutsideBoxes(str, Enum):
 
 @app.command(
     epilog="Example: [bold]detect-train ILSVRC/ --init bvlc_googlenet.caffemodel --out my-model/[/bold], then "
-    "[bold]detect photos/ --model my-model/[/bold]. Interrupted, the same command goes on where it was."
+    "[bold]detect photos/ --model my-model/[/bold]. If it is interrupted, the same command resumes it."
 )
 def detect_train(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="Data set: a folder in the ILSVRC DET, VOC or COCO layout, a folder of pictures with VOC's XML files, "
+            help="Data set: a folder in the ILSVRC DET, VOC or COCO layout, a folder of pictures with VOC XML files, "
             "or a COCO annotation file."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     split: Annotated[
-        str | None, typer.Option(help="List of pictures to train on; by default train, or trainval.")
+        str | None, typer.Option(help="List of pictures to train on; train or trainval by default.")
     ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
-            help="Your own class list, a name a line. If left out, the 200 DET classes in the ILSVRC layout, else the "
-            "data set's."
+            help="File with your own class names, one on each line. By default, the 200 DET classes in the ILSVRC "
+            "layout, and the classes of the data set in other layouts."
         ),
     ] = None,
     init: Annotated[
         str,
         typer.Option(
-            help="Network to start from: a .caffemodel file, a .safetensors file of detect-train-classifier, a model "
-            "folder or a shipped model's name, 'torchvision', or 'scratch'."
+            help="Initial network: a .caffemodel file, a .safetensors file of detect-train-classifier, a model folder, "
+            "the name of a shipped model, 'torchvision' or 'scratch'."
         ),
     ] = "default",
     freeze_below: Annotated[
         str,
-        typer.Option(help="Train this block (inception_5a, inception_4c ...) and those above it; 'none' trains all."),
+        typer.Option(help="Lowest block to train (inception_5a, inception_4c ...); 'none' trains all blocks."),
     ] = "inception_4e",
     freeze_trunk: Annotated[
         bool,
         typer.Option(
             "--freeze-trunk",
-            help="Train the classifier alone, on pooled features: minutes, for few pictures and no GPU. The same as "
-            "--freeze-below classifier.",
+            help="Train only the classifier, on pooled features: takes minutes, for few pictures and no GPU. The same "
+            "as --freeze-below classifier.",
         ),
     ] = False,
     members: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Networks that are averaged; the paper's entry has 6. Repeated with more members, the command trains "
-            "those that are missing. 0: the networks of the model folder --init are taken as they are, and only what "
-            "comes after them is made.",
+            help="Number of networks in the ensemble; the paper's entry has 6. Repeat the command with more members to "
+            "train the missing ones. 0 keeps the networks of the model folder --init, and does the steps after them.",
         ),
     ] = 1,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Mini-batches of 32 positive and 96 background windows.")
+        int, typer.Option(min=1, help="Number of batches of 32 positive and 96 background windows.")
     ] = 3000,
-    learning_rate: Annotated[float, typer.Option(min=0, help="At the start; it falls along a cosine.")] = 0.002,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Largest; it falls to 0 along a cosine.")] = 0.002,
     pool: Annotated[
-        int, typer.Option(min=2, help="Windows kept on disk when blocks are frozen, 0.2 MB each below inception_4e.")
+        int,
+        typer.Option(
+            min=2,
+            help="Windows whose features are stored when blocks are frozen: 0.2 MB each below inception_4e.",
+        ),
     ] = 72_000,
     multibox_iterations: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Mini-batches of 24 views for the network that proposes regions beside selective search. By default "
-            "that of --init is kept, or where it has none one is trained with 2000; 0: none is trained in any case.",
+            help="Number of batches of 24 views for MultiBox, the network that proposes regions beside selective "
+            "search. 0 trains none. By default, the MultiBox network of --init is kept; if it has none, one is trained "
+            "with 2000 batches.",
         ),
     ] = None,
     box_regression: Annotated[
-        bool, typer.Option(help="Fit a box regression, and keep it if it brings boxes closer to objects.")
+        bool, typer.Option(help="Fit a box regression, and keep it if it moves boxes closer to objects.")
     ] = True,
     validation: Annotated[
         str | None,
-        typer.Option(help="List of pictures to measure the detector on at the end; by default val, if there is one."),
+        typer.Option(help="List of pictures to measure the detector on at the end; val by default, if it exists."),
     ] = None,
     measured: Annotated[
-        int, typer.Option(min=0, help="Measure on so many of them, drawn at random; 0: do not measure.")
+        int, typer.Option(min=0, help="Number of these pictures to measure on, drawn at random; 0 measures nothing.")
     ] = 100,
     outside_boxes: Annotated[
-        OutsideBoxes, typer.Option(help="Cut boxes off that reach beyond their picture, or leave them out.")
+        OutsideBoxes, typer.Option(help="Clip boxes that reach beyond their picture, or drop them.")
     ] = OutsideBoxes.clip,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
 ) -> None:
     """Train a detector on annotated pictures, by fine-tuning a pretrained network.
 
-    The networks, the network that proposes regions, the box regression, the cascade of an ensemble and the figures on
-    pictures of a validation list are made one after the other; what is finished is not made again.
+    The steps: the networks, MultiBox, the box regression, the cascade of an ensemble, and the measurement on validation
+    pictures. Finished steps are not repeated.
     """
     from ..detection.training.finetune import FineTuneSettings
     from ..detection.training.initial_network import initial_multibox
     from ..detection.training.multibox import MultiBoxSettings
-    from ..detection.training.train import train_detector
+    from ..detection.training.train_detector import train_detector
 
     lowest = "classifier" if freeze_trunk else freeze_below
     settings = FineTuneSettings(
@@ -128,29 +131,12 @@ def detect_train(
         pool=pool,
         seed=seed,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    tasks: dict[str, TaskID] = {}
     with errors_as_messages(console):
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
         if multibox_iterations is None:
             multibox_iterations = 0 if initial_multibox(init)[0] else MultiBoxSettings.iterations
-        with Progress(*columns, console=console) as progress:
-
-            def warn(warning: str) -> None:
-                progress.console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-
-            def report(stage: str, done: int, total: int, note: str) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total, note="")
-                progress.update(tasks[stage], completed=done, note=note)
-
+        with StageProgress(console) as progress:
             model = train_detector(
                 samples,
                 out,
@@ -163,14 +149,15 @@ def detect_train(
                 measured=measured,
                 device=device,
                 outside=outside_boxes.value,
-                warn=warn,
-                report=report,
+                warn=progress.warn,
+                report=progress.report,
             )
-    found = model.card.get("evaluation")
-    if found:
-        low, high = found["interval"]
-        spread = f"{found['mAP']:.3f} ({low:.3f} to {high:.3f})"
-        console.print(f"mAP {spread} on {found['pictures']} pictures of {found['data']}")
+    figures = model.card.get("evaluation")
+    if figures:
+        low, high = figures["interval"]
+        console.print(
+            f"mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of {figures['data']}"
+        )
     console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
 
 

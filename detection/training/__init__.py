@@ -1,1 +1,1 @@
-"""Fine-tuning GoogLeNet into a region classifier."""
+"""Training: classifiers, region classifiers, MultiBox networks, and the whole detector."""

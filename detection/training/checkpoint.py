@@ -1,4 +1,4 @@
-"""Checkpoints of a training: weights and the optimiser's state after some step, for going on exactly where it was."""
+"""Checkpoints: the weights and the optimiser's state after a step, from which a training resumes exactly."""
 
 import json
 import time
@@ -10,18 +10,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...runtime.atomic_write import atomic_write
 from .errors import TrainingError
 
-# Steps can take half a minute where a whole network is trained on a CPU: no more than this much work is lost.
+# A checkpoint is due after this many steps, or after this much time where steps are slow: a step that trains a whole
+# network on a CPU can take half a minute.
+STEPS_BETWEEN = 200
 SECONDS_BETWEEN = 600
 
 
 class Checkpoint:
-    """Weights and an optimiser's state after some step, in one safetensors file that is replaced atomically.
+    """The checkpoint file of one training.
+
+    The safetensors file has the tensors `weight.<name>` and `optimiser.<parameter>.<state>`, and in its metadata the
+    number of steps and the identity of the training.
 
     Args:
-        file: where it is kept.
-        identity: what the run is; a checkpoint of another run is refused, naming what differs.
+        file: the file; `save` replaces it.
+        identity: settings and data of the training, by name. `step` refuses a checkpoint with another identity.
     """
 
     def __init__(self, file: Path, identity: dict[str, Any]):
@@ -29,15 +35,15 @@ class Checkpoint:
         self._identity = identity
         self._saved = time.monotonic()
 
-    def due(self, step: int, every: int) -> bool:
-        """Whether to save after this step: every so many steps, and where they are slow by the clock."""
-        return step % every == 0 or time.monotonic() - self._saved > SECONDS_BETWEEN
+    def due(self, step: int) -> bool:
+        """Whether to save a checkpoint after `step` steps."""
+        return step % STEPS_BETWEEN == 0 or time.monotonic() - self._saved > SECONDS_BETWEEN
 
     def step(self) -> int:
-        """The number of steps done; 0 where there is no checkpoint.
+        """The number of steps done by the training in the file; 0 if there is no file.
 
         Raises:
-            TrainingError: the file is damaged or of another run.
+            TrainingError: the file is damaged, or belongs to another training.
         """
         if not self._file.exists():
             return 0
@@ -46,42 +52,44 @@ class Checkpoint:
                 metadata = file.metadata()
             before, step = json.loads(metadata["run"]), int(metadata["step"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{self._file}: not a checkpoint ({error}); delete it to start anew") from error
-        # what an earlier version of the program did not write down is left open
+            raise TrainingError(f"{self._file}: not a checkpoint ({error}); delete it to start again") from error
+        # Checkpoints of earlier versions lack some names, which are not compared.
         changed = [name for name, value in self._identity.items() if name in before and before[name] != value]
         if changed:
             difference = ", ".join(f"{name} was {before[name]}, is {self._identity[name]}" for name in changed)
             raise TrainingError(
                 f"{self._file} belongs to another training ({difference}): use the same data and settings, "
-                "another --out folder, or delete the checkpoint to start anew"
+                "another --out folder, or delete the checkpoint to start again"
             )
         return step
 
-    def load(self, learned: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """Restore weights and the optimiser's state, if there is a checkpoint, and return the number of steps done."""
+    def load(self, weights: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+        """Restore weights and optimiser if the file exists, and return the number of steps done.
+
+        Raises:
+            TrainingError: see `step`.
+        """
         step = self.step()
         if step:
             tensors = load_file(self._file)
-            learned.load_state_dict({name: tensors[f"weight.{name}"] for name in learned.state_dict()})
-            parameters = dict(learned.named_parameters())
+            weights.load_state_dict({name: tensors[f"weight.{name}"] for name in weights.state_dict()})
+            parameters = dict(weights.named_parameters())
             for entry, value in tensors.items():
                 kind, _, rest = entry.partition(".")
                 if kind == "optimiser":
                     name, _, key = rest.rpartition(".")
-                    # counters stay on the CPU, where optimisers keep them
+                    # Optimisers keep their step counters, which are scalars, on the CPU.
                     optimiser.state[parameters[name]][key] = value.to(parameters[name].device) if value.dim() else value
         return step
 
-    def save(self, learned: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-        """Replace the checkpoint."""
+    def save(self, weights: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+        """Write the state after `step` steps to the file."""
         tensors: dict[str, Tensor] = {}
-        for name, value in learned.state_dict().items():
+        for name, value in weights.state_dict().items():
             tensors[f"weight.{name}"] = value.cpu().contiguous()
-        for name, parameter in learned.named_parameters():
+        for name, parameter in weights.named_parameters():
             for key, value in optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{name}.{key}"] = value.cpu().contiguous()
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_suffix(".partial")
-        save_file(tensors, temporary, {"step": str(step), "run": json.dumps(self._identity)})
-        temporary.replace(self._file)
+        with atomic_write(self._file) as partial:
+            save_file(tensors, partial, {"step": str(step), "run": json.dumps(self._identity)})
         self._saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found before hours are spent on it."""
+"""Checks of a data set before a training, which takes hours."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,11 +14,12 @@ from ...data.dataset import Dataset, Sample
 from ...data.images import ImageError, read_size
 from .errors import TrainingError
 
-# What becomes of boxes that reach beyond their picture: cut off at its border, or left out.
+# What to do with boxes that reach beyond their picture: clip them to the picture, or drop them.
 OutsidePolicy = Literal["clip", "drop"]
-# A class with fewer boxes is trained all the same, but its user is told not to expect much.
+# Classes with fewer boxes are trained, but with a warning.
 FEW_BOXES = 20
-_SHOWN = 5
+# Number of pictures, boxes or classes that a message names.
+_NAMED = 5
 
 
 def check_dataset(
@@ -27,22 +28,22 @@ def check_dataset(
     warn: Callable[[str], None] = lambda warning: None,
     learns_classes: bool = True,
 ) -> tuple[Dataset, dict[int, int]]:
-    """The data set as it can be trained on, and its objects of each class, difficult ones not counted.
-
-    Every annotation is read, and of every picture its size. Objects without area are left out.
+    """Check all annotations and picture sizes, and clip or drop boxes so that the data set can be trained on.
 
     Args:
-        outside: what becomes of boxes that reach more than a pixel beyond their picture.
-        warn: called with a sentence on pictures of another size than their annotation says, on boxes that were cut off
-            or left out, and on classes with few objects or none.
-        learns_classes: whether what is trained tells classes apart; else nothing is said of them.
+        dataset: the data set. Its pictures are not decoded.
+        outside: what to do with boxes that reach more than a pixel beyond their picture.
+        warn: called with a sentence about pictures whose size differs from their annotation, about boxes that are
+            clipped or dropped, and about classes with few boxes or none.
+        learns_classes: whether the training distinguishes classes; if not, classes are not warned about.
 
     Returns:
-        the data set; the number of objects by category id.
+        The data set without boxes of area 0, and with boxes clipped to their pictures;
+        the number of objects of each category id, without difficult objects and categories without objects.
 
     Raises:
-        TrainingError: there are no objects, or pictures or annotations are missing or malformed; all are counted and
-            the first of them are named.
+        TrainingError: there are no objects, or pictures or annotations are missing or malformed. The message has their
+            number and names the first of them.
     """
     broken: list[str] = []
     beyond: list[str] = []
@@ -59,39 +60,39 @@ def check_dataset(
         try:
             sizes.append(read_size(sample.path))
         except ImageError as error:
-            there = sample.path.is_file()
-            broken.append(str(error) if there else f"{sample.path}: there is no such picture, though it is annotated")
+            broken.append(str(error) if sample.path.is_file() else f"{sample.path}: annotated picture is missing")
             continue
         width, height = sizes[-1]
         if sample.size is not None and sample.size != (width, height):
             resized.append(f"{sample.image_id} ({width} x {height}, annotated as {sample.size[0]} x {sample.size[1]})")
-        reaches = _outside(sample, width, height)
-        beyond += _names(sample, reaches)
-        empty += _names(sample, ~reaches & (box_ops.area(sample.boxes) == 0))
+        reaches_beyond = _reaches_beyond(sample, width, height)
+        beyond += _object_names(sample, reaches_beyond)
+        empty += _object_names(sample, ~reaches_beyond & (box_ops.area(sample.boxes) == 0))
         usable = _usable(sample, outside, width, height)
         counts.update(usable.labels[~usable.difficult].tolist())
     if broken:
-        lines = "\n".join(broken[:_SHOWN]) + ("\n..." if len(broken) > _SHOWN else "")
+        lines = "\n".join(broken[:_NAMED]) + ("\n..." if len(broken) > _NAMED else "")
         raise TrainingError(f"{dataset.name}: {len(broken)} of {len(dataset)} pictures cannot be trained on:\n{lines}")
     if not counts:
-        raise TrainingError(f"{dataset.name}: no picture of {len(dataset)} has an object of a known class")
+        raise TrainingError(f"{dataset.name}: none of {len(dataset)} pictures has an object of a known class")
     if resized:
         warn(
-            f"{len(resized)} pictures have another size than their annotation says; boxes are taken as pixels of the "
-            f"upright picture as it is now: {_some(resized)}"
+            f"{len(resized)} pictures differ in size from their annotation; boxes are read as pixels of the upright "
+            f"picture in the file: {_first(resized)}"
         )
     if beyond:
-        fate = {"clip": "are cut off at its border", "drop": "are left out"}[outside]
-        warn(f"{len(beyond)} boxes reach beyond their picture and {fate}: {_some(beyond)}")
+        fate = {"clip": "are clipped to it", "drop": "are left out"}[outside]
+        warn(f"{len(beyond)} boxes reach beyond their picture and {fate}: {_first(beyond)}")
     if empty:
-        warn(f"{len(empty)} boxes have no area and are left out: {_some(empty)}")
-    few = [f"{one.name} {counts[one.id]}" for one in dataset.categories if 0 < counts[one.id] < FEW_BOXES]
-    if few and learns_classes:
-        warn(f"classes with fewer than {FEW_BOXES} boxes, which will hardly be found: {_some(few)}")
-    none = [one.name for one in dataset.categories if not counts[one.id]]
-    if none and learns_classes:
-        of = f"{len(none)} of {len(dataset.categories)}"
-        warn(f"{of} classes have no box, and the detector will not know them: {_some(none)}")
+        warn(f"{len(empty)} boxes have no area and are left out: {_first(empty)}")
+    if learns_classes:
+        few = [f"{one.name} {counts[one.id]}" for one in dataset.categories if 0 < counts[one.id] < FEW_BOXES]
+        if few:
+            warn(f"classes with fewer than {FEW_BOXES} boxes will rarely be detected: {_first(few)}")
+        without_boxes = [one.name for one in dataset.categories if not counts[one.id]]
+        if without_boxes:
+            share = f"{len(without_boxes)} of {len(dataset.categories)}"
+            warn(f"{share} classes have no boxes, so the detector will not know them: {_first(without_boxes)}")
     usable_samples = Dataset(
         dataset.name, dataset.categories, range(len(dataset)), partial(_usable_at, dataset, outside, sizes)
     )
@@ -103,24 +104,25 @@ def _usable_at(dataset: Dataset, outside: OutsidePolicy, sizes: Sequence[tuple[i
 
 
 def _usable(sample: Sample, outside: OutsidePolicy, width: int, height: int) -> Sample:
+    """The sample with its boxes clipped to the picture, without boxes of area 0."""
     boxes = box_ops.clip(sample.boxes, width, height)
     keep = box_ops.area(boxes) > 0
     if outside == "drop":
-        keep &= ~_outside(sample, width, height)
+        keep &= ~_reaches_beyond(sample, width, height)
     return replace(
         sample, boxes=boxes[keep], labels=sample.labels[keep], difficult=sample.difficult[keep], outside=None
     )
 
 
-def _outside(sample: Sample, width: int, height: int) -> np.ndarray:
-    """Boxes that reach beyond the picture, or did before they were clipped to its annotated size."""
-    reaches = box_ops.reach_beyond(sample.boxes, width, height)
-    return reaches if sample.outside is None else reaches | sample.outside
+def _reaches_beyond(sample: Sample, width: int, height: int) -> np.ndarray:
+    """Whether each box reaches beyond the picture, or did before it was clipped to the annotated size: bool [N]."""
+    beyond = box_ops.reach_beyond(sample.boxes, width, height)
+    return beyond if sample.outside is None else beyond | sample.outside
 
 
-def _names(sample: Sample, which: np.ndarray) -> list[str]:
+def _object_names(sample: Sample, which: np.ndarray) -> list[str]:
     return [f"{sample.image_id} (object {number + 1})" for number in np.flatnonzero(which).tolist()]
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,5 +1,5 @@
-"""The error of every training command."""
+"""The error that every training raises."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why and what to do."""
+    """Training cannot start or continue. The message names the reason and the remedy."""

@@ -1,63 +1,56 @@
 """Fine-tuning a pretrained network into a region classifier (R-CNN, Girshick et al. 2014, section 2.3).
 
-Two roads, one loop. With `freeze_below` the blocks under it are run once over a pool of windows and the blocks above
-are trained on what they gave, which a CPU does in an hour; without it the whole network is trained on crops warped as
-they are needed.
-
-Every step's batch, distortions and dropout are functions of the seed and the step alone, so a run that was interrupted
-and resumed gives the weights of one that was not.
+With `freeze_below`, the frozen blocks run once over a pool of windows, and the blocks above are trained on the stored
+features: an hour on a CPU. Without it, the whole network is trained on crops that are warped for each step.
 
 The members of an ensemble start from the same weights and "only differ in sampling methodologies and the randomized
-input image order" (Szegedy et al. 2015, section 7). Here they share the windows kept of each picture and, with frozen
-blocks, the pool, each of its windows mirrored and distorted once, so that frozen blocks run once for all members. A
-member's own seed deals windows into mini-batches and drives dropout, and without frozen blocks mirroring and
-distortion.
+input image order" (Szegedy et al. 2015, section 7). Here all members share the windows that were kept of each picture.
+With frozen blocks they also share the pool, in which each window is mirrored and distorted once, so that the frozen
+blocks run once for all members. A member's own seed decides the windows of each batch and the dropout, and without
+frozen blocks also mirroring and distortion.
 """
 
 import hashlib
 import json
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ..engines.choice import computes_bfloat16, resolve_device
+from ..engines.choice import resolve_device
 from ..engines.engine import CROP_SIZE
 from ..model_files import RegionSettings
 from ..networks.backbones import Backbone
 from .checkpoint import Checkpoint
 from .errors import TrainingError
-from .failures import keep_batch
+from .loop import Training, cosine, mixed_precision, read_ahead, seed_dropout, train
 from .lower_features import lower_features, training_crops, window_crops
+from .progress import Report, no_report
 from .windows import BatchSampler, Windows, draw_pool
 
-CHECKPOINT_EVERY = 200
 _FEATURES = "lower_features_"
 
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    """The recipe.
+    """The recipe of fine-tuning.
 
     Attributes:
-        iterations: mini-batches.
-        learning_rate: of the pretrained layers at the start; it falls to 0 along a cosine.
-        classifier_factor: the new classifier learns this much faster, since it starts from nothing.
-        momentum, weight_decay: of SGD; as R-CNN's.
-        positives, backgrounds: windows of a mini-batch.
-        freeze_below: name of the lowest block that is trained ("inception_4e"); "classifier" trains the last layer
-            alone, on pooled features; None trains all.
-        pool: windows whose lower features are kept on disk when blocks are frozen (0.2 MB each below inception_4e, 2 KB
-            below the classifier).
-        seed: of every random choice.
+        iterations: number of steps.
+        learning_rate: of the pretrained layers at the first step; it falls to 0 along a cosine.
+        classifier_factor: the learning rate of the new classifier, as a multiple of `learning_rate`.
+        momentum, weight_decay: of SGD, as in R-CNN.
+        positives, backgrounds: windows of each kind in a batch.
+        freeze_below: name of the lowest block that is trained ("inception_4e"). "classifier" trains the last layer
+            only, on pooled features. None trains all blocks.
+        pool: largest number of windows whose features are stored when blocks are frozen (0.2 MB for each window below
+            inception_4e, 2 KB below the classifier).
+        seed: of all random choices.
     """
 
     iterations: int = 3000
@@ -82,25 +75,28 @@ def fine_tune(
     *,
     member: int = 1,
     device: str = "auto",
-    report_features: Callable[[int, int], None] = lambda done, total: None,
-    report_step: Callable[[int, float], None] = lambda step, loss: None,
+    stage: str = "training",
+    report: Report = no_report,
 ) -> None:
     """Train `network` in place to classify windows.
 
     Args:
-        network: with one output a class and output 0 for background (`with_classes`); window labels index its outputs.
-        dataset: the pictures that `windows` lie in.
-        windows: candidates, from `collect_windows`, labels already turned to network outputs.
+        network: its classifier has output 0 for background and an output for each class (see `with_classes`).
+        dataset: the pictures of the windows.
+        windows: from `collect_windows`, with the index of a network output as label.
         regions: how windows are warped.
-        folder: for the features of frozen blocks, and in `folder`/member_N the checkpoint. A checkpoint found there is
-            gone on from; the features, which all members share, stay until `discard_features`.
-        member: number of the network in its ensemble, from 1. Members meet windows in orders of their own.
-        report_features: called with the number of windows done and in all, while frozen blocks run.
-        report_step: called with the number of steps done and the last loss.
+        settings: the recipe.
+        folder: for the features of frozen blocks, which all members share and `discard_features` deletes. The
+            checkpoint is in `folder`/member_N; if it exists, training resumes from it.
+        member: number of the network in its ensemble, from 1.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        stage: name of the training in reports.
+        report: called with the number of windows done while frozen blocks run (stage "frozen blocks"), then after
+            each step.
 
     Raises:
-        TrainingError: no windows to train on, no block is called `freeze_below`, the checkpoint belongs to other data,
-            weights or settings, or the loss is not a number.
+        TrainingError: there are no windows to train on, no block is called `freeze_below`, the checkpoint belongs to
+            other data, weights or settings, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = resolve_device(device)
@@ -110,78 +106,74 @@ def fine_tune(
     seed = _member_seed(settings.seed, member)
     sampler = BatchSampler(windows.labels, seed, settings.positives, settings.backgrounds)
     origin = _fingerprint(network, windows, regions)
-    checkpoint = Checkpoint(
-        folder / f"member_{member}" / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
-    )
-    features_file = folder / f"{_FEATURES}{origin}_{settings.freeze_below}.npy"
+    member_folder = folder / f"member_{member}"
+    checkpoint = Checkpoint(member_folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
     if frozen and checkpoint.step() < settings.iterations:
         features = lower_features(
             network,
             frozen,
             partial(window_crops, dataset, windows, regions, settings.seed),
             len(windows),
-            features_file,
+            folder / f"{_FEATURES}{origin}_{settings.freeze_below}.npy",
             device=device,
-            report=lambda done: report_features(done, len(windows)),
+            report=report,
         )
 
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained = nn.Sequential(network.trunk[frozen:])
-    body, head = list(trained.parameters()), list(network.classifier.parameters())
-    optimiser = torch.optim.SGD(
-        [{"params": body, "factor": 1.0}, {"params": head, "factor": settings.classifier_factor}],
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    learned = nn.ModuleDict({"trunk": trained, "classifier": network.classifier})
-    start = checkpoint.load(learned, optimiser)
+    precision = mixed_precision(device)
 
-    def inputs(step: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
         rows = sampler(step)
         if frozen:
             return features[rows], windows.labels[rows]
         return _crops(dataset, windows[rows], regions, [[seed, 4, step, row] for row in range(len(rows))])
 
-    network.train()
-    bfloat16 = computes_bfloat16(device)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(inputs, start) if start < settings.iterations else None
-        for step in range(start, settings.iterations):
-            assert ahead is not None
-            batch, labels = ahead.result()
-            if step + 1 < settings.iterations:
-                ahead = reader.submit(inputs, step + 1)
-            torch.manual_seed(_step_seed(seed, step))  # dropout
-            x = torch.from_numpy(batch).to(device)
-            if frozen:
-                x = x.float().contiguous(memory_format=torch.channels_last)
-            else:
-                x = network.normalise(x.permute(0, 3, 1, 2).float())
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-                logits = network.classify(trained(x))
-            loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device))
-            if not math.isfinite(loss.item()):
-                kept = folder / f"member_{member}" / "failed_batch.safetensors"
-                shown = windows[sampler(step)]
-                pictures = [dataset[index].path for index in shown.images.tolist()]
-                keep_batch(kept, {"inputs": batch, "boxes": shown.boxes, "labels": shown.labels}, pictures)
-                raise TrainingError(
-                    f"the loss is {loss.item()} at step {step + 1}: begin anew in another --out with a lower "
-                    f"--learning-rate (now {settings.learning_rate}); the mini-batch is in {kept}"
-                )
-            for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * _learning_rate(settings, step)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if checkpoint.due(step + 1, CHECKPOINT_EVERY) or step + 1 == settings.iterations:
-                checkpoint.save(learned, optimiser, step + 1)
-            report_step(step + 1, loss.item())
+    def loss(step: int, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, dict[str, float]]:
+        inputs, labels = (torch.from_numpy(array).to(device) for array in batch)
+        seed_dropout(seed, 5, step)
+        if frozen:
+            x = inputs.float().contiguous(memory_format=torch.channels_last)
+        else:
+            x = network.normalise(inputs.permute(0, 3, 1, 2).float())
+        with precision:
+            logits = network.classify(trained(x))
+        return nn.functional.cross_entropy(logits.float(), labels), {}
+
+    def failed_batch(step: int, batch: tuple[np.ndarray, np.ndarray]) -> tuple[dict[str, np.ndarray], list[Path]]:
+        shown = windows[sampler(step)]
+        pictures = [dataset[index].path for index in shown.images.tolist()]
+        return {"inputs": batch[0], "boxes": shown.boxes, "labels": shown.labels}, pictures
+
+    optimiser = torch.optim.SGD(
+        [
+            {"params": list(trained.parameters()), "factor": 1.0},
+            {"params": list(network.classifier.parameters()), "factor": settings.classifier_factor},
+        ],
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    train(
+        Training(
+            stage=stage,
+            steps=settings.iterations,
+            weights=nn.ModuleDict({"trunk": trained, "classifier": network.classifier}),
+            optimiser=optimiser,
+            checkpoint=checkpoint,
+            batches=partial(read_ahead, batch),
+            loss=loss,
+            learning_rate=lambda step: settings.learning_rate * cosine(step, settings.iterations),
+            failed_batch=failed_batch,
+            failed_batch_file=member_folder / "failed_batch.safetensors",
+            remedy=f"a lower --learning-rate (now {settings.learning_rate})",
+        ),
+        report,
+    )
     network.to("cpu").eval()
 
 
 def frozen_blocks(network: Backbone, freeze_below: str | None) -> int:
-    """How many of the lowest blocks of `network` are frozen.
+    """The number of blocks of `network` that `freeze_below` freezes.
 
     Raises:
         TrainingError: no block is called `freeze_below`.
@@ -193,39 +185,32 @@ def frozen_blocks(network: Backbone, freeze_below: str | None) -> int:
 
 
 def discard_features(folder: Path) -> None:
-    """Delete what frozen blocks gave: gigabytes that only `fine_tune` needs, which would make them again."""
+    """Delete the features of frozen blocks: gigabytes, which `fine_tune` computes again if it needs them."""
     for file in folder.glob(f"{_FEATURES}*"):
         file.unlink()
 
 
 def _member_seed(seed: int, member: int) -> int:
-    """The seed of a member's sampling, order, distortions and dropout; the first member's is the training's own."""
+    """The seed of a member's batches, distortions and dropout. The first member has the seed of the settings."""
     return seed if member == 1 else int(np.random.SeedSequence([seed, 8, member]).generate_state(1)[0])
 
 
 def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings) -> str:
-    """Of all that lower features and training start from, the settings apart."""
-    digest = hashlib.sha256(json.dumps([regions.warp_mode, regions.padding]).encode())  # the windows tell the rest
+    """A digest of the windows and the weights that a training starts from."""
+    # The windows contain the effect of the other settings of regions.
+    digest = hashlib.sha256(json.dumps([regions.warp_mode, regions.padding]).encode())
     for array in (windows.images, windows.boxes, windows.labels):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, value in network.state_dict().items():
-        if not name.startswith("classifier."):  # new, and a function of the seed
+        if not name.startswith("classifier."):  # The classifier is new: a function of the seed.
             digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _learning_rate(settings: FineTuneSettings, step: int) -> float:
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, 5, step]).generate_state(1)[0])
 
 
 def _crops(
     dataset: Dataset, windows: Windows, regions: RegionSettings, seeds: list[list[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Crops uint8 [N, 224, 224, 3] and labels [N] of a mini-batch; each picture is decoded once."""
+    """Crops uint8 [N, 224, 224, 3] and labels [N] of a batch. Each picture is decoded once."""
     crops = np.empty((len(windows), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for picture in np.unique(windows.images):
         rows = np.flatnonzero(windows.images == picture)

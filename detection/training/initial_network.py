@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""The networks that training starts from."""
 
 from typing import Any
 
@@ -13,12 +13,13 @@ def initial_network(init: str) -> Backbone:
     """The network that training starts from.
 
     Args:
-        init: a .caffemodel file; a .safetensors file of detect-train-classifier; "torchvision" (its GoogLeNet,
-            downloaded by torchvision); "scratch" (random weights, with batch norm, without which so deep a network does
-            not learn detection from scratch); else a model folder or a shipped model's name, whose first member it is.
+        init: a .caffemodel file; a .safetensors file of detect-train-classifier; "torchvision" for the GoogLeNet that
+            torchvision downloads; "scratch" for random weights, with batch norm, because so deep a network does not
+            learn detection from scratch without it; else a model folder or the name of a shipped model, for its first
+            member.
 
     Raises:
-        ModelError, CaffeModelError: no such model or a damaged file.
+        ModelError, CaffeModelError: there is no such model, or a file is damaged.
     """
     if init == "scratch":
         return GoogLeNet(batch_norm=True, auxiliary=False)
@@ -32,12 +33,13 @@ def initial_network(init: str) -> Backbone:
 
 
 def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:
-    """The network that proposes regions in the model folder `init`, and what its card says of it.
+    """The MultiBox network of the model `init` and its part of the model's card.
 
-    None where `init` is no folder or has none.
+    Returns:
+        (None, {}) if `init` is not a model folder or shipped model, or the model has no MultiBox network.
 
     Raises:
-        ModelError: no such model or a damaged file.
+        ModelError: there is no such model, or a file is damaged.
     """
     if init in ("scratch", "torchvision") or init.endswith((".caffemodel", ".safetensors")):
         return None, {}

@@ -1,4 +1,4 @@
-"""What the frozen lower blocks make of the training windows, computed once and kept in a file."""
+"""Features of the frozen lower blocks, computed once for all training crops and stored in a file."""
 
 import json
 import os
@@ -13,24 +13,28 @@ from ...data.augment import distort_colours
 from ...data.boxes import flip_horizontal
 from ...data.dataset import Dataset
 from ...data.images import read_image
+from ...runtime.atomic_write import atomic_write
 from ...runtime.prefetch import prefetch
 from ..engines.engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
 from ..networks.backbones import Backbone
 from ..warping.warp import warp_regions
 from .errors import TrainingError
+from .progress import Report, no_report
 from .windows import Windows
 
-# Pictures whose windows are warped ahead of the network: enough that it never waits, little memory.
+# Pictures that are read and warped ahead: enough that the network never waits, at little memory.
 _PICTURES_AHEAD = 8
+# Bytes of the disk that stay free for checkpoints.
 _RESERVE = 500_000_000
-FLUSHED_EVERY = 4096  # crops: what an interruption costs at the most
+# Crops after which progress is saved: an interruption loses at most this much work.
+FLUSHED_EVERY = 4096
 
 
 class LowerBlocks(nn.Module):
-    """The frozen part of a backbone: normalisation and the blocks of its trunk before the trained ones.
+    """The frozen part of a backbone: normalisation and the lowest blocks of its trunk.
 
-    With all blocks frozen their output is pooled too, to 1 x 1, which is all that the classifier sees of it.
+    If all blocks are frozen, their output is also pooled to 1 x 1, because the classifier uses only the pooled output.
     """
 
     def __init__(self, backbone: Backbone, blocks: int):
@@ -46,13 +50,13 @@ class LowerBlocks(nn.Module):
 
 
 def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings, seeds: list[list[int]]) -> np.ndarray:
-    """Windows of a picture as the network is trained on them: mirrored half of the time, colours distorted.
+    """Warp windows of a picture into training crops: half of them mirrored, all with distorted colours.
 
     Args:
         image: uint8 RGB [H, W, 3].
         boxes: float32 [N, 4].
         regions: how boxes are warped.
-        seeds: one for each window; the same seed makes the same crop.
+        seeds: a seed for each window; the same seed gives the same crop.
 
     Returns:
         uint8 RGB [N, 224, 224, 3].
@@ -80,34 +84,44 @@ def lower_features(
     *,
     size: int = CROP_SIZE,
     device: str = "auto",
-    report: Callable[[int], None] = lambda done: None,
+    report: Report = no_report,
 ) -> np.ndarray:
-    """The output of the lowest `blocks` blocks for each of `count` crops: float16 [count, c, h, w], memory-mapped.
+    """The output of the lowest `blocks` blocks for `count` crops.
 
-    A run that was stopped goes on where it was; a finished file is used as it is. Files made of different crops or
-    weights are the caller's to keep apart.
+    If `file` is complete, it is used as it is; if it is partly written, the missing features are computed. The caller
+    gives different names to files of different crops or weights.
 
     Args:
-        crops_from: from the number of a crop to an iterator over the number of the first crop and the crops, uint8
-            [n, size, size, 3], of one picture after the other; it is called with the first crop of a picture.
-        file: kept there, with a small file on how far it is beside it.
+        backbone: the network.
+        blocks: number of blocks to run.
+        crops_from: yields, from the crop with the given number on, the crops of one picture after the other: the
+            number of the first crop, and the crops, uint8 [n, size, size, 3]. The given number is the first crop of a
+            picture.
+        count: number of crops.
+        file: the .npy file. A small file beside it, which ends in .progress.json, has the number of finished crops.
+        size: side of the crops in pixels.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        report: called with the stage "frozen blocks" and the number of finished crops.
+
+    Returns:
+        float16 [count, c, h, w], memory-mapped.
 
     Raises:
-        TrainingError: the disk has no room for the file.
+        TrainingError: the disk has no room for the file, or the file has another shape.
     """
     progress_file = file.with_suffix(".progress.json")
     done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
-    # as much in a batch as 16 crops of the usual size, which is where a CPU is fastest
+    # A batch has as many pixels as 16 crops of the usual size, with which a CPU is fastest.
     batch_size = None if size == CROP_SIZE else max(1, 16 * CROP_SIZE**2 // size**2)
     forward = CompiledForward(LowerBlocks(backbone, blocks), device=device, size=size, batch_size=batch_size)
     shape = forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
     if not done:
-        file.unlink(missing_ok=True)  # of a run that was stopped before anything in it counted; it takes its room
+        file.unlink(missing_ok=True)  # A file without finished crops would count against the room on the disk.
         check_room(file.parent, count * int(np.prod(shape)) * 2)
     features = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=(count, *shape))
     if features.shape != (count, *shape):
-        raise TrainingError(f"{file}: has shape {features.shape}, expected {(count, *shape)}; delete it to start anew")
-    if not done and hasattr(os, "posix_fallocate"):  # a disk that others fill meanwhile would end the process
+        raise TrainingError(f"{file}: has shape {features.shape}, expected {(count, *shape)}; delete it to start again")
+    if not done and hasattr(os, "posix_fallocate"):  # Writing to a memory map on a full disk would kill the process.
         with file.open("r+b") as whole:
             os.posix_fallocate(whole.fileno(), 0, file.stat().st_size)
     if done < count:
@@ -116,35 +130,37 @@ def lower_features(
                 part = crops[offset : offset + forward.batch_size]
                 features[start + offset : start + offset + len(part)] = forward(part)
             done = start + len(crops)
-            report(done)
+            report("frozen blocks", done, count, {})
             if start // FLUSHED_EVERY != done // FLUSHED_EVERY or done == count:
                 features.flush()
-                partial = progress_file.with_suffix(".partial")
-                partial.write_text(json.dumps({"done": done}))
-                partial.replace(progress_file)
+                with atomic_write(progress_file) as partial:
+                    partial.write_text(json.dumps({"done": done}))
     return np.load(file, mmap_mode="r")
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Refuse to begin what would fill the disk: `size` bytes in `folder`.
+    """Check that the disk of `folder` has room for `size` bytes and for the checkpoints.
 
     Raises:
-        TrainingError: there is less room, counting a reserve for checkpoints.
+        TrainingError: it has not.
     """
     free = shutil.disk_usage(folder).free
     if free < size + _RESERVE:
         raise TrainingError(
-            f"{folder}: what frozen blocks give needs {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free: keep "
-            "fewer windows (--pool, --views), freeze more (--freeze-below), or train on another disk (--out)"
+            f"{folder}: the features of frozen blocks need {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free: "
+            "keep fewer windows (--pool, --views), freeze more (--freeze-below), or train on another disk (--out)"
         )
 
 
 def window_crops(
     dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int, first: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Index of the first window, and crops of all windows, of one picture after the other, from window `first` on.
+    """Yield the training crops of the windows from number `first` on, picture by picture.
 
-    Each window is mirrored and its colours distorted once, at random.
+    Each window is mirrored and distorted by random numbers of its own.
+
+    Yields:
+        The number of the picture's first window, and the crops, uint8 [n, 224, 224, 3].
     """
     start = first
     while start < len(windows):

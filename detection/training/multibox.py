@@ -1,31 +1,27 @@
 """Training a MultiBox network (Erhan et al., CVPR 2014; Szegedy et al., "Scalable, high-quality object detection").
 
-As in `finetune`, the blocks of the trunk under `freeze_below` are run once over the views, which are drawn beforehand,
-and the rest is trained on what they gave; without frozen blocks views are rendered as they are needed. The network that
-is kept is the Polyak average of the weights (Polyak & Juditsky, 1992; Going Deeper with Convolutions, section 6).
-
-Every step's batch is a function of the seed and the step alone: a run that was interrupted and resumed gives the
-weights of one that was not.
+The views of all pictures are drawn before the training. With `freeze_below`, the frozen blocks run once over the
+views, and the rest of the network is trained on the stored features. Without it, views are rendered for each step. The
+result is the Polyak average of the weights (Polyak & Juditsky, 1992; Going Deeper with Convolutions, section 6).
 """
 
 import copy
 import hashlib
-import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...proposals.multibox import MultiBox, PriorGrid, cluster_shapes, multibox_loss
+from ...proposals.multibox import MultiBox, multibox_loss
 from ...proposals.recall import measure, recall
-from ..engines.choice import computes_bfloat16, resolve_device
+from ..engines.choice import resolve_device
 from ..engines.multibox import MultiBoxEngine
 from ..model_files import Model, load_model, save_model
 from ..networks.backbones import Backbone, headless
@@ -33,41 +29,36 @@ from .cascade import fit_cascade
 from .checkpoint import Checkpoint
 from .dataset_checks import check_dataset
 from .errors import TrainingError
-from .failures import keep_batch
 from .initial_network import initial_network
+from .loop import Training, cosine, mixed_precision, moving_average, read_ahead, train
 from .lower_features import LowerBlocks, check_room, lower_features
+from .priors import object_sides, prior_grids
+from .progress import Report, no_report
 from .view_batches import ViewBatches
 from .views import View, all_views, rendered_views
 
-CHECKPOINT_EVERY = 200
-WARM_UP = 100
-# Priors for boxes of these sides (square root of the area, in input pixels): below the first on the fine map with two
-# places along each side of a cell, up to the second on the fine map, above on the coarse one.
-CLOSE_BELOW, FINE_BELOW = 45, 130
-# Boxes smaller than this in a view take no part in clustering: no prior would find them.
-_SMALLEST = 4
-
-# Stage, units done, units in all, figures by name.
-Report = Callable[[str, int, int, dict[str, float]], None]
+WARM_UP_STEPS = 100
 
 
 @dataclass(frozen=True)
 class MultiBoxSettings:
-    """The recipe.
+    """The recipe of MultiBox.
 
     Attributes:
-        iterations: mini-batches.
-        batch: views of each.
-        learning_rate: of the heads, which are new; after a short warm-up it falls to 0 along a cosine.
-        trunk_factor: the pretrained trunk learns this much slower.
+        iterations: number of steps.
+        batch: views in a batch.
+        learning_rate: largest learning rate of the heads, which are new. It rises during the first steps and then falls
+            to 0 along a cosine.
+        trunk_factor: the learning rate of the pretrained trunk, as a multiple of that of the heads.
         weight_decay: of AdamW.
-        average_decay: of the exponential average of the weights, which is what is kept.
+        average_decay: of the exponential moving average of the weights.
         alpha: weight of the location loss.
-        freeze_below: name of the lowest block that is trained ("inception_4e"); None trains all.
-        views: of each picture, on disk when blocks are frozen (0.8 MB each below inception_4e).
+        freeze_below: name of the lowest block that is trained ("inception_4e"); None trains all blocks.
+        views: views of each picture; their features are stored when blocks are frozen (0.8 MB for each view below
+            inception_4e).
         size: side of the network's input in pixels, a multiple of 32.
-        shapes: priors' shapes.
-        seed: of every random choice.
+        shapes: number of prior shapes.
+        seed: of all random choices.
     """
 
     iterations: int = 2000
@@ -92,38 +83,41 @@ def train_multibox(
     *,
     validation: Dataset | None = None,
     device: str = "auto",
-    report: Report = lambda stage, done, total, figures: None,
+    report: Report = no_report,
 ) -> MultiBox:
     """Train a MultiBox network on a data set.
 
     Args:
-        backbone: the trunk to start from; its classifier is taken off, and it is trained in place.
-        dataset: the pictures.
-        folder: for the checkpoint and the features of frozen blocks. A checkpoint found there is gone on from; the
-            features, which are large, are deleted when the last step is done.
-        validation: pictures on which recall is measured after each epoch (every picture of `dataset` met once).
-        report: called as the work goes on: with "loss", its terms and "learning rate" after each step, with "recall"
-            (the share of the objects of `validation` that 200 boxes cover at IoU 0.5) after an epoch.
+        backbone: the initial trunk. It loses its classifier and is trained in place.
+        dataset: the training pictures.
+        settings: the recipe.
+        folder: for the checkpoint and the features of frozen blocks. If the checkpoint exists, training resumes from
+            it. The features are deleted after the last step.
+        validation: pictures on which recall is measured after each epoch; None for no measurement.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        report: called with the number of views done while frozen blocks run (stage "frozen blocks"), and after each
+            step (stage "training") with "loss", its terms "confidence" and "location", and "learning rate". After an
+            epoch it is called with "recall": the share of the objects of `validation` that 200 boxes cover at IoU 0.5.
 
     Returns:
-        The network of averaged weights, in evaluation mode, on the CPU.
+        The network with the averaged weights, in evaluation mode, on the CPU.
 
     Raises:
-        TrainingError: no pictures or no objects, no block is called `freeze_below`, the checkpoint belongs to other
-            data, weights or settings, or the loss is not a number.
+        TrainingError: there are no pictures or too few objects, no block is called `freeze_below`, the checkpoint
+            belongs to other data, weights or settings, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = resolve_device(device)
-    frozen = _frozen_rows(backbone, settings.freeze_below)
+    frozen = _frozen_blocks(backbone, settings.freeze_below)
     views = all_views(dataset, settings.views, settings.size, settings.seed)
     torch.manual_seed(settings.seed)
     network = MultiBox(headless(backbone), prior_grids(views, settings.shapes, settings.seed), sizes=(settings.size,))
-    average = copy.deepcopy(network)
+    average = moving_average(network, settings.average_decay)
+    averaged_network = cast(MultiBox, average.module)
     origin = _fingerprint(backbone, views)
     checkpoint = Checkpoint(
         folder / "multibox_checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
     )
-    features_file = folder / f"multibox_features_{origin}_{settings.freeze_below}.npy"
     features: np.ndarray | None = None
     if frozen and checkpoint.step() < settings.iterations:
         features = lower_features(
@@ -131,24 +125,16 @@ def train_multibox(
             frozen,
             partial(rendered_views, dataset, views, settings.views, settings.size, settings.seed),
             len(views),
-            features_file,
+            folder / f"multibox_features_{origin}_{settings.freeze_below}.npy",
             size=settings.size,
             device=device,
-            report=lambda done: report("frozen blocks", done, len(views), {}),
+            report=report,
         )
 
     backbone.trunk[:frozen].requires_grad_(False)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average.to(device).eval()
-    pretrained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    known = {id(parameter) for parameter in backbone.parameters()}
-    heads = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    optimiser = torch.optim.AdamW(
-        [{"params": pretrained, "factor": settings.trunk_factor}, {"params": heads, "factor": 1.0}],
-        weight_decay=settings.weight_decay,
-    )
-    learned = nn.ModuleDict({"network": network, "average": average})
-    start = checkpoint.load(learned, optimiser)
+    precision = mixed_precision(device)
     batches = ViewBatches(
         dataset,
         views,
@@ -159,59 +145,68 @@ def train_multibox(
         seed=settings.seed,
     )
 
-    network.train()
-    bfloat16 = computes_bfloat16(device)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(batches, start) if start < settings.iterations else None
-        for step in range(start, settings.iterations):
-            assert ahead is not None
-            batch, assignment, offsets = (part.to(device) for part in ahead.result())
-            if step + 1 < settings.iterations:
-                ahead = reader.submit(batches, step + 1)
-            x = batch.float() if frozen else backbone.normalise(batch.permute(0, 3, 1, 2).float())
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-                predictions = network.from_row(x.contiguous(memory_format=torch.channels_last), frozen)
-            loss, terms = multibox_loss(predictions.float(), assignment, offsets, settings.alpha)
-            if not math.isfinite(loss.item()):
-                kept = folder / "multibox_failed_batch.safetensors"
-                shown = {"inputs": batch, "assignment": assignment, "offsets": offsets}
-                keep_batch(kept, {name: one.cpu().numpy() for name, one in shown.items()}, batches.pictures(step))
-                raise TrainingError(
-                    f"the loss of MultiBox is {loss.item()} at step {step + 1}: begin anew in another --out with a "
-                    f"lower learning rate (now {settings.learning_rate}; detect-train-multibox has --learning-rate); "
-                    f"the mini-batch is in {kept}"
-                )
-            for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * _learning_rate(settings, step)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            _average(average, network, min(settings.average_decay, (1 + step) / (10 + step)))
-            figures = {"loss": loss.item(), "confidence": terms[0].item(), "location": terms[1].item()}
-            report(
-                "training", step + 1, settings.iterations, {**figures, "learning rate": _learning_rate(settings, step)}
-            )
-            last = step + 1 == settings.iterations
-            if checkpoint.due(step + 1, CHECKPOINT_EVERY) or last:
-                checkpoint.save(learned, optimiser, step + 1)
-            epoch, before = ((s * settings.batch) // len(dataset) for s in (step + 1, step))
-            if validation is not None and (epoch > before or last):
-                found = recall_at_half(average, validation, device)
-                report("training", step + 1, settings.iterations, {"recall": found})
+    def loss(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        inputs, assignment, offsets = (tensor.to(device) for tensor in batch)
+        x = inputs.float() if frozen else backbone.normalise(inputs.permute(0, 3, 1, 2).float())
+        with precision:
+            predictions = network.from_row(x.contiguous(memory_format=torch.channels_last), frozen)
+        total, (confidence, location) = multibox_loss(predictions.float(), assignment, offsets, settings.alpha)
+        return total, {"confidence": confidence.item(), "location": location.item()}
+
+    def failed_batch(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[dict[str, np.ndarray], list[Path]]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(("inputs", "assignment", "offsets"), batch, strict=True)}
+        return arrays, batches.pictures(step)
+
+    def recall_after_epoch(done: int) -> dict[str, float]:
+        epoch, epoch_before = (steps * settings.batch // len(dataset) for steps in (done, done - 1))
+        if validation is None or (epoch == epoch_before and done < settings.iterations):
+            return {}
+        return {"recall": recall_at_half(averaged_network, validation, device)}
+
+    pretrained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    of_backbone = {id(parameter) for parameter in backbone.parameters()}
+    heads = [parameter for parameter in network.parameters() if id(parameter) not in of_backbone]
+    optimiser = torch.optim.AdamW(
+        [{"params": pretrained, "factor": settings.trunk_factor}, {"params": heads, "factor": 1.0}],
+        weight_decay=settings.weight_decay,
+    )
+    train(
+        Training(
+            stage="training",
+            steps=settings.iterations,
+            weights=nn.ModuleDict({"network": network, "average": averaged_network}),
+            optimiser=optimiser,
+            checkpoint=checkpoint,
+            batches=partial(read_ahead, batches),
+            loss=loss,
+            learning_rate=lambda step: (
+                settings.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * cosine(step, settings.iterations)
+            ),
+            failed_batch=failed_batch,
+            failed_batch_file=folder / "multibox_failed_batch.safetensors",
+            remedy=(
+                f"a lower learning rate of MultiBox (now {settings.learning_rate}; detect-train-multibox has "
+                "--learning-rate)"
+            ),
+            average=(network, average),
+            measure=recall_after_epoch,
+        ),
+        report,
+    )
     for file in folder.glob("multibox_features_*"):
         file.unlink()
-    return average.to("cpu")
+    return averaged_network.to("cpu")
 
 
 def check_multibox(backbone: Backbone, settings: MultiBoxSettings, dataset: Dataset, folder: Path) -> None:
-    """Refuse a training that will not come to its end, before anything else is trained.
+    """Check before a long training that MultiBox can be trained after it.
 
     Raises:
-        TrainingError: too few different objects, features of frozen blocks do not fit on the disk of `folder`, or no
-            block is called `freeze_below`.
+        TrainingError: there are too few different objects, the disk of `folder` has no room for the features of frozen
+            blocks, or no block is called `freeze_below`.
     """
-    _sides(all_views(dataset, settings.views, settings.size, settings.seed), settings.shapes)
-    frozen = _frozen_rows(backbone, settings.freeze_below)
+    object_sides(all_views(dataset, settings.views, settings.size, settings.seed), settings.shapes)
+    frozen = _frozen_blocks(backbone, settings.freeze_below)
     if frozen:
         with torch.inference_mode():
             features = LowerBlocks(copy.deepcopy(backbone), frozen).eval()(
@@ -230,26 +225,32 @@ def add_multibox(
     validation: Dataset | None = None,
     device: str = "auto",
     warn: Callable[[str], None] = lambda warning: None,
-    report: Report = lambda stage, done, total, figures: None,
+    report: Report = no_report,
 ) -> Model:
     """Train a MultiBox network for a detector, and write both to the model folder `out`.
 
-    The members are stored as `save_model` does, in 8 bits. An ensemble's cascade is fitted anew, since its first member
-    meets other regions now. Figures on how good the detector is, which its card may have, are left out: they are those
-    of another.
+    The cascade of an ensemble is fitted again, because its first member now scores other regions. The evaluation
+    figures of `model` are removed from the card, because they belong to the detector without the new network.
 
-    Called again with the same arguments after an interruption it goes on where it was. Checkpoint and, while it runs,
-    features of frozen blocks lie in `out`/training, which can be deleted afterwards.
+    If the call is repeated with the same arguments after an interruption, training resumes. `out`/training contains
+    the checkpoint and, during the training, the features of frozen blocks; it can be deleted afterwards.
 
     Args:
-        model: a model folder or a shipped model's name.
-        init: what the trunk starts from, see `initial_network`; None for the first member of `model`.
+        model: a model folder or the name of a shipped model.
+        dataset: the training pictures; boxes are clipped to their pictures.
+        out: the model folder to write.
+        init: the initial trunk, see `initial_network`; None for the first member of `model`.
         settings: the recipe; None for the defaults.
-        dataset, validation, device, report: as for `train_multibox`. Boxes are cut off at the picture's border.
-        warn: called with a sentence on what is amiss in the data set, see `check_dataset`.
+        validation, device: see `train_multibox`.
+        warn: called with the warnings of `check_dataset`.
+        report: see `train_multibox`; after the training it is called with the stage "cascade".
+
+    Returns:
+        The detector.
 
     Raises:
-        TrainingError, AnnotationError, ImageError, ModelError: see `train_multibox`; a file cannot be used.
+        TrainingError: see `train_multibox`.
+        AnnotationError, ImageError, ModelError: a file cannot be used.
     """
     settings = settings or MultiBoxSettings()
     detector = load_model(model)
@@ -266,20 +267,21 @@ def add_multibox(
     }
     known = {name: value for name, value in detector.card.items() if name != "evaluation"}
     trained = replace(detector, multibox=network, card={**known, "multibox": card})
-    if trained.cascade is not None:  # it meets other regions now
-        trained.cascade = fit_cascade(
-            trained,
-            dataset,
-            folder,
-            seed=settings.seed,
-            device=device,
-            report=lambda done, total: report("cascade", done, total, {}),
-        )
+    if trained.cascade is not None:
+        trained.cascade = fit_cascade(trained, dataset, folder, seed=settings.seed, device=device, report=report)
     save_model(trained, out)
     return trained
 
 
-def _frozen_rows(backbone: Backbone, freeze_below: str | None) -> int:
+def recall_at_half(network: MultiBox, dataset: Dataset, device: str = "auto") -> float:
+    """The share of the objects of `dataset` that the 200 best boxes of their picture cover at IoU 0.5, in 0..1."""
+    engine = MultiBoxEngine(network, device=device)
+    coverage = measure(dataset, lambda sample: engine(read_image(sample.path)), counts=(200,))
+    return float(recall(coverage.closest[-1], [0.5])[0])
+
+
+def _frozen_blocks(backbone: Backbone, freeze_below: str | None) -> int:
+    """The number of blocks that `freeze_below` freezes. The heads need inception_4e, so it cannot be frozen."""
     names = [name for name, _ in backbone.trunk.named_children()]
     possible = names[: names.index("inception_4e") + 1]
     if freeze_below is None:
@@ -292,57 +294,8 @@ def _frozen_rows(backbone: Backbone, freeze_below: str | None) -> int:
     return names.index(freeze_below)
 
 
-def prior_grids(views: Sequence[View], shapes: int, seed: int) -> list[PriorGrid]:
-    """Priors clustered from the objects of the views, each on the map that suits its size.
-
-    Raises:
-        TrainingError: fewer different boxes than shapes.
-    """
-    clustered = np.round(cluster_shapes(_sides(views, shapes), shapes, seed))
-    scale = np.sqrt(clustered.prod(axis=1))
-    chosen = (scale < CLOSE_BELOW, (scale >= CLOSE_BELOW) & (scale < FINE_BELOW), scale >= FINE_BELOW)
-    return [
-        PriorGrid(stride, division, tuple((float(w), float(h)) for w, h in clustered[of_grid]))
-        for (stride, division), of_grid in zip(((16, 2), (16, 1), (32, 1)), chosen, strict=True)
-        if of_grid.any()
-    ]
-
-
-def _sides(views: Sequence[View], shapes: int) -> np.ndarray:
-    """Widths and heights [N, 2] of the objects that the views show."""
-    sides = np.concatenate([view.boxes[:, 2:] - view.boxes[:, :2] for view in views] or [np.zeros((0, 2), np.float32)])
-    sides = sides[(sides >= _SMALLEST).all(axis=1)]
-    if len(np.unique(sides, axis=0)) < shapes:
-        raise TrainingError(
-            f"{len(views)} views show {len(np.unique(sides, axis=0))} different sizes of objects, fewer than the "
-            f"{shapes} shapes of priors: train on more pictures"
-        )
-    return sides
-
-
-def recall_at_half(network: MultiBox, dataset: Dataset, device: str = "auto") -> float:
-    """The share of the objects of `dataset` that the best 200 boxes of their picture cover at IoU 0.5."""
-    engine = MultiBoxEngine(network, device=device)
-    coverage = measure(dataset, lambda sample: engine(read_image(sample.path)), counts=(200,))
-    return float(recall(coverage.closest[-1], [0.5])[0])
-
-
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
-        # of batch norm, averages themselves
-        for statistic, latest in zip(average.buffers(), network.buffers(), strict=True):
-            statistic.copy_(latest)
-
-
-def _learning_rate(settings: MultiBoxSettings, step: int) -> float:
-    warm = min(1.0, (step + 1) / WARM_UP)
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
-
-
 def _fingerprint(backbone: nn.Module, views: list[View]) -> str:
-    """Of all that lower features and training start from, the settings apart."""
+    """A digest of the views and the weights that a training starts from."""
     digest = hashlib.sha256()
     for view in views:
         for array in (view.window, np.array(view.mirrored), view.boxes, view.ignored):

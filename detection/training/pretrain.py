@@ -1,18 +1,19 @@
 """Training GoogLeNet to classify pictures, by the recipe of "Going Deeper with Convolutions", section 6.
 
-The paper trained with DistBelief's asynchronous SGD; here all processes of a `torchrun` take each step together, on
-equal shares of one mini-batch, and average their gradients: the result is that of one process. (Batch norm, which the
-paper's network does not have, is the exception: each process normalises by its own share.)
+The paper trained with DistBelief's asynchronous SGD. Here all processes of a `torchrun` do each step together: each
+process computes the gradients of an equal share of the batch, and the processes average them. The result is the same
+as with a single process, except with batch norm (which the paper's network does not have), because each process
+normalises by the statistics of its own share.
 
-Every step's pictures, crops, distortions and dropout are functions of the seed, the step and the place in the
-mini-batch, so neither an interruption nor the number of processes changes what is learned.
+The pictures, crops, distortions and dropout of a step are functions of the seed, the step and the place in the batch.
+Neither an interruption nor the number of processes changes the result.
 """
 
 import copy
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,29 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ...data.augment import centre_crop, distort_colours, random_area_crop
 from ...data.image_folders import LabelledImages
 from ...data.images import ImageError, read_image
-from ..engines.choice import computes_bfloat16, resolve_device
+from ..engines.choice import resolve_device
 from ..networks.googlenet import GoogLeNet
 from .checkpoint import Checkpoint
 from .errors import TrainingError
-from .failures import keep_batch
-
-CHECKPOINT_EVERY = 500
+from .loop import Training, mixed_precision, moving_average, seed_dropout, train
+from .progress import Report, no_report
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The recipe; what the paper does not say is marked so.
+    """The recipe. "Ours" marks values that the paper does not give.
 
     Attributes:
-        epochs: times that every picture is seen (ours).
-        batch: pictures of a mini-batch, over all processes (ours).
-        learning_rate: at the start (ours, as BVLC's); "decreasing the learning rate by 4% every 8 epochs".
+        epochs: number of times that each picture is shown (ours).
+        batch: pictures in a batch, over all processes (ours).
+        learning_rate: of the first epochs (ours, as in BVLC's training); "decreasing the learning rate by 4% every 8
+            epochs".
         momentum: "asynchronous stochastic gradient descent with 0.9 momentum".
-        weight_decay: ours, as BVLC's.
+        weight_decay: ours, as in BVLC's training.
         auxiliary: "the losses of the auxiliary classifiers were weighted by 0.3", section 5.
-        averaging: "Polyak averaging was used to create the final model": how much of the average a step leaves as it
-            is (ours); less during the first steps, so that the average does not remember where it began.
-        seed: of every random choice.
+        averaging: "Polyak averaging was used to create the final model": the share of the average that a step keeps
+            (ours); the first steps keep less, see `moving_average`.
+        seed: of all random choices.
     """
 
     epochs: int = 60
@@ -68,91 +69,96 @@ def train_classifier(
     *,
     device: str = "auto",
     workers: int = 0,
-    report: Callable[[int, int, float], None] = lambda step, total, loss: None,
+    report: Report = no_report,
 ) -> nn.Module:
-    """Train `network` in place and return the average of its weights over the steps, in evaluation mode.
+    """Train `network` in place, and return the moving average of its weights, in evaluation mode.
 
-    Under `torch.distributed` every process calls this with the same arguments, but for its own device.
+    Under `torch.distributed` every process calls this function with the same arguments, except for its own device.
 
     Args:
-        network: `GoogLeNet` with auxiliary heads, or any module that takes what `normalise` makes of pixels and returns
-            logits.
-        images: the pictures.
-        folder: for the checkpoint, which is gone on from if it is there.
-        workers: processes that read and crop pictures ahead; 0 for none.
-        report: called with the number of steps done and in all, and the loss.
+        network: `GoogLeNet` with auxiliary heads, or another module that maps float RGB pixels [N, 3, 224, 224] in
+            0..255 to logits.
+        images: the training pictures.
+        settings: the recipe.
+        folder: for the checkpoint. If it exists, training resumes from it.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: number of processes that read and crop pictures ahead; 0 to read them in this process.
+        report: called after each step with "loss" and "learning rate".
 
     Raises:
-        TrainingError: fewer pictures than a mini-batch, a mini-batch that the processes cannot share equally, a
-            checkpoint of another training, or a loss that is no number.
-        ImageError: a picture that cannot be read.
+        TrainingError: there are fewer pictures than a batch has, the processes cannot share a batch equally, the
+            checkpoint belongs to another training, or the loss is not finite.
+        ImageError: a picture cannot be read.
     """
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     if settings.batch % processes:
-        raise TrainingError(f"{processes} processes cannot share a mini-batch of {settings.batch} equally: set --batch")
+        raise TrainingError(f"{processes} processes cannot share a batch of {settings.batch} equally: set --batch")
     if len(images) < settings.batch:
-        raise TrainingError(f"{len(images)} pictures are less than a mini-batch of {settings.batch}: set --batch lower")
+        raise TrainingError(f"{len(images)} pictures are fewer than a batch of {settings.batch}: set --batch lower")
     device = resolve_device(device)
-    _draw_dropout_for_all(network, rank, processes)
+    _share_dropout(network, rank, processes)
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(network).requires_grad_(False)
+    average = moving_average(network, settings.averaging)
     optimiser = torch.optim.SGD(
         network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
     )
-    weights = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     checkpoint = Checkpoint(
         folder / "checkpoint.safetensors",
-        {**asdict(settings), "data": _fingerprint(images), "network": f"of {weights:,} weights"},
+        {**asdict(settings), "data": _fingerprint(images), "network": f"of {parameters:,} weights"},
     )
-    learned = nn.ModuleDict({"network": network, "average": average})
-    start = checkpoint.load(learned, optimiser)
     model = DistributedDataParallel(network) if processes > 1 else network
-
     steps_per_epoch = len(images) // settings.batch
-    total = steps_per_epoch * settings.epochs
-    bfloat16 = computes_bfloat16(device)
-    batches = _Batches(len(images), settings, start, total, rank, processes)
-    loader = DataLoader(_Crops(images, settings.seed), batch_sampler=batches, num_workers=workers, collate_fn=_collate)
-    for step, shown_or_error in enumerate(loader, start):
-        if isinstance(shown_or_error, ImageError):
-            raise shown_or_error
-        crops, labels = shown_or_error
-        torch.manual_seed(int(np.random.SeedSequence([settings.seed, 12, step]).generate_state(1)[0]))  # dropout
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings, step // steps_per_epoch)
-        x = crops.to(device).permute(0, 3, 1, 2).float()
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-            outputs = model(x)
-        loss = classification_loss(outputs, labels.to(device), settings.auxiliary)
-        shown = loss.detach().clone()
-        if processes > 1:
-            distributed.all_reduce(shown)
-        mean_loss = shown.item() / processes
-        if not math.isfinite(mean_loss):
-            kept = folder / f"failed_batch{f'_{rank}' if processes > 1 else ''}.safetensors"
-            shown_pictures = [images.paths[picture] for _, picture in batches.at(step)]
-            keep_batch(kept, {"inputs": crops.numpy(), "labels": labels.numpy()}, shown_pictures)
-            raise TrainingError(
-                f"the loss is {mean_loss} at step {step + 1}: begin anew in another --out with a lower --learning-rate "
-                f"(now {settings.learning_rate}); the mini-batch is in {kept}"
-            )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        _update_average(average, network, min(settings.averaging, (1 + step) / (10 + step)))
-        if rank == 0 and (checkpoint.due(step + 1, CHECKPOINT_EVERY) or step + 1 == total):
-            checkpoint.save(learned, optimiser, step + 1)
-        report(step + 1, total, mean_loss)
-    return average.to("cpu").eval()
+    shares = partial(_BatchShares, len(images), settings, rank, processes)
+    precision = mixed_precision(device)
+
+    def batches(steps: range) -> Generator[tuple[Tensor, Tensor], None, None]:
+        crops = _Crops(images, settings.seed)
+        for batch in DataLoader(crops, batch_sampler=shares(steps), num_workers=workers, collate_fn=_collate):
+            if isinstance(batch, ImageError):
+                raise batch
+            yield batch
+
+    def loss(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        crops, labels = (tensor.to(device) for tensor in batch)
+        seed_dropout(settings.seed, 12, step)
+        with precision:
+            outputs = model(crops.permute(0, 3, 1, 2).float())
+        return classification_loss(outputs, labels, settings.auxiliary), {}
+
+    def failed_batch(step: int, batch: tuple[Tensor, Tensor]) -> tuple[dict[str, np.ndarray], list[Path]]:
+        (rows,) = shares([step])
+        return {"inputs": batch[0].numpy(), "labels": batch[1].numpy()}, [images.paths[picture] for _, picture in rows]
+
+    train(
+        Training(
+            stage="training",
+            steps=steps_per_epoch * settings.epochs,
+            weights=nn.ModuleDict({"network": network, "average": average.module}),
+            optimiser=optimiser,
+            checkpoint=checkpoint,
+            batches=batches,
+            loss=loss,
+            learning_rate=lambda step: learning_rate(settings, step // steps_per_epoch),
+            failed_batch=failed_batch,
+            failed_batch_file=folder / f"failed_batch{f'_{rank}' if processes > 1 else ''}.safetensors",
+            remedy=f"a lower --learning-rate (now {settings.learning_rate})",
+            average=(network, average),
+            mean_loss=partial(_mean_over_processes, processes),
+            saves=rank == 0,
+        ),
+        report,
+    )
+    return average.module.to("cpu").eval()
 
 
 def untrained(classes: int, *, separable: bool = False, batch_norm: bool = False) -> GoogLeNet:
-    """A network to train from nothing.
+    """An initial network for `train_classifier`.
 
-    Without batch norm, weights that keep the spread of what comes in (He et al., ICCV 2015) carry that of pixels, some
-    64 grey levels, up to the classifier, and the first steps end in NaN. BVLC's variance of 1 / inputs, half of it,
-    lets it shrink from layer to layer; the first layer's is smaller still, with which either stem begins near the loss
-    of guessing.
+    Without batch norm, the initialisation of He et al. (ICCV 2015) keeps the spread of the pixels, some 64 grey levels,
+    up to the classifier, and the first steps end in NaN. Here the variance of the weights is 1 / inputs as in BVLC's
+    training, half of He's, so the spread shrinks from layer to layer. The weights of the first layer are smaller still.
+    With both stems the loss then starts near the loss of guessing.
     """
     network = GoogLeNet(classes, stem="separable" if separable else "plain", batch_norm=batch_norm)
     if not batch_norm:
@@ -165,12 +171,18 @@ def untrained(classes: int, *, separable: bool = False, batch_norm: bool = False
 
 
 def learning_rate(settings: PretrainSettings, epoch: int) -> float:
-    """That of an epoch, from 0: 4 % less every 8 epochs."""
+    """The learning rate of an epoch, counted from 0: it falls by 4 % every 8 epochs."""
     return settings.learning_rate * 0.96 ** (epoch // 8)
 
 
 def classification_loss(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, auxiliary: float) -> Tensor:
-    """Mean cross-entropy of logits [N, C], plus that of the auxiliary heads, where there are, times `auxiliary`."""
+    """Mean cross-entropy of the logits.
+
+    Args:
+        outputs: logits [N, C], or a tuple of the logits of the network and of each auxiliary head.
+        labels: int64 [N].
+        auxiliary: weight of each auxiliary head's cross-entropy in the sum.
+    """
     main, *others = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = nn.functional.cross_entropy(main.float(), labels)
     for other in others:
@@ -182,7 +194,7 @@ def classification_loss(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, au
 def accuracy(
     network: nn.Module, images: LabelledImages, *, device: str = "auto", batch: int = 64
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on one centre crop of each picture, in 0..1."""
+    """Top-1 and top-5 accuracy on the centre crops of the pictures, in 0..1."""
     device = resolve_device(device)
     network = copy.deepcopy(network).to(device).eval()
     hits = np.zeros(2)
@@ -195,7 +207,7 @@ def accuracy(
 
 
 class _Crops(Dataset):
-    """Training crops: item (epoch, picture) -> uint8 [224, 224, 3] and label."""
+    """Training crops: item (epoch, picture) is a crop, uint8 [224, 224, 3], and its label."""
 
     def __init__(self, images: LabelledImages, seed: int):
         self._images, self._seed = images, seed
@@ -205,52 +217,48 @@ class _Crops(Dataset):
         rng = np.random.default_rng([self._seed, 11, epoch, picture])
         try:
             image = read_image(self._images.paths[picture])
-        except ImageError as error:  # raised in a worker process, it would arrive as another error
-            return error
+        except ImageError as error:
+            return error  # DataLoader would turn an error that a worker process raises into another error.
         return distort_colours(random_area_crop(image, rng), rng), int(self._images.labels[picture])
 
 
 def _collate(items: list[tuple[np.ndarray, int] | ImageError]) -> Any:
-    """A mini-batch, or the error of the first picture in it that cannot be read."""
+    """The batch of the items, or the first error among them."""
     return next((item for item in items if isinstance(item, ImageError)), None) or default_collate(items)
 
 
-class _Batches:
-    """This process's share of each mini-batch, as (epoch, picture), from step `start` on.
+class _BatchShares:
+    """A process's share of each batch: a list of (epoch, picture) for each step of `steps`.
 
-    Pictures are shuffled anew for each epoch; those that do not fill a mini-batch wait for another epoch.
+    The pictures are shuffled for each epoch. An epoch leaves out the pictures that do not fill a batch.
     """
 
-    def __init__(self, pictures: int, settings: PretrainSettings, start: int, total: int, rank: int, processes: int):
-        self._pictures, self._settings, self._steps = pictures, settings, range(start, total)
+    def __init__(self, pictures: int, settings: PretrainSettings, rank: int, processes: int, steps: Sequence[int]):
+        self._pictures, self._settings, self._steps = pictures, settings, steps
         share = settings.batch // processes
-        self._mine = slice(rank * share, (rank + 1) * share)
+        self._share = slice(rank * share, (rank + 1) * share)
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def at(self, step: int) -> list[tuple[int, int]]:
-        """The mini-batch of a step."""
-        return next(iter(self._of([step])))
-
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._of(self._steps)
-
-    def _of(self, steps: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
         batch = self._settings.batch
         steps_per_epoch = self._pictures // batch
-        shuffled: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
-        for step in steps:
+        order, order_epoch = np.zeros(0, np.int64), -1
+        for step in self._steps:
             epoch, place = divmod(step, steps_per_epoch)
-            if shuffled[0] != epoch:
+            if epoch != order_epoch:
                 order = np.random.default_rng([self._settings.seed, 10, epoch]).permutation(self._pictures)
-                shuffled = epoch, order
-            rows = shuffled[1][place * batch : (place + 1) * batch][self._mine]
+                order_epoch = epoch
+            rows = order[place * batch : (place + 1) * batch][self._share]
             yield [(epoch, int(row)) for row in rows]
 
 
 class _SharedDropout(nn.Dropout):
-    """Dropout that draws for the whole mini-batch and takes the rows of its process: their number changes nothing."""
+    """Dropout that draws random numbers for the whole batch and uses the rows of its process.
+
+    The number of processes therefore does not change which activations are dropped.
+    """
 
     def __init__(self, p: float, rank: int, processes: int):
         super().__init__(p)
@@ -263,21 +271,22 @@ class _SharedDropout(nn.Dropout):
         return x * (drawn >= self.p).to(x.dtype) / (1 - self.p)
 
 
-def _draw_dropout_for_all(network: nn.Module, rank: int, processes: int) -> None:
+def _share_dropout(network: nn.Module, rank: int, processes: int) -> None:
+    """Replace the dropout layers of `network` by `_SharedDropout`."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
                 setattr(module, name, _SharedDropout(child.p, rank, processes))
 
 
-@torch.no_grad()
-def _update_average(average: nn.Module, network: nn.Module, keep: float) -> None:
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
-    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+def _mean_over_processes(processes: int, loss: Tensor) -> float:
+    mean = loss.detach().clone()
+    if processes > 1:
+        distributed.all_reduce(mean)
+    return mean.item() / processes
 
 
 def _fingerprint(images: LabelledImages) -> str:
+    """A digest of the classes and of the names of the pictures."""
     names = "\n".join([*images.classes, *(f"{path.parent.name}/{path.name}" for path in images.paths)])
     return hashlib.sha256(names.encode()).hexdigest()[:16]

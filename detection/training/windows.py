@@ -1,6 +1,6 @@
-"""Which windows a region classifier is trained on, and in which order (R-CNN, Girshick et al. 2014, section 2.3)."""
+"""The windows that a region classifier is trained on, and their batches (R-CNN, Girshick et al. 2014, section 2.3)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,14 @@ from ...data import boxes as box_ops
 from ...data.dataset import Dataset, Sample
 from ...proposals.proposals import Proposals
 from .errors import TrainingError
+from .progress import Report, no_report
 
 POSITIVE_IOU = 0.5
-# Backgrounds that touch an object teach the most ("[0.1, 0.5)", Fast R-CNN, Girshick 2015, section 2.3): half of the
-# backgrounds kept of a picture are such, if it has that many.
+# A background window with at least this IoU with an object teaches the most ("[0.1, 0.5)", Fast R-CNN, Girshick 2015,
+# section 2.3). Half of the backgrounds of a picture are such windows, if it has enough of them.
 NEAR_IOU = 0.1
-# What is kept of one picture bounds memory on large data sets, and keeps large objects, which hundreds of
-# proposals hit, from outvoting small ones.
+# Limits for one picture. They bound the memory for large data sets. They also keep large objects, which hundreds of
+# proposals overlap, from outnumbering small objects.
 POSITIVES_PER_OBJECT = 16
 BACKGROUNDS_PER_IMAGE = 64
 
@@ -28,8 +29,8 @@ class Windows:
 
     Attributes:
         images: int32 [N], index of the picture in the data set.
-        boxes: float32 [N, 4].
-        labels: int64 [N], category id, 0 for background.
+        boxes: float32 [N, 4], in pixels of the picture.
+        labels: int64 [N], category id or index of a network output; 0 for background.
     """
 
     images: np.ndarray
@@ -44,10 +45,10 @@ class Windows:
 
 
 def label_windows(boxes: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each window shows.
+    """Label windows of a picture by the object that each of them overlaps most.
 
-    A window belongs to the object that it overlaps most. It is positive for that object's class at IoU >= 0.5 and
-    background below; windows positive for an object marked difficult are ignored.
+    A window with IoU >= 0.5 gets the class of the object, or is ignored if the object is marked difficult. Other
+    windows are background.
 
     Args:
         boxes: float32 [N, 4].
@@ -55,8 +56,8 @@ def label_windows(boxes: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.nda
 
     Returns:
         labels: int64 [N], category id, 0 for background, -1 for ignored;
-        objects: int64 [N], index of the object overlapped most (0 where there is none);
-        overlaps: float32 [N], IoU with it.
+        objects: int64 [N], index of the object that the window overlaps most, 0 if the picture has no objects;
+        overlaps: float32 [N], IoU with that object, 0 if the picture has no objects.
     """
     if not len(sample.boxes) or not len(boxes):
         return np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.float32)
@@ -69,15 +70,20 @@ def label_windows(boxes: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.nda
 
 
 def windows_of_image(proposals: Proposals, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The windows kept of one picture, from its proposals and its objects' own boxes: boxes [n, 4], labels [n]."""
+    """Choose training windows of a picture from its proposals and the boxes of its objects.
+
+    Returns:
+        boxes: float32 [n, 4];
+        labels: int64 [n], category id, 0 for background.
+    """
     boxes = np.concatenate([sample.boxes, proposals.boxes])
     labels, objects, overlaps = label_windows(boxes, sample)
     kept = []
     for number in range(len(sample.boxes)):
         hits = np.flatnonzero((labels > 0) & (objects == number))
-        kept.append(_some(hits, POSITIVES_PER_OBJECT, rng))
-    near = _some(np.flatnonzero((labels == 0) & (overlaps >= NEAR_IOU)), BACKGROUNDS_PER_IMAGE // 2, rng)
-    far = _some(np.flatnonzero((labels == 0) & (overlaps < NEAR_IOU)), BACKGROUNDS_PER_IMAGE - len(near), rng)
+        kept.append(_at_most(hits, POSITIVES_PER_OBJECT, rng))
+    near = _at_most(np.flatnonzero((labels == 0) & (overlaps >= NEAR_IOU)), BACKGROUNDS_PER_IMAGE // 2, rng)
+    far = _at_most(np.flatnonzero((labels == 0) & (overlaps < NEAR_IOU)), BACKGROUNDS_PER_IMAGE - len(near), rng)
     index = np.concatenate([*kept, near, far]).astype(np.int64)
     return boxes[index], labels[index]
 
@@ -86,47 +92,48 @@ def collect_windows(
     dataset: Dataset,
     proposals: Callable[[Sample], Proposals],
     seed: int,
-    progress: Callable[[Iterable[int]], Iterable[int]] = lambda indices: indices,
+    report: Report = no_report,
 ) -> Windows:
-    """The windows of all pictures, in the order of the data set.
+    """Choose the training windows of all pictures, in the order of the data set.
 
     Args:
-        proposals: gives the proposals of a sample, such as a `ProposalCache` on its path.
-        seed: what is kept of a picture depends on it and on the picture's place in the data set alone.
-        progress: wraps the iteration over picture indices, to show it.
+        dataset: the pictures.
+        proposals: returns the proposals of a picture.
+        seed: of the random choice. The choice for a picture depends only on the seed and on its place in the data set.
+        report: called with the stage "proposals" and the number of pictures done.
     """
     images, boxes, labels = [], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
-    for index in progress(range(len(dataset))):
-        sample = dataset[index]
-        some_boxes, some_labels = windows_of_image(proposals(sample), sample, np.random.default_rng([seed, index]))
-        images.append(np.full(len(some_boxes), index, np.int32))
-        boxes.append(some_boxes)
-        labels.append(some_labels)
+    for index, sample in enumerate(dataset):
+        kept_boxes, kept_labels = windows_of_image(proposals(sample), sample, np.random.default_rng([seed, index]))
+        images.append(np.full(len(kept_boxes), index, np.int32))
+        boxes.append(kept_boxes)
+        labels.append(kept_labels)
+        report("proposals", index + 1, len(dataset), {})
     return Windows(np.concatenate([np.zeros(0, np.int32), *images]), np.concatenate(boxes), np.concatenate(labels))
 
 
 def draw_pool(windows: Windows, size: int, seed: int) -> Windows:
-    """At most `size` of the windows, a third of them positive, in the order that they had.
+    """Draw at most `size` of the windows, a third of them positive, and keep their order.
 
-    Used where each window's features are stored: a third, not the quarter of a mini-batch, because backgrounds
-    teach less each and can be met less often.
+    The pool is drawn when the features of each window are stored. A batch has only a quarter of positives, but a
+    background window teaches less than a positive window, so the pool can do with fewer backgrounds.
     """
     rng = np.random.default_rng([seed, 1])
-    positives = _some(np.flatnonzero(windows.labels > 0), size // 3, rng)
-    backgrounds = _some(np.flatnonzero(windows.labels == 0), size - len(positives), rng)
+    positives = _at_most(np.flatnonzero(windows.labels > 0), size // 3, rng)
+    backgrounds = _at_most(np.flatnonzero(windows.labels == 0), size - len(positives), rng)
     return windows[np.sort(np.concatenate([positives, backgrounds]))]
 
 
 class BatchSampler:
-    """Mini-batches of positives and backgrounds, as a function of the step alone.
+    """Batches of positive and background windows, as a function of the step.
 
-    Positives and backgrounds are each dealt out from a shuffled deck that is shuffled anew when it is used up, so all
-    are met equally often. A training that resumes at step s meets the batches that it would have met.
+    Positives and backgrounds are each dealt from a shuffled deck, which is shuffled again when it is used up. All
+    positives therefore occur equally often, and so do all backgrounds.
 
     Args:
         labels: int64 [N], as in `Windows`.
-        positives, backgrounds: of each mini-batch (the paper's entry, as R-CNN: 32 and 96).
         seed: of the shuffles.
+        positives, backgrounds: windows of each kind in a batch (R-CNN and the paper's entry: 32 and 96).
 
     Raises:
         TrainingError: there are no positive windows, or no backgrounds.
@@ -142,15 +149,15 @@ class BatchSampler:
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices of the windows of mini-batch `step` (from 0): int64 [positives + backgrounds]."""
+        """Indices of the windows in the batch of `step`, counted from 0: int64 [positives + backgrounds]."""
         return np.concatenate([self._deal(kind, step) for kind in (0, 1)])
 
     def _deal(self, kind: int, step: int) -> np.ndarray:
         count, size = self._counts[kind], len(self._decks[kind])
         places = range(step * count, (step + 1) * count)
-        return np.array([self._shuffle(kind, place // size)[place % size] for place in places], np.int64)
+        return np.array([self._shuffled_deck(kind, place // size)[place % size] for place in places], np.int64)
 
-    def _shuffle(self, kind: int, turn: int) -> np.ndarray:
+    def _shuffled_deck(self, kind: int, turn: int) -> np.ndarray:
         known = self._shuffled.get(kind)
         if known is None or known[0] != turn:
             order = np.random.default_rng([self._seed, 2, kind, turn]).permutation(self._decks[kind])
@@ -158,5 +165,6 @@ class BatchSampler:
         return known[1]
 
 
-def _some(index: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _at_most(index: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` random elements of `index` in their order, or all if there are fewer."""
     return index if len(index) <= count else np.sort(rng.choice(index, count, replace=False))

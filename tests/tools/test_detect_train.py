@@ -1,4 +1,4 @@
-"""The command `detect-train`, on a data set small enough for a test."""
+"""The command `detect-train`, with a tiny network on three pictures."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def run(*arguments: object):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two pictures of a class of the user's own."""
+    """Two training pictures and a validation picture, with classes of the user."""
     root = tmp_path_factory.mktemp("data")
     for kind in ("Data/DET", "Annotations/DET"):
         for split in ("train", "val"):
@@ -39,8 +39,8 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
+@pytest.fixture
+def start(tmp_path_factory, tiny_googlenet, uncompiled_networks):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("start")
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),)), folder)
@@ -59,10 +59,10 @@ def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     assert model.card["pictures"] == 2
     assert model.card["settings"]["freeze_below"] == "classifier"
     assert "fewer than 20 boxes" in result.output
-    assert "1 of 2 classes have no box, and the detector will not know them: flamingo" in result.output
+    assert "1 of 2 classes have no boxes, so the detector will not know them: flamingo" in result.output
     figures = model.card["evaluation"]
     assert (figures["data"].split()[-1], figures["pictures"]) == ("val", 1)
-    assert list(figures["classes"]) == ["garden gnome"]  # nobody trained it to find the flamingo
+    assert list(figures["classes"]) == ["garden gnome"]  # The training pictures have no flamingo.
     assert f"mAP {figures['mAP']:.3f}" in result.output
     assert model.multibox is None
 
@@ -91,7 +91,7 @@ def test_wrong_usage_is_exit_code_2_with_a_message(root, start, tmp_path, change
     assert not (tmp_path / "model.json").exists()
 
 
-def test_a_folder_that_is_no_data_set_is_said(tmp_path):
+def test_a_folder_that_is_no_data_set_is_an_error(tmp_path):
     result = run(tmp_path, "--out", tmp_path / "model")
     assert result.exit_code == 2
     assert "ImageSets" in result.output
@@ -101,11 +101,11 @@ def test_help_has_an_example():
     assert "detect-train ILSVRC/" in run("--help").output
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_not_raised(root, start, tmp_path):
+def test_a_folder_that_cannot_be_written_gives_a_message(root, start, tmp_path):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "model"
     result = run(root, "--out", out, "--classes", root / "classes.txt", "--init", start, "--device", "cpu")
     assert result.exit_code == 1
     assert "stopped:" in result.output
     assert str(tmp_path / "file") in result.output
-    assert "put this right and give the same command again" in result.output
+    assert "resolve the error and repeat the command" in result.output

@@ -1,4 +1,4 @@
-"""The command `detect-train-classifier`, on four pictures."""
+"""The command `detect-train-classifier`, with a tiny network on four pictures."""
 
 import json
 
@@ -25,7 +25,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_folders_of_pictures_become_a_classifier_that_says_what_it_was_trained_on(root):
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_folders_of_pictures_become_a_classifier_with_a_card(root):
     result = run(root, "--out", root / "out", "--epochs", 1, "--batch", 2, "--workers", 0, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert "top-1" in result.output
@@ -40,8 +41,9 @@ def test_folders_of_pictures_become_a_classifier_that_says_what_it_was_trained_o
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"--batch": 9}, "less than a mini-batch"), ({"--device": "tpu"}, "unknown device")],
+    [({"--batch": 9}, "fewer than a batch"), ({"--device": "tpu"}, "unknown device")],
 )
+@pytest.mark.usefixtures("tiny_googlenet")
 def test_wrong_usage_is_exit_code_2_with_a_message(root, change, message):
     options = {"--out": root / "out", "--batch": 2, "--device": "cpu", "--workers": 0, **change}
     result = run(root, *(word for option in options.items() for word in option))
@@ -50,7 +52,7 @@ def test_wrong_usage_is_exit_code_2_with_a_message(root, change, message):
     assert not (root / "out" / "classifier.safetensors").exists()
 
 
-def test_a_folder_without_classes_is_said(tmp_path):
+def test_a_folder_without_classes_is_an_error(tmp_path):
     result = run(tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "one for each class" in result.output

@@ -1,4 +1,4 @@
-"""The command `detect-train-multibox`, on a data set small enough for a test."""
+"""The command `detect-train-multibox`, with a tiny network on eight pictures."""
 
 import sys
 
@@ -21,7 +21,7 @@ def run(*arguments: object):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Eight pictures with an object each, of as many sizes."""
+    """Eight pictures with an object each, of different sizes."""
     root = tmp_path_factory.mktemp("data")
     for kind in ("Data/DET/train", "Annotations/DET/train", "ImageSets/DET"):
         (root / kind).mkdir(parents=True)
@@ -35,15 +35,15 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
+@pytest.fixture
+def start(tmp_path_factory, tiny_googlenet, uncompiled_networks):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("start")
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(58, "n02084071", "dog"),)), folder)
     return folder
 
 
-def test_a_detector_gets_a_network_that_proposes(root, start, tmp_path):
+def test_a_detector_gets_a_multibox_network(root, start, tmp_path):
     result = run(
         root, "--out", tmp_path / "out", "--model", start, "--device", "cpu",
         "--validation", "train", "--views", 4, "--size", 64, "--iterations", 1,
@@ -61,7 +61,7 @@ def test_a_size_that_the_trunk_cannot_divide_is_refused(root, start, tmp_path):
     assert "multiple of 32" in result.output
 
 
-def test_without_tensorboard_its_extra_is_named(root, start, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_an_error_with_the_command_that_installs_it(root, start, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     result = run(root, "--out", tmp_path, "--model", start, "--tensorboard", tmp_path / "curves")
     assert result.exit_code == 2

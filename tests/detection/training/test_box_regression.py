@@ -12,7 +12,7 @@ from inception_rcnn.detection.training.windows import Windows
 
 
 def scene(count: int):
-    """A data set of pictures with two objects, and windows around them."""
+    """Pictures with two objects each, and windows around the objects."""
     objects = np.array([[10, 10, 50, 50], [60, 60, 90, 100]], np.float32)
     samples = [
         Sample(str(n), n + 1, Path(f"{n}.jpg"), objects, np.array([1, 2]), np.zeros(2, bool)) for n in range(count)
@@ -27,7 +27,7 @@ def scene(count: int):
     )
 
 
-def test_regression_learns_from_windows_near_an_object_and_from_all_of_them():
+def test_all_windows_near_an_object_are_chosen():
     dataset, windows = scene(3)
     near, objects = near_windows(dataset, windows, seed=0)
     overlaps = np.diag(iou(near.boxes, objects))
@@ -37,7 +37,7 @@ def test_regression_learns_from_windows_near_an_object_and_from_all_of_them():
     assert len(np.unique(objects, axis=0)) == 2
 
 
-def test_of_a_class_with_very_many_windows_a_random_part_is_taken_which_the_seed_decides(monkeypatch):
+def test_the_seed_decides_which_windows_of_a_large_class_are_chosen(monkeypatch):
     monkeypatch.setattr(box_regression, "_PER_CLASS", 10)
     dataset, windows = scene(6)
     near, _ = near_windows(dataset, windows, seed=0)
@@ -47,14 +47,14 @@ def test_of_a_class_with_very_many_windows_a_random_part_is_taken_which_the_seed
     assert not np.array_equal(near.boxes, near_windows(dataset, windows, seed=1)[0].boxes)
 
 
-def test_no_positive_windows_are_no_error():
+def test_without_positive_windows_none_are_chosen():
     dataset, windows = scene(1)
     near, objects = near_windows(dataset, windows[windows.labels == 0], seed=0)
     assert len(near) == 0
     assert objects.shape == (0, 4)
 
 
-def test_features_that_tell_where_objects_are_give_a_regression_and_features_that_do_not_give_none():
+def test_only_features_that_locate_the_object_give_a_regression():
     dataset, windows = scene(60)
     near, objects = near_windows(dataset, windows, seed=0)
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_features_that_tell_where_objects_are_give_a_regression_and_features_tha
     assert fit_if_it_helps(noise, near, objects, classes=2) is None
 
 
-def test_too_few_pictures_to_hold_some_out_give_none():
+def test_too_few_pictures_to_hold_some_out_give_no_regression():
     dataset, windows = scene(1)
     near, objects = near_windows(dataset, windows, seed=0)
     assert fit_if_it_helps(np.ones((len(near), 3), np.float32), near, objects, classes=2) is None

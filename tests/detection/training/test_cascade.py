@@ -14,8 +14,10 @@ from inception_rcnn.detection.training import cascade
 from inception_rcnn.detection.warping.warp import warp_regions
 
 
-def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(cascade, "PASSED", 0.25)
+def test_a_quarter_of_the_regions_reaches_the_threshold_and_it_is_fitted_once(
+    tmp_path, monkeypatch, tiny_googlenet, uncompiled_networks
+):
+    monkeypatch.setattr(cascade, "PASSED_SHARE", 0.25)
     monkeypatch.setattr(cascade, "REGIONS_PER_PICTURE", 500)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
@@ -39,11 +41,11 @@ def test_the_threshold_passes_the_share_of_regions_that_it_is_meant_to(tmp_path,
     threshold = fit(model)
     detector = Detector(model, device="cpu")
     boxes = detector.propose(image).boxes
-    assert 8 < len(boxes) <= cascade.REGIONS_PER_PICTURE  # all of them are looked at
+    assert 8 < len(boxes) <= cascade.REGIONS_PER_PICTURE  # All of them are used.
     likely = 1 - detector.engines[0](warp_regions(image, boxes))[:, 0]
     assert (likely >= threshold).mean() == pytest.approx(0.25, abs=1 / len(boxes))
-    assert done == [(1, 1)]
+    assert done == [("cascade", 1, 1, {})]
     assert fit(model) == threshold
-    assert done == [(1, 1)]  # what is there is not fitted again
-    fit(replace(model, regions=RegionSettings(min_side=150)))
-    assert done == [(1, 1)] * 2  # other regions are
+    assert done == [("cascade", 1, 1, {})]  # A threshold in the folder is not fitted again.
+    fit(replace(model, regions=RegionSettings(min_side=150)))  # Other region settings need another threshold.
+    assert done == [("cascade", 1, 1, {})] * 2

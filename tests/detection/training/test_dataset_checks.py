@@ -11,10 +11,10 @@ from inception_rcnn.detection.training.errors import TrainingError
 
 @pytest.fixture
 def root(tmp_path):
-    """Three pictures of 60 x 40: gnomes, one of them beyond the border, one altogether outside; a difficult cart."""
+    """Three pictures of 60 x 40 with gnomes, one of them partly and one completely outside, and a difficult cart."""
     objects = {
         "a": [("gnome", (1, 1, 20, 20)), ("gnome", (30, 1, 80, 40)), ("gnome", (70, 1, 80, 40))],
-        "b": [("gnome", (0, 0, 61, 41))],  # a pixel: counted from 0
+        "b": [("gnome", (0, 0, 61, 41))],  # A pixel beyond each side, which is tolerated
         "c": [("cart", (1, 1, 20, 20)), ("gnome", (5, 5, 5, 5))],
     }
     for name, some in objects.items():
@@ -24,17 +24,17 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_boxes_beyond_the_picture_are_cut_off_and_listed(root):
+def test_boxes_beyond_the_picture_are_clipped_and_named(root):
     warnings = []
     dataset, counts = check_dataset(open_folder(root), "clip", warnings.append)
     assert dataset[0].boxes.tolist() == [[0, 0, 20, 20], [29, 0, 60, 40]]
     assert dataset[1].boxes.tolist() == [[0, 0, 60, 40]]
     gnome = {category.name: category.id for category in dataset.categories}["gnome"]
     assert counts == {gnome: 4}
-    assert warnings[0] == "2 boxes reach beyond their picture and are cut off at its border: a (object 2), a (object 3)"
+    assert warnings[0] == "2 boxes reach beyond their picture and are clipped to it: a (object 2), a (object 3)"
 
 
-def test_or_left_out_if_so_chosen(root):
+def test_boxes_beyond_the_picture_can_be_dropped(root):
     warnings = []
     dataset, _ = check_dataset(open_folder(root), "drop", warnings.append)
     assert dataset[0].boxes.tolist() == [[0, 0, 20, 20]]
@@ -42,18 +42,18 @@ def test_or_left_out_if_so_chosen(root):
     assert "are left out: a (object 2)" in warnings[0]
 
 
-def test_a_picture_of_another_size_than_annotated_is_named_and_its_own_size_counts(root):
+def test_a_picture_whose_size_differs_from_its_annotation_is_named_and_its_own_size_counts(root):
     Image.new("RGB", (50, 40)).save(root / "a.jpg")
     turned = Image.Exif()
-    turned[0x0112] = 6  # shown upright, the picture is 60 wide and 40 high
+    turned[0x0112] = 6  # Rotated upright, the picture is 60 wide and 40 high.
     Image.new("RGB", (40, 60)).save(root / "b.jpg", exif=turned)
     warnings = []
     dataset, _ = check_dataset(open_folder(root), "clip", warnings.append)
     assert dataset[0].boxes.tolist() == [[0, 0, 20, 20], [29, 0, 50, 40]]
     assert dataset[1].boxes.tolist() == [[0, 0, 60, 40]]
-    assert [one for one in warnings if "another size" in one] == [
-        "1 pictures have another size than their annotation says; boxes are taken as pixels of the upright picture as "
-        "it is now: a (50 x 40, annotated as 60 x 40)"
+    assert [one for one in warnings if "in size" in one] == [
+        "1 pictures differ in size from their annotation; boxes are read as pixels of the upright picture in the file: "
+        "a (50 x 40, annotated as 60 x 40)"
     ]
 
 
@@ -67,11 +67,11 @@ def test_classes_without_a_box_are_named(root):
     warnings = []
     known = [Category(number, name, name) for number, name in enumerate(("cart", "gnome", "dwarf"), 1)]
     check_dataset(open_folder(root, known), "clip", warnings.append)
-    assert "2 of 3 classes have no box, and the detector will not know them: cart, dwarf" in warnings
+    assert "2 of 3 classes have no boxes, so the detector will not know them: cart, dwarf" in warnings
 
 
-def test_boxes_without_area_are_left_out_and_listed(root):
-    thin = AnnotatedObject("gnome", (61, 1, 61, 40))  # counted from 0 in a picture 60 wide: nothing of it is inside
+def test_boxes_without_area_are_left_out_and_named(root):
+    thin = AnnotatedObject("gnome", (61, 1, 61, 40))  # x from 60 to 61 in a picture that is 60 wide
     write_annotation(root / "b.xml", Annotation("b.jpg", 60, 40, (thin, AnnotatedObject("gnome", (1, 1, 9, 9)))))
     warnings = []
     dataset, _ = check_dataset(open_folder(root), "clip", warnings.append)
@@ -82,7 +82,7 @@ def test_boxes_without_area_are_left_out_and_listed(root):
 def test_classes_with_few_boxes_are_named_with_their_number(root):
     warnings = []
     check_dataset(open_folder(root), "clip", warnings.append)
-    assert "classes with fewer than 20 boxes, which will hardly be found: gnome 4" in warnings
+    assert "classes with fewer than 20 boxes will rarely be detected: gnome 4" in warnings
 
 
 def test_enough_boxes_inside_their_pictures_give_no_warning(root):
@@ -103,7 +103,7 @@ def test_missing_pictures_and_broken_annotations_are_counted_and_named(root):
         check_dataset(dataset)
     message = str(raised.value)
     assert "3 of 3 pictures cannot be trained on" in message
-    assert "a.jpg: there is no such picture" in message
+    assert "a.jpg: annotated picture is missing" in message
     assert "b.xml: cannot read the annotation" in message
     assert "'cart' is not in the class list; the nearest are card" in message
 
@@ -112,7 +112,7 @@ def test_missing_pictures_and_broken_annotations_are_counted_and_named(root):
 def test_a_data_set_without_objects_to_learn_is_refused(root, objects):
     for name in "abc":
         write_annotation(root / f"{name}.xml", Annotation(f"{name}.jpg", 60, 40, objects))
-    with pytest.raises(TrainingError, match="no picture of 3 has an object"):
+    with pytest.raises(TrainingError, match="none of 3 pictures has an object"):
         check_dataset(open_folder(root))
 
 

@@ -1,4 +1,4 @@
-"""Training MultiBox on a data set small enough for a test: five drawn pictures, one of them without objects."""
+"""Training MultiBox with a tiny network on five drawn pictures, one of them without objects."""
 
 import json
 from dataclasses import replace
@@ -16,14 +16,16 @@ from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.detection.model_files import Model, load_model, save_model
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
-from inception_rcnn.detection.training import multibox
+from inception_rcnn.detection.training import checkpoint, multibox
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.multibox import MultiBoxSettings, add_multibox
-from inception_rcnn.proposals.proposals import Source
+from inception_rcnn.proposals.proposals import Proposals, Source
 
 SETTINGS = MultiBoxSettings(iterations=4, batch=2, views=2, size=64, shapes=4, learning_rate=1e-4)
 DOG = "n02084071"
+
+pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module", "uncompiled_networks")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory) -> str:
+def start(tmp_path_factory, tiny_googlenet_in_module, uncompiled_networks) -> str:
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("start")
     save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(58, DOG, "dog"),)), folder)
@@ -67,7 +69,7 @@ def uninterrupted(dataset, start, tmp_path_factory):
     return out, reports
 
 
-def test_the_detector_proposes_with_what_was_trained(uninterrupted, dataset, start):
+def test_the_detector_proposes_regions_of_the_trained_network(uninterrupted, dataset, start):
     out, _ = uninterrupted
     model = load_model(out)
     assert model.card["multibox"]["pictures"] == 5
@@ -96,14 +98,19 @@ def test_losses_and_recall_are_reported(uninterrupted):
     steps = [(done, figures) for stage, done, _, figures in reports if stage == "training" and "loss" in figures]
     assert [done for done, _ in steps] == [1, 2, 3, 4]
     assert all(np.isfinite(list(figures.values())).all() for _, figures in steps)
-    # 2 views a step: the fifth picture is met in step 3
-    recalls = [(done, figures["recall"]) for _, done, _, figures in reports if "recall" in figures]
-    assert [done for done, _ in recalls] == [3, 4]
-    assert all(0 <= found <= 1 for _, found in recalls)
+    # A batch has 2 of the 5 pictures: the first epoch ends in step 3. Recall is also measured after the last step.
+    assert [done for _, done, _, figures in reports if "recall" in figures] == [3, 4]
+
+
+def test_recall_is_the_share_of_objects_that_a_box_covers_at_iou_0_5(dataset, monkeypatch):
+    # The objects are 50, 49, 48 and 47 pixels wide, and the box covers 24 columns of each: IoU 0.48, 0.49, 0.5, 0.51.
+    box = Proposals(np.array([[33, 20, 57, 60]], np.float32), np.ones(1, np.float32))
+    monkeypatch.setattr(multibox, "MultiBoxEngine", lambda network, device: lambda image: box)
+    assert multibox.recall_at_half(None, dataset) == 0.5
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(uninterrupted, dataset, start, tmp_path, monkeypatch):
-    monkeypatch.setattr(multibox, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(checkpoint, "STEPS_BETWEEN", 2)
 
     class Interrupted(Exception):
         pass
@@ -133,8 +140,8 @@ def test_the_whole_network_can_be_trained(dataset, start, tmp_path):
     assert not torch.equal(before.trunk.conv1.convolution.weight.half(), after["trunk.trunk.conv1.convolution.weight"])
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_the_mini_batch(dataset, start, tmp_path):
-    with pytest.raises(TrainingError, match=r"lower learning rate(.|\n)*multibox_failed_batch"):
+def test_the_batch_of_a_loss_that_is_not_finite_is_saved(dataset, start, tmp_path):
+    with pytest.raises(TrainingError, match=r"lower learning rate of MultiBox(.|\n)*multibox_failed_batch"):
         add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, learning_rate=1e30), device="cpu")
     kept = tmp_path / "training" / "multibox_failed_batch.safetensors"
     batch = load_file(kept)
@@ -143,8 +150,8 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_mini_batch(dataset, start
         assert set(json.loads(file.metadata()["pictures"])) <= {str(sample.path) for sample in dataset}
 
 
-def test_pictures_without_objects_alone_train_without_nan(dataset, start, tmp_path):
-    # priors need objects, the batches then have none
+def test_batches_without_objects_give_finite_weights(dataset, start, tmp_path):
+    # Clustering the priors needs objects, so only the batches have none.
     losses = []
     settings = replace(SETTINGS, iterations=1, batch=1)
     batches = multibox.ViewBatches.__call__
@@ -170,12 +177,12 @@ def test_settings_that_cannot_work_are_refused(change, message, dataset, start, 
         add_multibox(start, dataset, tmp_path, settings=replace(SETTINGS, **change), device="cpu")
 
 
-def test_an_ensembles_cascade_is_fitted_anew_and_its_figures_are_gone(dataset, start, tmp_path):
+def test_the_cascade_is_fitted_again_and_the_evaluation_is_removed_from_the_card(dataset, start, tmp_path):
     one = load_model(start)
     ensemble = replace(one, members=one.members * 2, cascade=2.0, card={"data": "x", "evaluation": {"mAP": 0.5}})
     save_model(ensemble, tmp_path / "start")
     add_multibox(str(tmp_path / "start"), dataset, tmp_path, settings=replace(SETTINGS, iterations=1), device="cpu")
     model = load_model(tmp_path)
-    assert 0 < model.cascade <= 1  # no longer 2
+    assert 0 < model.cascade <= 1  # It was 2.
     assert (model.card["data"], model.card["multibox"]["pictures"]) == ("x", 5)
     assert "evaluation" not in model.card

@@ -1,4 +1,4 @@
-"""The paper's recipe for a classifier, on a network and pictures small enough for a test."""
+"""Pretraining a classifier, with a tiny network and ten small pictures."""
 
 import json
 import subprocess
@@ -18,12 +18,8 @@ from torch import distributed, nn
 
 from inception_rcnn.data.image_folders import LabelledImages, open_image_folders
 from inception_rcnn.data.images import ImageError
-from inception_rcnn.detection.model_files import load_classifier, save_classifier
-from inception_rcnn.detection.networks.googlenet import GoogLeNet
-from inception_rcnn.detection.networks.weights import ModelError
-from inception_rcnn.detection.training import checkpoint, pretrain
+from inception_rcnn.detection.training import checkpoint, loop, pretrain
 from inception_rcnn.detection.training.errors import TrainingError
-from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.pretrain import (
     PretrainSettings,
     accuracy,
@@ -32,12 +28,13 @@ from inception_rcnn.detection.training.pretrain import (
     train_classifier,
     untrained,
 )
+from inception_rcnn.detection.training.progress import no_report
 
 SETTINGS = PretrainSettings(epochs=3, batch=4, learning_rate=0.05)
 
 
 class TinyNetwork(nn.Module):
-    """Mean colours of a grid, dropped out, to logits; and an auxiliary head."""
+    """Classifies the mean colours of a grid, with dropout and an auxiliary head."""
 
     def __init__(self):
         super().__init__()
@@ -72,24 +69,25 @@ def images(tmp_path_factory) -> LabelledImages:
     return open_image_folders(root)
 
 
-def trained(images, folder, settings=SETTINGS, report=lambda *state: None) -> dict[str, torch.Tensor]:
-    """Weights after training and, under "average.", their average."""
+def trained(images, folder, settings=SETTINGS, report=no_report) -> dict[str, torch.Tensor]:
+    """The weights after training and, with the prefix "average.", their average."""
     network = tiny_network()
     average = train_classifier(network, images, settings, folder, device="cpu", report=report)
     return {**network.state_dict(), **{f"average.{name}": value for name, value in average.state_dict().items()}}
 
 
 def train_share(pictures: str, out: str, rendezvous: str, rank: int) -> None:
-    """What each of two processes runs."""
-    pretrain.computes_bfloat16 = lambda device: False
+    """The training of one of two processes."""
+    loop.computes_bfloat16 = lambda device: False
     distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     weights = trained(open_image_folders(pictures), Path(out) / "training")
     torch.save(weights, f"{out}/{rank}.pt")
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # Starts two processes that import torch.
 def test_two_processes_learn_what_one_does(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: False)
     program = (
         "import importlib.util, sys; spec = importlib.util.spec_from_file_location('shared', sys.argv[1]); "
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); "
@@ -118,50 +116,25 @@ class Stop(Exception):
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(checkpoint, "STEPS_BETWEEN", 2)
 
-    def stop(step, total, loss):
-        if step == 3:
+    def stop(stage, done, total, figures):
+        if done == 3:
             raise Stop
 
     with pytest.raises(Stop):
         trained(images, tmp_path / "a", report=stop)
     steps = []
-    resumed = trained(images, tmp_path / "a", report=lambda step, total, loss: steps.append((step, total)))
+    resumed = trained(images, tmp_path / "a", report=lambda stage, done, total, figures: steps.append((done, total)))
     assert steps == [(3, 6), (4, 6), (5, 6), (6, 6)]
     whole = trained(images, tmp_path / "b")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
-def test_slow_steps_are_saved_by_the_clock(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
-    saved = []
-    trained(images, tmp_path, report=lambda *state: saved.append((tmp_path / "checkpoint.safetensors").exists()))
-    assert saved == [True] * 6
-
-
-def test_the_seed_decides(images, tmp_path):
+def test_another_seed_gives_other_weights(images, tmp_path):
     one = trained(images, tmp_path / "a")
     other = trained(images, tmp_path / "b", replace(SETTINGS, seed=1))
     assert not torch.equal(one["main.weight"], other["main.weight"])
-
-
-def test_the_average_keeps_a_tenth_and_then_two_elevenths_of_what_it_was(images, tmp_path):
-    network, seen = tiny_network(), [tiny_network().state_dict()]
-    average = train_classifier(
-        network,
-        images,
-        replace(SETTINGS, epochs=1),
-        tmp_path,
-        device="cpu",
-        report=lambda *state: seen.append({name: value.clone() for name, value in network.state_dict().items()}),
-    )
-    assert len(seen) == 3
-    for name, value in average.state_dict().items():
-        before, first, second = (step[name] for step in seen)
-        assert not torch.equal(first, second)
-        expected = (before / 10 + first * 9 / 10) * 2 / 11 + second * 9 / 11
-        torch.testing.assert_close(value, expected)
 
 
 def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
@@ -173,7 +146,7 @@ def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(images, tmp_path, workers):
+def test_a_picture_that_cannot_be_read_is_named_by_every_reading_process(images, tmp_path, workers):
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     some = replace(images, paths=[*images.paths[:-1], broken])
@@ -181,20 +154,22 @@ def test_a_picture_that_cannot_be_read_is_named_whoever_reads_it(images, tmp_pat
         train_classifier(tiny_network(), some, replace(SETTINGS, batch=10), tmp_path, device="cpu", workers=workers)
 
 
+@pytest.mark.slow  # Training of the real GoogLeNet
 @pytest.mark.parametrize("separable", [False, True])
-def test_an_untrained_network_begins_near_guessing_and_stays_finite(images, tmp_path, separable):
+def test_the_loss_of_an_untrained_network_starts_near_guessing_and_stays_finite(images, tmp_path, separable):
     torch.manual_seed(0)
     losses = []
     train_classifier(
         untrained(2, separable=separable),
         images,
-        PretrainSettings(epochs=2, batch=4),  # the learning rate is the command's
+        PretrainSettings(epochs=1, batch=4),  # with the default learning rate
         tmp_path,
         device="cpu",
-        report=lambda step, total, loss: losses.append(loss),
+        report=lambda stage, done, total, figures: losses.append(figures["loss"]),
     )
-    assert losses[0] < 3 * np.log(2) * (1 + 2 * 0.3)  # of guessing; both auxiliary heads count three tenths
-    assert max(losses) < 100  # with weights that keep the spread of pixels: millions, then NaN
+    guessing = np.log(2) * (1 + 2 * 0.3)  # The two auxiliary heads count three tenths each.
+    assert losses[0] < 3 * guessing
+    assert max(losses) < 100  # Weights that keep the spread of the pixels give millions, then NaN.
 
 
 def test_two_colours_are_learned(images, tmp_path):
@@ -203,38 +178,39 @@ def test_two_colours_are_learned(images, tmp_path):
     assert accuracy(average, images, device="cpu") == (1.0, 1.0)
 
 
-def test_the_rate_falls_by_4_percent_every_8_epochs():
+def test_the_learning_rate_falls_by_4_percent_every_8_epochs():
     rates = [learning_rate(PretrainSettings(learning_rate=1), epoch) for epoch in (0, 7, 8, 16)]
     assert rates == pytest.approx([1, 1, 0.96, 0.9216])
 
 
 def test_auxiliary_heads_count_three_tenths():
-    rng = torch.Generator().manual_seed(0)
-    logits = [torch.randn(5, 3, generator=rng) for _ in range(3)]
-    labels = torch.tensor([0, 1, 2, 0, 1])
-    losses = [nn.functional.cross_entropy(one, labels).item() for one in logits]
-    assert classification_loss(tuple(logits), labels, 0.3).item() == pytest.approx(
-        losses[0] + 0.3 * (losses[1] + losses[2])
-    )
-    assert classification_loss(logits[0], labels, 0.3).item() == pytest.approx(losses[0])
+    main = torch.zeros(1, 2)  # probability 1/2 of the label: cross-entropy ln 2 = 0.6931
+    auxiliary = torch.tensor([[np.log(3), 0]])  # probability 3/4: ln 4/3 = 0.2877
+    labels = torch.tensor([0])
+    assert classification_loss(main, labels, 0.3).item() == pytest.approx(0.6931, abs=1e-4)
+    with_heads = classification_loss((main, auxiliary, auxiliary), labels, 0.3)
+    assert with_heads.item() == pytest.approx(0.6931 + 0.3 * 2 * 0.2877, abs=1e-4)
 
 
-def test_every_picture_is_met_once_an_epoch_and_shares_make_the_mini_batch():
+def test_an_epoch_shows_every_picture_once_and_shares_together_are_the_batch():
     settings = PretrainSettings(epochs=2, batch=4)
-    whole = list(pretrain._Batches(12, settings, 0, 6, 0, 1))
+    whole = list(pretrain._BatchShares(12, settings, 0, 1, range(6)))
     for epoch in range(2):
         assert Counter(chain(*whole[epoch * 3 : epoch * 3 + 3])) == Counter((epoch, n) for n in range(12))
     assert whole[:3] != whole[3:]
-    halves = [list(pretrain._Batches(12, settings, 0, 6, rank, 2)) for rank in range(2)]
+    halves = [list(pretrain._BatchShares(12, settings, rank, 2, range(6))) for rank in range(2)]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
-    assert list(pretrain._Batches(12, settings, 4, 6, 0, 1)) == whole[4:]
+    assert list(pretrain._BatchShares(12, settings, 0, 1, range(4, 6))) == whole[4:]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [(replace(SETTINGS, batch=11), "less than a mini-batch of 11"), (replace(SETTINGS, learning_rate=1e38), "lower")],
+    [
+        (replace(SETTINGS, batch=11), "fewer than a batch of 11"),
+        (replace(SETTINGS, learning_rate=1e38), "lower"),
+    ],
 )
-def test_what_cannot_be_trained_is_said(images, tmp_path, settings, message):
+def test_errors_name_the_remedy_and_the_batch_of_a_failed_step_is_saved(images, tmp_path, settings, message):
     with pytest.raises(TrainingError, match=message):
         trained(images, tmp_path, settings)
     for kept in tmp_path.glob("failed_batch*"):
@@ -246,22 +222,3 @@ def test_what_cannot_be_trained_is_said(images, tmp_path, settings, message):
         names = [Path(path).parent.name for path in pictures]
         assert [images.classes[label] for label in batch["labels"].tolist()] == names
     assert message != "lower" or (tmp_path / "failed_batch.safetensors").exists()
-
-
-def test_a_classifier_is_what_detectors_start_from(tmp_path):
-    network = GoogLeNet(3, stem="separable", batch_norm=True).eval()
-    file = tmp_path / "classifier.safetensors"
-    save_classifier(network, ["a", "b", "c"], file, {"data": "none"})
-    loaded = initial_network(str(file))
-    assert (loaded.stem, loaded.batch_norm, loaded.num_classes) == ("separable", True, 3)
-    state = network.state_dict()
-    for name, value in loaded.state_dict().items():
-        torch.testing.assert_close(value.float(), state[name].half().float(), rtol=0, atol=0)
-
-
-def test_a_file_that_is_no_classifier_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"none\.safetensors: there is no such file"):
-        load_classifier(tmp_path / "none.safetensors")
-    (tmp_path / "a.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match=r"a\.safetensors: not a classifier"):
-        load_classifier(tmp_path / "a.safetensors")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from inception_rcnn.data.dataset import Sample
-from inception_rcnn.detection.training.views import SHOWN, draw_view, render_view
+from inception_rcnn.detection.training import views
+from inception_rcnn.detection.training.views import draw_view, render_view
 
 WIDTH, HEIGHT, SIZE = 120, 80, 96
 
@@ -31,8 +32,8 @@ def test_the_first_view_is_the_whole_picture_with_all_objects():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_boxes_lie_on_their_objects_in_the_pixels_that_are_shown(seed):
-    # bright objects on dark ground: what is bright in the view must be what the boxes cover, up to a pixel of blur
+def test_boxes_cover_their_objects_in_the_rendered_pixels(seed):
+    # The objects are bright and the ground is dark: boxes must cover the bright pixels, up to two pixels of blur.
     image = np.full((HEIGHT, WIDTH, 3), 20, np.uint8)
     image[10:40, 15:50] = image[50:78, 70:118] = 240
     view = draw(sample([15, 10, 50, 40], [70, 50, 118, 78]), 1, seed)
@@ -51,24 +52,43 @@ def test_boxes_lie_on_their_objects_in_the_pixels_that_are_shown(seed):
             assert (outside < inside.min() - 20).all()
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_objects_cut_below_their_share_and_difficult_ones_are_ignored_not_lost(seed):
-    objects = sample([5, 5, 45, 45], [50, 10, 110, 70], [60, 60, 80, 75], difficult=[False, False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_object_is_found_if_at_least_half_of_it_is_shown_and_else_ignored(monkeypatch, mirrored):
+    # The window is 60 pixels wide and high, the view 96: one pixel of the picture is 1.6 pixels of the view.
+    monkeypatch.setattr(views, "_draw_window", lambda width, height, rng: np.array([30.0, 10.0, 90.0, 70.0]))
+    objects = sample(
+        [50, 10, 110, 70],  # x 50 to 90 of 50 to 110 is shown: two thirds
+        [5, 5, 45, 45],  # 15 of 40 columns and 35 of 40 rows: a third
+        [60, 60, 80, 75],  # 10 of 15 rows: two thirds, but difficult
+        [95, 5, 110, 9],  # nothing
+        difficult=[False, False, True, False],
+    )
+    seed = next(seed for seed in range(9) if (np.random.default_rng(seed).random() < 0.5) == mirrored)
     view = draw(objects, 1, seed)
-    scale = SIZE / (view.window[2:] - view.window[:2])
-    found = ignored = 0
-    for box, hard in zip(objects.boxes, objects.difficult, strict=True):
-        low = np.maximum(box[:2], view.window[:2])
-        high = np.minimum(box[2:], view.window[2:])
-        share = np.maximum(high - low, 0).prod() / (box[2:] - box[:2]).prod()
-        if share >= SHOWN and not hard:
-            found += 1
-        elif share > 0:
-            ignored += 1
-    assert (len(view.boxes), len(view.ignored)) == (found, ignored)
-    assert view.boxes.min() >= 0
-    assert view.boxes.max() <= SIZE
-    assert (scale > 0).all()
+    assert view.mirrored == mirrored
+    if mirrored:
+        found, ignored = [[0, 0, 64, 96]], [[72, 0, 96, 56], [16, 80, 48, 96]]
+    else:
+        found, ignored = [[32, 0, 96, 96]], [[0, 0, 24, 56], [48, 80, 80, 96]]
+    np.testing.assert_allclose(view.boxes, found, atol=1e-4)
+    np.testing.assert_allclose(view.ignored, ignored, atol=1e-4)
+
+
+def test_windows_lie_in_the_picture_with_a_fifth_of_its_area_or_more_except_one_in_five():
+    windows = np.array([views._draw_window(WIDTH, HEIGHT, np.random.default_rng(seed)) for seed in range(500)])
+    sides = (windows[:, 2:] - windows[:, :2]) / (WIDTH, HEIGHT)
+    reduced = (sides > 1).any(axis=1)
+    assert 0.15 < reduced.mean() < 0.25
+    assert (sides[reduced] <= 2).all()
+    np.testing.assert_allclose(sides[reduced][:, 0], sides[reduced][:, 1])
+    inside, areas = windows[~reduced], sides[~reduced].prod(axis=1)
+    assert inside.min() >= 0
+    assert (inside[:, 2:] <= np.array([WIDTH, HEIGHT]) + 1e-9).all()
+    assert 0.2 <= areas.min() < 0.25
+    assert areas.max() > 0.9
+    aspects = sides[~reduced][:, 0] / sides[~reduced][:, 1]
+    assert 0.74 < aspects.min() < 0.8
+    assert 1.25 < aspects.max() < 1.34
 
 
 def test_a_picture_without_objects_is_shown_whole():

@@ -32,7 +32,7 @@ def random_boxes(rng, count) -> np.ndarray:
 
 
 def slow_label(box, objects, labels):
-    """The rule in words: the object overlapped most gives the class, at an IoU of a half or more."""
+    """The rule, computed box by box: the object with the largest IoU gives the class if the IoU is at least 0.5."""
     best, best_iou = None, -1.0
     for position, other in enumerate(objects):
         w = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
@@ -75,7 +75,7 @@ def a_dataset(count=6):
     return dataset, lambda s: proposals[s.image_id]
 
 
-def test_what_is_kept_of_a_picture_is_bounded_and_holds_its_objects():
+def test_windows_of_a_picture_are_limited_and_labelled_by_its_objects():
     dataset, proposals = a_dataset()
     windows = collect_windows(dataset, proposals, seed=0)
     assert sorted(set(windows.images.tolist())) == list(range(6))
@@ -113,14 +113,14 @@ def test_a_pool_is_a_third_positive_in_the_order_of_the_windows():
 LABELS = np.array([0] * 50 + [3] * 12 + [1] * 8 + [IGNORED] * 5)
 
 
-def test_batches_hold_so_many_positives_and_backgrounds():
+def test_a_batch_has_the_given_numbers_of_positives_and_backgrounds():
     batch = BatchSampler(LABELS, seed=0, positives=6, backgrounds=10)(3)
     assert (LABELS[batch[:6]] > 0).all()
     assert (LABELS[batch[6:]] == 0).all()
     assert len(batch) == 16
 
 
-def test_every_window_is_met_equally_often():
+def test_every_positive_and_every_background_occurs_equally_often():
     sampler = BatchSampler(LABELS, seed=0, positives=6, backgrounds=10)
     met = np.bincount(np.concatenate([sampler(step) for step in range(30)]), minlength=len(LABELS))
     assert met[:50].tolist() == [6] * 50
@@ -137,6 +137,6 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 
 @pytest.mark.parametrize(("labels", "kind"), [([0, 0], "positive"), ([1, 2], "background"), ([], "positive")])
-def test_nothing_to_train_on_is_said(labels, kind):
+def test_missing_positives_or_backgrounds_are_an_error(labels, kind):
     with pytest.raises(TrainingError, match=kind):
         BatchSampler(np.array(labels, np.int64), seed=0)

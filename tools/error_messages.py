@@ -1,4 +1,4 @@
-"""What the training commands say when something is amiss."""
+"""The error messages of the training commands."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ..data.images import ImageError
 
 @contextmanager
 def errors_as_messages(console: Console) -> Iterator[None]:
-    """Errors that a user can do something about become a message: exit code 2 for data and settings, 1 for the disk."""
+    """Turn errors that a user can resolve into messages. The exit code is 2 for data and settings, 1 for the disk."""
     from safetensors import SafetensorError
 
     from ..detection.engines.engine import EngineError
@@ -42,7 +42,7 @@ def errors_as_messages(console: Console) -> Iterator[None]:
     except (OSError, sqlite3.Error, SafetensorError) as error:
         reason = escape(str(error))
         console.print(
-            f"[red]stopped:[/red] {reason}\nwhat was finished is kept: put this right and give the same command again",
+            f"[red]stopped:[/red] {reason}\nresolve the error and repeat the command: finished work is kept",
             soft_wrap=True,
         )
         raise typer.Exit(1) from error

@@ -1,6 +1,5 @@
-"""How good a trained detector is, for its card."""
+"""Measuring a trained detector on annotated pictures, for its card."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
 from ..run_state import Result, RunState, RunStateError
 from .errors import TrainingError
+from .progress import Report, no_report
 
 _RESAMPLES = 1000
 
@@ -29,51 +29,54 @@ def measure_detector(
     pictures: int,
     seed: int = 0,
     device: str = "auto",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = no_report,
 ) -> dict[str, Any]:
-    """The figures of a model folder on pictures that it was not trained on: mean AP, and AP of each class.
+    """Measure mean AP, and AP of each class, of a model folder on pictures that it was not trained on.
 
-    By the rules of ILSVRC, or where any objects of `dataset` are marked difficult by those of VOC 2012. A
-    measurement that was interrupted goes on where it was.
+    The protocol is VOC 2012 if the data set marks any object as difficult, else ILSVRC. An interrupted measurement
+    resumes.
 
     Args:
         model: the model folder.
         dataset: annotated pictures.
-        folder: keeps what was found, in evaluation.sqlite.
-        pictures: at most so many of them, drawn at random.
+        folder: for the detections, in evaluation.sqlite.
+        pictures: number of pictures to measure on, drawn at random; all pictures if there are fewer.
         seed: of the draw.
-        report: called with the number of pictures done and in all.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        report: called with the stage "evaluation" and the number of pictures done.
+
+    Returns:
+        The figures for the card, see `figures`.
 
     Raises:
-        TrainingError: a picture cannot be read, or none of them shows an object to find.
+        TrainingError: a picture cannot be read, or no picture has an object that counts.
     """
     drawn = np.sort(np.random.default_rng([seed, 10]).permutation(len(dataset))[:pictures])
     samples = [dataset[int(number)] for number in drawn]
-    marked = any(dataset[number].difficult.any() for number in range(len(dataset)))
-    if not any(len(sample.labels[~sample.difficult] if marked else sample.labels) for sample in samples):
+    marks_difficult = any(dataset[number].difficult.any() for number in range(len(dataset)))
+    if not any(len(sample.labels[~sample.difficult] if marks_difficult else sample.labels) for sample in samples):
         raise TrainingError(f"{dataset.name}: none of {len(samples)} pictures shows an object to find")
     paths = [sample.path for sample in samples]
     file = folder / "evaluation.sqlite"
-    about = {"the model's digest": model_digest(model)}
+    identity = {"the model's digest": model_digest(model)}
     try:
-        state = RunState(file, about, paths, resume=file.exists())
-    except RunStateError:  # of another model, or of other pictures
+        state = RunState(file, identity, paths, resume=file.exists())
+    except RunStateError:  # The file belongs to another model or to other pictures.
         file.unlink()
-        state = RunState(file, about, paths, resume=False)
+        state = RunState(file, identity, paths, resume=False)
     with state:
         left = state.left()
         done = len(paths) - len(left)
-        report(done, len(paths))
-        found = Detector.load(model, device=device).detect_files([paths[number] for number in left]) if left else ()
-        for number, one in zip(left, found, strict=True):
-            if one.image is None:
-                raise TrainingError(str(one.error))
-            height, width = one.image.shape[:2]
-            state.add(Result(number, width, height, one.detections, None))
+        report("evaluation", done, len(paths), {})
+        results = Detector.load(model, device=device).detect_files([paths[number] for number in left]) if left else ()
+        for number, result in zip(left, results, strict=True):
+            if result.image is None:
+                raise TrainingError(str(result.error))
+            height, width = result.image.shape[:2]
+            state.add(Result(number, width, height, result.detections, None))
             done += 1
-            report(done, len(paths))
-        results = [result.detections for result in state.results()]
-    detections = [one for one in results if one is not None]
+            report("evaluation", done, len(paths), {})
+        detections = [result.detections for result in state.results() if result.detections is not None]
     boxes = [sample.boxes for sample in samples]
     truth = GroundTruth.from_arrays(
         range(len(samples)),
@@ -90,11 +93,16 @@ def measure_detector(
         np.concatenate([one.scores for one in detections]),
         np.concatenate([one.boxes for one in detections]),
     )
-    return figures((evaluate_voc if marked else evaluate)(truth, submission))
+    return figures((evaluate_voc if marks_difficult else evaluate)(truth, submission))
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as it stands in a model's card: "interval" is the middle 95 % of pictures drawn again."""
+    """An evaluation in the form of a model's card.
+
+    Returns:
+        "data", "pictures", "protocol", "mAP", "interval" (of the mean AP: the middle 95 % of the bootstrap) and
+        "classes": "AP", "interval" and "objects" of each class that has objects, by name. AP is in 0..1.
+    """
     drawn = bootstrap(evaluation, _RESAMPLES)
     return {
         "data": evaluation.ground_truth.name,

@@ -1,0 +1,43 @@
+"""Errors of a training become messages with an exit code."""
+
+import sqlite3
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from inception_rcnn.detection.training.errors import TrainingError
+from inception_rcnn.tools.error_messages import errors_as_messages
+
+
+def exit_of(error: Exception) -> tuple[int, str]:
+    """The exit code and the output of a command that raises `error`."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def command() -> None:
+        with errors_as_messages(Console(stderr=True)):
+            raise error
+
+    result = CliRunner().invoke(app, env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+def test_an_error_in_data_or_settings_has_exit_code_2():
+    code, output = exit_of(TrainingError("no block is called 'x'"))
+    assert code == 2
+    assert "no block is called 'x'" in output
+
+
+@pytest.mark.parametrize("error", [OSError("disk [full]"), sqlite3.OperationalError("disk [full]")])
+def test_an_error_of_the_disk_has_exit_code_1_and_the_remedy(error):
+    code, output = exit_of(error)
+    assert code == 1
+    assert "stopped: disk [full]" in output
+    assert "repeat the command: finished work is kept" in output
+
+
+def test_other_errors_are_not_caught():
+    with pytest.raises(ZeroDivisionError), errors_as_messages(Console(stderr=True)):
+        raise ZeroDivisionError
