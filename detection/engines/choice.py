@@ -77,7 +77,7 @@ def choose(kind: Kind = "auto", device: str = "auto", precision: Precision = "au
     if kind == "auto":
         kind = "torch-compiled" if gpu else "openvino"
         why = "torch finds a GPU" if gpu else "torch finds no GPU" if requested == "auto" else "the CPU was requested"
-        reason = f"the fastest engine for {'GPUs' if gpu else 'CPUs'}; {why}"
+        reason = f"the default engine for {'GPUs' if gpu else 'CPUs'}; {why}"
     else:
         reason = "requested"
     if precision == "auto":

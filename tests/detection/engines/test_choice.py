@@ -36,9 +36,9 @@ def test_each_machine_gets_its_fastest_engine(
 @pytest.mark.parametrize(
     ("gpu", "requested", "reason"),
     [
-        (False, {}, "the fastest engine for CPUs; torch finds no GPU; the device has no bfloat16 in hardware"),
-        (True, {}, "the fastest engine for GPUs; torch finds a GPU; the device has bfloat16 in hardware"),
-        (True, {"device": "cpu"}, "the fastest engine for CPUs; the CPU was requested; the device has no bfloat16"),
+        (False, {}, "the default engine for CPUs; torch finds no GPU; the device has no bfloat16 in hardware"),
+        (True, {}, "the default engine for GPUs; torch finds a GPU; the device has bfloat16 in hardware"),
+        (True, {"device": "cpu"}, "the default engine for CPUs; the CPU was requested; the device has no bfloat16"),
         (True, {"kind": "torch"}, "requested"),
     ],
 )
