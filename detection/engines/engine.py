@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..networks.backbones import Backbone
+from ..networks.backbones import Backbone, FirstBlocks
 from .choice import EngineError, Kind, Precision, choose
 from .openvino_cpu import OpenVINOForward
 from .quantisation import quantised
@@ -31,15 +31,17 @@ _BATCH_SIZE = {"cpu": 16, "cuda": 256}
 
 
 class CompiledForward:
-    """A compiled network that takes any number of uint8 crops and returns float32.
+    """A compiled network that takes any number of uint8 crops, or float32 feature maps, and returns float32.
 
     If the device has too little memory for a batch, the batch size is halved, repeatedly if necessary, with a
     RuntimeWarning.
 
     Args:
-        network: float RGB in 0..255 [N, 3, size, size] -> [N, ...]. It is copied, and the copy runs in evaluation mode.
+        network: float RGB in 0..255 [N, 3, size, size], or maps, -> [N, ...]. It is copied, and the copy runs in
+            evaluation mode.
         kind, device, precision, batch_size, threads: as for `Engine`.
         size: side of the crops in pixels.
+        maps: shape (C, h, w) of the input, for a network that takes feature maps; None for crops.
 
     Attributes:
         batch_size: rows of one forward pass.
@@ -60,33 +62,49 @@ class CompiledForward:
         batch_size: int | None = None,
         threads: int | None = None,
         size: int = CROP_SIZE,
+        maps: tuple[int, ...] | None = None,
     ):
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.choice = choose(kind, device, precision)
         self.batch_size = batch_size or _BATCH_SIZE[torch.device(self.choice.device).type]
-        self.size = size
+        self._row_shape = (size, size, 3) if maps is None else maps
+        self._dtype = torch.uint8 if maps is None else torch.float32
         self._threads = threads
-        self._network = _FromCrops(copy.deepcopy(network)).eval()
+        self._network = (_FromCrops(copy.deepcopy(network)) if maps is None else copy.deepcopy(network)).eval()
         self._forward: OpenVINOForward | TorchForward | None = None
         self._build()
         self.description = self._describe()
 
-    def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Run the network on crops, uint8 RGB [N, size, size, 3], N >= 1: an array, or a tensor on any device.
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output for one row."""
+        return tuple(self.on_device(torch.zeros(1, *self._row_shape, dtype=self._dtype)).shape[1:])
+
+    def __call__(self, inputs: np.ndarray | Tensor) -> np.ndarray:
+        """Run the network on N >= 1 crops, uint8 RGB [N, size, size, 3], or maps, float32 [N, C, h, w].
+
+        The inputs are an array, or a tensor on any device.
 
         Returns:
             float32 [N, ...].
         """
-        if crops.dtype not in (np.uint8, torch.uint8) or tuple(crops.shape[1:]) != (self.size, self.size, 3):
+        outputs = self.on_device(inputs)
+        return outputs.cpu().numpy() if isinstance(outputs, Tensor) else outputs  # waits for the GPU once
+
+    def on_device(self, inputs: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        """The same as `__call__`, but outputs of torch stay on the device: an array from OpenVINO, else a tensor."""
+        expected = str(self._dtype).removeprefix("torch.")
+        if str(inputs.dtype).removeprefix("torch.") != expected or tuple(inputs.shape[1:]) != self._row_shape:
             raise ValueError(
-                f"crops are {crops.dtype} {list(crops.shape)}, expected uint8 [N, {self.size}, {self.size}, 3]"
+                f"the inputs are {inputs.dtype} {list(inputs.shape)}, expected {expected} [N, "
+                f"{', '.join(map(str, self._row_shape))}]"
             )
         parts: list[np.ndarray | Tensor] = []
         start = 0
-        while start < len(crops):
+        while start < len(inputs):
             assert self._forward is not None
-            rows = crops[start : start + self.batch_size]
+            rows = inputs[start : start + self.batch_size]
             try:
                 parts.append(self._forward(rows))
                 start += len(rows)
@@ -96,8 +114,8 @@ class CompiledForward:
             # Here, after the `except` block, the error no longer keeps the memory of the failed pass allocated.
             self._halve_batch_size(message)
             self._build()
-        if isinstance(parts[0], Tensor):  # waits for the GPU once, after all batches were launched
-            return torch.cat([part for part in parts if isinstance(part, Tensor)]).cpu().numpy()
+        if isinstance(parts[0], Tensor):
+            return torch.cat([part for part in parts if isinstance(part, Tensor)])
         return np.concatenate(parts)
 
     def _build(self) -> None:
@@ -111,11 +129,11 @@ class CompiledForward:
 
     def _new_forward(self) -> OpenVINOForward | TorchForward:
         choice = self.choice
-        shape = (self.batch_size, self.size, self.size, 3)
+        batch = torch.zeros(self.batch_size, *self._row_shape, dtype=self._dtype)
         if choice.kind.startswith("openvino"):
-            return OpenVINOForward(self._network, shape, choice.precision, self._threads)
+            return OpenVINOForward(self._network, batch, choice.precision, self._threads)
         compiled = choice.kind == "torch-compiled"
-        return TorchForward(self._network, choice.device, shape, choice.precision, compiled)
+        return TorchForward(self._network, choice.device, batch, choice.precision, compiled)
 
     def _halve_batch_size(self, message: str) -> None:
         self._forward = None
@@ -171,14 +189,14 @@ class _FromCrops(nn.Module):
 
 
 class _PooledFeatures(nn.Module):
-    """Mean of each channel of the feature map: float RGB in 0..255 [N, 3, H, W] -> [N, out_channels]."""
+    """Mean of each channel of the last feature map: the input of `blocks` -> [N, out_channels]."""
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, blocks: nn.Module):
         super().__init__()
-        self.backbone = backbone
+        self.blocks = blocks
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.backbone.features(pixels).float().mean((2, 3))
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.blocks(inputs).float().mean((2, 3))
 
 
 class SpatialMoments(nn.Module):
@@ -203,15 +221,15 @@ class SpatialMoments(nn.Module):
 
 
 class _Moments(nn.Module):
-    """Spatial moments of the feature map: float RGB in 0..255 [N, 3, 224, 224] -> [N, 5 * out_channels]."""
+    """Spatial moments of the last feature map: the input of `blocks` -> [N, 5 * out_channels]."""
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, blocks: nn.Module):
         super().__init__()
-        self.backbone = backbone
+        self.blocks = blocks
         self.moments = SpatialMoments()
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.moments(self.backbone.features(pixels).float())
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.moments(self.blocks(inputs).float())
 
 
 class Engine:
@@ -229,6 +247,9 @@ class Engine:
         threads: CPU threads of OpenVINO; None for all.
         moments: add `SpatialMoments` to the features. They say where in the region a channel is active, which box
             regression needs.
+        first_block: number of the trunk's first blocks that another network has run already. With a number above 0 the
+            engine takes the feature maps after these blocks in place of crops.
+        maps: shape (C, h, w) of these feature maps; None for crops.
 
     Attributes:
         num_classes: columns of the probabilities.
@@ -251,15 +272,19 @@ class Engine:
         batch_size: int | None = None,
         threads: int | None = None,
         moments: bool = False,
+        first_block: int = 0,
+        maps: tuple[int, ...] | None = None,
     ):
         backbone = quantised(model) if kind == "openvino-int8" else model
+        blocks = FirstBlocks(backbone, len(backbone.trunk)) if maps is None else backbone.trunk[first_block:]
         self._forward = CompiledForward(
-            _Moments(backbone) if moments else _PooledFeatures(backbone),
+            _Moments(blocks) if moments else _PooledFeatures(blocks),
             kind=kind,
             device=device,
             precision=precision,
             batch_size=batch_size,
             threads=threads,
+            maps=maps,
         )
         self._weight = model.classifier.weight.detach().float().cpu().numpy().copy()  # [C, 1024]
         self._bias = model.classifier.bias.detach().float().cpu().numpy().copy()
@@ -274,15 +299,17 @@ class Engine:
         """Rows of one forward pass. The number drops when the device runs out of memory."""
         return self._forward.batch_size
 
-    def features(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Pooled features of crops, uint8 RGB [N, 224, 224, 3]: an array, or a tensor on any device.
+    def features(self, inputs: np.ndarray | Tensor) -> np.ndarray:
+        """Pooled features of crops, uint8 RGB [N, 224, 224, 3], or of feature maps, float32 [N, C, h, w].
+
+        The inputs are an array, or a tensor on any device.
 
         Returns:
             float32 [N, 1024], or [N, 5120] with `moments`.
         """
-        if not len(crops):
+        if not len(inputs):
             return np.empty((0, self.num_features), np.float32)
-        return self._forward(crops)
+        return self._forward(inputs)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Class probabilities of pooled features: float32 [N, 1024] or [N, 5120] from `features` -> float32 [N, C]."""
@@ -298,6 +325,6 @@ class Engine:
         logits /= logits.sum(axis=1, keepdims=True)
         return logits
 
-    def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Class probabilities of crops: uint8 RGB [N, 224, 224, 3], N >= 0 -> float32 [N, C]."""
-        return self.classify(self.features(crops))
+    def __call__(self, inputs: np.ndarray | Tensor) -> np.ndarray:
+        """Class probabilities of crops, uint8 RGB [N, 224, 224, 3], or of feature maps, N >= 0 -> float32 [N, C]."""
+        return self.classify(self.features(inputs))

@@ -5,15 +5,13 @@ import logging
 import platform
 import warnings
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
-
-Shape: TypeAlias = tuple[int, int, int, int]  # shape of a batch of crops, [N, H, W, 3]
 
 _HINT = {"bfloat16": "bf16", "float32": "f32"}
 
@@ -34,49 +32,46 @@ class OpenVINOForward:
     """A network compiled for the CPU and for one shape of input. One thread at a time may call it.
 
     Args:
-        network: uint8 RGB [N, H, W, 3] -> float32 [N, ...], in evaluation mode.
-        shape: shape of the input. A smaller batch is padded to `shape[0]` rows.
+        network: uint8 RGB [N, H, W, 3] or float32 maps [N, C, h, w] -> float32 [N, ...], in evaluation mode.
+        batch: an input of the network, of the shape and type that it is compiled for. A smaller batch is padded.
         precision: "bfloat16" or "float32".
         threads: CPU threads; None for all.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, precision: str, threads: int | None):
+    def __init__(self, network: nn.Module, batch: Tensor, precision: str, threads: int | None):
         settings: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY",  # all cores work on one batch; the throughput hint would split the cores
             "INFERENCE_PRECISION_HINT": _HINT[precision],
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._request = _compiled(network, shape, settings).create_infer_request()
-        self._batch: np.ndarray | None = None  # buffer for smaller batches, which are padded
-        self._shape = shape
+        self._request = _compiled(network, batch, settings).create_infer_request()
+        self._batch = batch.numpy()  # holds batches that are padded
 
-    def __call__(self, crops: np.ndarray | Tensor) -> np.ndarray:
-        """Run the network on at most `shape[0]` crops: uint8 [N, H, W, 3] -> float32 [N, ...]."""
-        rows = crops.cpu().numpy() if isinstance(crops, Tensor) else crops
+    def __call__(self, inputs: np.ndarray | Tensor) -> np.ndarray:
+        """Run the network on at most as many rows as `batch` has -> float32 [N, ...]."""
+        rows = inputs.cpu().numpy() if isinstance(inputs, Tensor) else inputs
         count = len(rows)
-        if count < self._shape[0]:
-            if self._batch is None:
-                self._batch = np.zeros(self._shape, np.uint8)
+        if count < len(self._batch):
             self._batch[:count] = rows
             rows = self._batch
         return self._request.infer([np.ascontiguousarray(rows)], share_inputs=True)[0][:count].copy()
 
 
-def _compiled(network: nn.Module, shape: Shape, settings: dict[str, str | int]) -> Any:
+def _compiled(network: nn.Module, batch: Tensor, settings: dict[str, str | int]) -> Any:
     """Load the compiled network from the cache, or compile and cache it.
 
     On a busy AMD EPYC (Zen 4) GoogLeNet takes 4 s to convert and 0.7 s to compile. Loading takes 0.3 s.
     """
     core = _core()
-    key = cache_key(network, _machine(), shape, settings)
+    key = cache_key(network, _machine(), tuple(batch.shape), str(batch.dtype), settings)
     cached = load_compiled(key)
     if cached is not None:
         try:
             return core.import_model(io.BytesIO(cached), "CPU", settings)
         except RuntimeError:
             forget_compiled(key)
-    compiled = core.compile_model(_convert(network, shape), "CPU", settings)
+    compiled = core.compile_model(_convert(network, batch), "CPU", settings)
     store_compiled(key, compiled.export_model().getvalue())
     return compiled
 
@@ -89,14 +84,14 @@ def _machine() -> list[str]:
     return [openvino.__version__, torch.__version__, platform.platform(), cpu, *sorted(capabilities)]
 
 
-def _convert(network: nn.Module, shape: Shape) -> Any:
+def _convert(network: nn.Module, batch: Tensor) -> Any:
     import openvino
 
-    example = torch.zeros(1, *shape[1:], dtype=torch.uint8)
+    example = batch[:1]
     with warnings.catch_warnings(), torch.no_grad():
         # torch warns that tracing is deprecated. OpenVINO's converter needs tracing, so the warning helps no user.
         warnings.simplefilter("ignore")
         logging.getLogger("openvino").setLevel(logging.ERROR)
         # The converter can trace by itself, but it also checks the trace, which takes four times as long.
         traced = torch.jit.trace(network, example, check_trace=False)
-        return openvino.convert_model(traced, example_input=example, input=[list(shape)])
+        return openvino.convert_model(traced, example_input=example, input=[list(batch.shape)])

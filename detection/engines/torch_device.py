@@ -19,24 +19,23 @@ class TorchForward:
     The uncompiled network is the reference for the others. No network uses TF32.
 
     Args:
-        network: uint8 RGB [N, H, W, 3] -> float32 [N, ...], in evaluation mode. It is moved to `device`.
+        network: uint8 RGB [N, H, W, 3] or float32 maps [N, C, h, w] -> float32 [N, ...], in evaluation mode. It is
+            moved to `device`.
         device: "cpu", "cuda" or "cuda:N".
-        shape: shape of a compiled network's input. A smaller batch is padded to `shape[0]` rows.
-        precision: "float32", "bfloat16" or "float16", the precision of autocast. The weights are stored in float32, and
-            some operations run in float32 under autocast.
+        batch: an input of the shape and type that a compiled network takes. A smaller batch is padded.
+        precision: "float32", "bfloat16" or "float16". Weights stay in float32, as do the operations that autocast keeps
+            in float32.
         compiled: whether to compile the network.
 
     Attributes:
         compiled: whether the network is compiled. False if torch.compile failed, after a RuntimeWarning.
     """
 
-    def __init__(
-        self, network: nn.Module, device: str, shape: tuple[int, int, int, int], precision: str, compiled: bool
-    ):
+    def __init__(self, network: nn.Module, device: str, batch: Tensor, precision: str, compiled: bool):
         self._device = torch.device(device)
         self._precision: torch.dtype = getattr(torch, precision)
         self._network: Callable[[Tensor], Tensor] = network.to(self._device)
-        self._batch = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        self._batch = batch.to(self._device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self.compiled = compiled
         if not compiled:
@@ -59,13 +58,13 @@ class TorchForward:
             self._record_graph()
 
     @torch.inference_mode()
-    def __call__(self, crops: np.ndarray | Tensor) -> Tensor:
-        """Run the network on at most `shape[0]` crops: uint8 [N, H, W, 3], an array or a tensor on any device.
+    def __call__(self, inputs: np.ndarray | Tensor) -> Tensor:
+        """Run the network on at most as many rows as `batch` has: an array, or a tensor on any device.
 
         Returns:
             float32 [N, ...] on `device`.
         """
-        rows = torch.from_numpy(crops) if isinstance(crops, np.ndarray) else crops
+        rows = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
         if not self.compiled and self._graph is None:
             return self._run_network(rows.to(self._device))
         self._batch[: len(rows)].copy_(rows, non_blocking=True)  # the other rows keep old crops; they have no effect

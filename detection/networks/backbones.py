@@ -10,8 +10,10 @@ The interface, for pixels that are float RGB in 0..255 [N, 3, H, W]:
   `quantisation` uses these ranges. The dict is empty if the ranges were not measured.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from .googlenet import GoogLeNet
@@ -91,3 +93,38 @@ def headless(backbone: Backbone) -> Backbone:
     if isinstance(backbone, GoogLeNet):
         backbone.auxiliary = nn.ModuleDict()
     return backbone
+
+
+class FirstBlocks(nn.Module):
+    """Normalisation and the first blocks of a backbone's trunk: float RGB in 0..255 [N, 3, H, W] -> [N, C, h, w].
+
+    Args:
+        backbone: the network, which is not copied.
+        count: number of blocks.
+    """
+
+    def __init__(self, backbone: Backbone, count: int):
+        super().__init__()
+        self.backbone = backbone
+        self.blocks = backbone.trunk[:count]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.blocks(self.backbone.normalise(pixels))
+
+
+def shared_blocks(backbones: Sequence[Backbone]) -> int:
+    """The number of first blocks that all `backbones` have in common, with equal weights.
+
+    Members of an ensemble that was trained with frozen lower blocks share these blocks.
+    """
+    first, *others = backbones
+    for number, (name, block) in enumerate(first.trunk.named_children()):
+        for other in others:
+            if type(other) is not type(first) or not _equal(block, other.trunk.get_submodule(name)):
+                return number
+    return len(first.trunk)
+
+
+def _equal(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -29,7 +29,7 @@ from ..networks.backbones import Backbone
 from .checkpoint import Checkpoint
 from .errors import TrainingError
 from .loop import Training, cosine, mixed_precision, read_ahead, seed_dropout, train
-from .lower_features import lower_features, training_crops, window_crops
+from .lower_features import LowerBlocks, stored_features, training_crops, window_crops
 from .progress import Report, no_report
 from .windows import BatchSampler, Windows, draw_pool
 
@@ -109,9 +109,8 @@ def fine_tune(
     member_folder = folder / f"member_{member}"
     checkpoint = Checkpoint(member_folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
     if frozen and checkpoint.step() < settings.iterations:
-        features = lower_features(
-            network,
-            frozen,
+        features = stored_features(
+            LowerBlocks(network, frozen),
             partial(window_crops, dataset, windows, regions, settings.seed),
             len(windows),
             folder / f"{_FEATURES}{origin}_{settings.freeze_below}.npy",

@@ -17,7 +17,7 @@ from ...runtime.atomic_write import atomic_write
 from ...runtime.prefetch import prefetch
 from ..engines.engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
-from ..networks.backbones import Backbone
+from ..networks.backbones import Backbone, FirstBlocks
 from ..warping.warp import warp_regions
 from .errors import TrainingError
 from .progress import Report, no_report
@@ -31,21 +31,19 @@ _RESERVE = 500_000_000
 FLUSHED_EVERY = 4096
 
 
-class LowerBlocks(nn.Module):
+class LowerBlocks(FirstBlocks):
     """The frozen part of a backbone: normalisation and the lowest blocks of its trunk.
 
     If all blocks are frozen, their output is also pooled to 1 x 1, because the classifier uses only the pooled output.
     """
 
     def __init__(self, backbone: Backbone, blocks: int):
-        super().__init__()
-        self.backbone = backbone
-        self.blocks = backbone.trunk[:blocks]
+        super().__init__(backbone, blocks)
         self.pooled = blocks == len(backbone.trunk)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float RGB in 0..255 [N, 3, H, W] -> [N, c, h, w]."""
-        features = self.blocks(self.backbone.normalise(pixels))
+        features = super().forward(pixels)
         return features.mean((2, 3), keepdim=True) if self.pooled else features
 
 
@@ -75,25 +73,24 @@ def training_crops(image: np.ndarray, boxes: np.ndarray, regions: RegionSettings
     return crops
 
 
-def lower_features(
-    backbone: Backbone,
-    blocks: int,
+def stored_features(
+    network: nn.Module,
     crops_from: Callable[[int], Iterator[tuple[int, np.ndarray]]],
     count: int,
     file: Path,
     *,
     size: int = CROP_SIZE,
     device: str = "auto",
+    stage: str = "frozen blocks",
     report: Report = no_report,
 ) -> np.ndarray:
-    """The output of the lowest `blocks` blocks for `count` crops.
+    """The output of a frozen network for `count` crops.
 
     If `file` is complete, it is used as it is; if it is partly written, the missing features are computed. The caller
     gives different names to files of different crops or weights.
 
     Args:
-        backbone: the network.
-        blocks: number of blocks to run.
+        network: float RGB in 0..255 [N, 3, size, size] -> [N, ...], such as `LowerBlocks`.
         crops_from: yields, from the crop with the given number on, the crops of one picture after the other: the
             number of the first crop, and the crops, uint8 [n, size, size, 3]. The given number is the first crop of a
             picture.
@@ -101,10 +98,11 @@ def lower_features(
         file: the .npy file. A small file beside it, which ends in .progress.json, has the number of finished crops.
         size: side of the crops in pixels.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        report: called with the stage "frozen blocks" and the number of finished crops.
+        stage: name of the stage in reports.
+        report: called with the stage and the number of finished crops.
 
     Returns:
-        float16 [count, c, h, w], memory-mapped.
+        float16 [count, ...], memory-mapped.
 
     Raises:
         TrainingError: the disk has no room for the file, or the file has another shape.
@@ -113,7 +111,7 @@ def lower_features(
     done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
     # A batch has as many pixels as 16 crops of the usual size, with which a CPU is fastest.
     batch_size = None if size == CROP_SIZE else max(1, 16 * CROP_SIZE**2 // size**2)
-    forward = CompiledForward(LowerBlocks(backbone, blocks), device=device, size=size, batch_size=batch_size)
+    forward = CompiledForward(network, device=device, size=size, batch_size=batch_size)
     shape = forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
     if not done:
         file.unlink(missing_ok=True)  # A file without finished crops would count against the room on the disk.
@@ -130,7 +128,7 @@ def lower_features(
                 part = crops[offset : offset + forward.batch_size]
                 features[start + offset : start + offset + len(part)] = forward(part)
             done = start + len(crops)
-            report("frozen blocks", done, count, {})
+            report(stage, done, count, {})
             if start // FLUSHED_EVERY != done // FLUSHED_EVERY or done == count:
                 features.flush()
                 with atomic_write(progress_file) as partial:

@@ -31,7 +31,7 @@ from .dataset_checks import check_dataset
 from .errors import TrainingError
 from .initial_network import initial_network
 from .loop import Training, cosine, mixed_precision, moving_average, read_ahead, train
-from .lower_features import LowerBlocks, check_room, lower_features
+from .lower_features import LowerBlocks, check_room, stored_features
 from .priors import object_sides, prior_grids
 from .progress import Report, no_report
 from .view_batches import ViewBatches
@@ -120,9 +120,8 @@ def train_multibox(
     )
     features: np.ndarray | None = None
     if frozen and checkpoint.step() < settings.iterations:
-        features = lower_features(
-            backbone,
-            frozen,
+        features = stored_features(
+            LowerBlocks(backbone, frozen),
             partial(rendered_views, dataset, views, settings.views, settings.size, settings.seed),
             len(views),
             folder / f"multibox_features_{origin}_{settings.freeze_below}.npy",
@@ -265,8 +264,9 @@ def add_multibox(
         "init": Path(model if init is None else init).name,
         "settings": asdict(settings),
     }
-    known = {name: value for name, value in detector.card.items() if name != "evaluation"}
-    trained = replace(detector, multibox=network, card={**known, "multibox": card})
+    known = {name: value for name, value in detector.card.items() if name not in ("evaluation", "screen")}
+    # The screen reads the maps of the old MultiBox network; detect-train --members 0 trains a new screen.
+    trained = replace(detector, multibox=network, screen=None, card={**known, "multibox": card})
     if trained.cascade is not None:
         trained.cascade = fit_cascade(trained, dataset, folder, seed=settings.seed, device=device, report=report)
     save_model(trained, out)
