@@ -7,6 +7,7 @@ A model folder holds
     member_2.safetensors         weights of the second network, and so on
     box_regression.safetensors   box regression on features of the first network, float16 (optional)
     multibox.safetensors         weights of the MultiBox network, float16 (optional)
+    screen.safetensors           weights of the screen, float16 (optional)
 
 Neither JSON nor safetensors can contain code, so loading a model from an untrusted source runs no code from it.
 """
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from ..data.categories import Category
 from ..proposals.multibox import MultiBox, PriorGrid
+from ..proposals.screen import Screen, ScreenThresholds
 from ..runtime.atomic_write import atomic_write
 from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
 from .networks.googlenet import GoogLeNet
@@ -38,6 +40,7 @@ FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
 _REGRESSION = "box_regression.safetensors"
 _MULTIBOX = "multibox.safetensors"
+_SCREEN = "screen.safetensors"
 _SCALE = ".scale"
 
 
@@ -74,6 +77,8 @@ class Model:
         regressor: box regression on features of the first member; None if the model has no box regression.
         multibox: network that proposes regions in addition to selective search; None if the model has no MultiBox
             network. Its trunk is a backbone without classifier.
+        screen: chooses the regions that the members score, from MultiBox's feature maps; None if the model has no
+            screen.
     """
 
     members: list[Backbone]
@@ -83,6 +88,7 @@ class Model:
     cascade: float | None = None
     regressor: BoxRegressor | None = None
     multibox: MultiBox | None = None
+    screen: Screen | None = None
 
     def first_members(self, members: int | None) -> list[Backbone]:
         """The first `members` networks of the ensemble, or all networks if `members` is None.
@@ -106,8 +112,9 @@ def save_model(model: Model, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX)] + list(folder.glob("member_*.safetensors"))
-    # The ExitStack completes the writes in reverse order, so model.json is written first here, but gets its name last.
+    old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX, _SCREEN)]
+    old += folder.glob("member_*.safetensors")
+    # The ExitStack completes the writes in reverse order: model.json is begun first and gets its name last.
     with ExitStack() as writes:
         partials: list[Path] = []
 
@@ -122,6 +129,8 @@ def save_model(model: Model, folder: str | Path) -> None:
             model.regressor.save(partial(_REGRESSION))
         if model.multibox is not None:
             save_file(_in_half(model.multibox), partial(_MULTIBOX))
+        if model.screen is not None:
+            save_file(_in_half(model.screen), partial(_SCREEN))
         for file in partials:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -141,6 +150,7 @@ def _description(model: Model) -> str:
         "input_ranges": [member.input_ranges for member in model.members],
         "categories": [asdict(category) for category in model.categories],
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
+        "screen": None if model.screen is None else _describe_screen(model.screen),
         "card": model.card,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -159,6 +169,17 @@ def _describe_multibox(network: MultiBox) -> dict[str, Any]:
         "width": network.width,
         "sizes": network.sizes,
         "grids": [asdict(grid) for grid in network.grids],
+    }
+
+
+def _describe_screen(screen: Screen) -> dict[str, Any]:
+    return {
+        "fine_channels": screen.lateral_fine.in_channels,
+        "coarse_channels": screen.lateral_coarse.in_channels,
+        "width": screen.width,
+        "grid": screen.grid,
+        "hidden": screen.hidden,
+        "thresholds": asdict(screen.thresholds),
     }
 
 
@@ -247,13 +268,19 @@ def load_model(name_or_folder: str | Path) -> Model:
         )
         described = document.get("multibox")
         multibox = None if described is None else _load_multibox(folder / _MULTIBOX, **described)
+        described = document.get("screen")
+        screen = None if described is None else _load_screen(folder / _SCREEN, len(categories), **described)
         for member, ranges in zip(members, document.get("input_ranges", []), strict=False):
             member.input_ranges = {str(name): float(largest) for name, largest in ranges.items()}
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{file}: not a valid model description ({type(error).__name__}: {error})") from error
     if not members:
         raise ModelError(f"{file}: the model has no members")
-    return Model(members, categories, regions, document.get("card", {}), document.get("cascade"), regressor, multibox)
+    if screen is not None and multibox is None:
+        raise ModelError(f"{file}: the model has a screen, but no MultiBox network whose feature maps the screen reads")
+    return Model(
+        members, categories, regions, document.get("card", {}), document.get("cascade"), regressor, multibox, screen
+    )
 
 
 def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
@@ -276,6 +303,23 @@ def _load_multibox(
     multibox = MultiBox(trunk, priors, split=split, width=width, sizes=sizes)
     load_weights(multibox, tensors, file)
     return multibox.eval()
+
+
+def _load_screen(
+    file: Path,
+    num_classes: int,
+    fine_channels: int,
+    coarse_channels: int,
+    width: int,
+    grid: int,
+    hidden: int,
+    thresholds: dict[str, float],
+) -> Screen:
+    tensors = _read_weights(file)
+    screen = Screen(num_classes, fine_channels, coarse_channels, width=width, grid=grid, hidden=hidden)
+    screen.thresholds = ScreenThresholds(**thresholds)
+    load_weights(screen, tensors, file)
+    return screen.eval()
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

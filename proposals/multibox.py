@@ -115,7 +115,7 @@ class MultiBox(nn.Module):
         for grid in self.grids:
             outputs[grid.stride] = outputs.get(grid.stride, 0) + grid.channels
         with torch.no_grad():
-            fine, coarse = self._maps(torch.zeros(1, 3, 64, 64), 0)
+            fine, coarse = self._maps_from_row(torch.zeros(1, 3, 64, 64), 0)
         self.lateral_fine = nn.Conv2d(fine.shape[1], width, 1)
         self.lateral_coarse = nn.Conv2d(coarse.shape[1], width, 1)
         self.heads = nn.ModuleDict({str(stride): _head(width, channels) for stride, channels in outputs.items()})
@@ -124,16 +124,27 @@ class MultiBox(nn.Module):
     def _rows(self) -> nn.Sequential:
         return cast(Trunk, self.trunk).trunk
 
-    def _maps(self, x: Tensor, first_row: int) -> tuple[Tensor, Tensor]:
+    def _maps_from_row(self, x: Tensor, first_row: int) -> tuple[Tensor, Tensor]:
         fine = self._rows[first_row : self._split](x)
         return fine, self._rows[self._split :](fine)
+
+    def trunk_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the trunk's feature maps from float RGB in 0..255 [N, 3, S, S].
+
+        Returns:
+            The map at stride 16, [N, c, S / 16, S / 16], and the map at stride 32, [N, C, S / 32, S / 32].
+        """
+        return self._maps_from_row(cast(Trunk, self.trunk).normalise(pixels), 0)
 
     def from_row(self, x: Tensor, first_row: int) -> Tensor:
         """Computes the predictions from the input of a block of the trunk: [N, c, h, w] -> [N, P, 5].
 
         `first_row` is the index of the block, from 0. `forward` gives the same predictions from pixels.
         """
-        fine, coarse = self._maps(x, first_row)
+        return self.from_maps(*self._maps_from_row(x, first_row))
+
+    def from_maps(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Computes the predictions from the two maps of `trunk_maps`. The result is that of `forward`."""
         coarse = self.lateral_coarse(coarse)
         fine = self.lateral_fine(fine) + nn.functional.interpolate(coarse, fine.shape[2:], mode="nearest")
         maps = {"16": fine.relu(), "32": coarse.relu()}

@@ -26,11 +26,13 @@ class Proposals:
         scores: float32 ``[N]``, falling. Scores of different methods are not comparable, and they need not be
             probabilities.
         source: uint8 ``[N]``, the `Source` of each box; `Source.SELECTIVE_SEARCH` by default.
+        quality: float32 ``[N]`` in 0..1, the IoU with the object that the screen expects; None without a screen.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    quality: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.scores.shape != (len(self.boxes),):
@@ -41,6 +43,8 @@ class Proposals:
             object.__setattr__(self, "source", np.full(len(self.boxes), Source.SELECTIVE_SEARCH, np.uint8))
         if self.source.shape != self.scores.shape:
             raise ValueError(f"proposals need a source for each of {len(self.boxes)} boxes, got {self.source.shape}")
+        if self.quality is not None and self.quality.shape != self.scores.shape:
+            raise ValueError(f"proposals need a quality for each of {len(self)} boxes, got {self.quality.shape}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -49,4 +53,9 @@ class Proposals:
         """Returns the best `n` proposals, or all if there are fewer. Raises ValueError if `n` is negative."""
         if n < 0:
             raise ValueError(f"the number of proposals must not be negative, got {n}")
-        return Proposals(self.boxes[:n], self.scores[:n], self.source[:n])
+        return self[np.arange(min(n, len(self)))]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Proposals:
+        """Returns the proposals of these rows, in the order of the rows."""
+        quality = None if self.quality is None else self.quality[rows]
+        return Proposals(self.boxes[rows], self.scores[rows], self.source[rows], quality)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from inception_rcnn.detection.networks.backbones import TorchvisionGoogLeNet, he
 from inception_rcnn.detection.networks.weights import ModelError
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
+from inception_rcnn.proposals.screen import Screen, ScreenThresholds
 
 pytestmark = pytest.mark.usefixtures("tiny_googlenet")
 
@@ -206,6 +208,43 @@ def test_a_multibox_network_comes_back_as_itself(stem, tmp_path):
     save_model(Model([GoogLeNet(3, auxiliary=False)], CATEGORIES), tmp_path)
     assert load_model(tmp_path).multibox is None
     assert not (tmp_path / "multibox.safetensors").exists()
+
+
+def model_with_screen() -> Model:
+    torch.manual_seed(0)
+    trunk = headless(GoogLeNet(1, auxiliary=False))
+    multibox = MultiBox(trunk, [PriorGrid(16, 1, ((12.0, 12.0),))], width=8, sizes=(64,)).eval()
+    screen = Screen(
+        2, multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels, width=8, grid=3, hidden=16
+    )
+    screen.thresholds = ScreenThresholds(score=0.03, nms=0.8, quality_power=0.25)
+    return Model([GoogLeNet(3, auxiliary=False)], CATEGORIES, multibox=multibox, screen=screen.eval())
+
+
+def test_a_screen_comes_back_in_float16_with_its_thresholds(tmp_path, tiny_googlenet):
+    model = model_with_screen()
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).screen
+    assert loaded.thresholds == ScreenThresholds(score=0.03, nms=0.8, quality_power=0.25)
+    for name, value in model.screen.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
+    assert not loaded.training
+
+
+def test_a_screen_without_a_multibox_network_is_refused(tmp_path, tiny_googlenet):
+    save_model(model_with_screen(), tmp_path)
+    document = json.loads((tmp_path / "model.json").read_text())
+    document["multibox"] = None
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"model\.json: the model has a screen, but no MultiBox network"):
+        load_model(tmp_path)
+
+
+def test_a_model_without_a_screen_replaces_a_model_with_one(tmp_path, tiny_googlenet):
+    save_model(model_with_screen(), tmp_path)
+    save_model(replace(model_with_screen(), screen=None), tmp_path)
+    assert load_model(tmp_path).screen is None
+    assert not (tmp_path / "screen.safetensors").exists()
 
 
 def test_a_missing_multibox_network_is_named(tmp_path):
