@@ -1,4 +1,4 @@
-"""The detector: picture -> proposals -> warped regions -> ensemble of networks -> non-maximum suppression.
+"""The detector: picture -> proposals -> screen -> warped regions -> ensemble of networks -> non-maximum suppression.
 
 The system of "Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), section 8, which follows R-CNN (Girshick et
 al., CVPR 2014).
@@ -21,16 +21,15 @@ from ..proposals.selective_search import selective_search
 from ..runtime.prefetch import map_ahead, prefetch
 from ..runtime.remote import is_url
 from .engines.choice import Kind
-from .engines.engine import Engine
-from .engines.multibox import MultiBoxEngine
+from .engines.ensemble import EnsembleEngine
+from .engines.multibox import MultiBoxEngine, WholeImageView
 from .model_files import Model, load_model
-from .pipeline import Crops, RegionBatch, batch_regions, pooled_features
-from .regression import LEAST_PROBABILITY
+from .pipeline import Crops, RegionBatch, ScoredRegions, batch_regions, score_regions
 from .suppression import Detections, select_detections, vote_boxes
 from .warping.on_device import warp_on_device
 from .warping.warp import warp_regions
 
-_NO_BOXES = np.zeros((0, 4), np.float32)
+_NO_PROPOSALS = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 # Smallest number of regions in a batch (19 MB), and number of batches warped ahead of the network. On a CPU a batch is
 # larger than the engine's own, because warping a huge picture makes reduced copies of it for every batch.
@@ -57,27 +56,34 @@ class FileResult:
     error: ImageError | None
 
 
-@dataclass(eq=False)
-class _Picture:
-    """A picture on its way through the detector. Each step fills in what the following steps need.
+@dataclass(frozen=True, eq=False)
+class ScoredPicture:
+    """A picture whose regions the networks have scored.
 
     Attributes:
-        result: holds the image or the error from the start. `_finish` makes a copy with the detections.
-        boxes: float32 [N, 4], the regions without duplicates; set at the start.
-        uploaded: uint8 RGB [H, W, 3], the image on the GPU; set by `_warp`, None if the networks run on a CPU.
-        probabilities: float32 [N, 1 + classes]; set by `_score` from the first member, replaced by `_average` with the
-            mean over the ensemble.
-        kept: int64 [R], indices of the regions whose features are kept for box regression; set by `_score`, None
-            without box regression.
-        features: float32 [R, D], the first member's features of these regions; set together with `kept`.
+        result: the picture, or the error; the detections are still missing.
+        proposals: the N regions; none if there is an error.
+        scores: the networks' scores of the regions.
     """
 
     result: FileResult
-    boxes: np.ndarray
+    proposals: Proposals
+    scores: ScoredRegions
+
+
+@dataclass(eq=False)
+class _Picture:
+    """A picture on its way to the networks.
+
+    Attributes:
+        result: the picture, or the error.
+        proposals: the regions without duplicates; none if there is an error.
+        uploaded: uint8 RGB [H, W, 3], the picture on the GPU; set by `_warp`, None if the networks run on a CPU.
+    """
+
+    result: FileResult
+    proposals: Proposals
     uploaded: torch.Tensor | None = None
-    probabilities: np.ndarray | None = None
-    kept: np.ndarray | None = None
-    features: np.ndarray | None = None
 
 
 class Detector:
@@ -100,6 +106,10 @@ class Detector:
         cascade: whether the first member decides which regions the other members score: those whose object probability
             is at least `Model.cascade`. With cascade=False, every member scores every region.
         box_regression: whether to apply the model's box regression, if the model has it.
+        screen: whether the model's screen chooses the regions that the networks score, if the model has a screen. The
+            networks then run the blocks that they share once. With screen=False, whole networks score all regions.
+        max_regions: the screen keeps this many of the best regions of a picture; None keeps the regions above the
+            model's threshold.
         threads: number of CPU threads for the networks, and of threads that read pictures for a GPU; None uses all
             cores.
 
@@ -107,8 +117,9 @@ class Detector:
         categories: the classes that the detector finds.
         regions: how regions are proposed and warped.
         device: device of the networks: "cpu", "cuda" or "cuda:N".
-        engines: the compiled networks, one for each member of the ensemble.
+        ensemble: the compiled networks.
         multibox: the compiled MultiBox network; None if the model has none.
+        screen: the screen; None if the model has none or it is switched off.
 
     Raises:
         ValueError: an argument is out of range.
@@ -127,6 +138,8 @@ class Detector:
         members: int | None = None,
         cascade: bool = True,
         box_regression: bool = True,
+        screen: bool = True,
+        max_regions: int | None = None,
         threads: int | None = None,
     ):
         if not 0 <= score_threshold <= 1:
@@ -138,22 +151,29 @@ class Detector:
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.seed = seed
+        if max_regions is not None and max_regions < 1:
+            raise ValueError(f"max_regions is {max_regions}, expected at least 1")
+        if max_regions is not None and (model.screen is None or not screen):
+            missing = "the screen is switched off" if model.screen is not None else "this model has no screen"
+            raise ValueError(f"max_regions needs a screen, which chooses the regions, but {missing}")
+        self.max_regions = max_regions
         self._regressor = model.regressor if box_regression else None
-        self.engines = [
-            Engine(
-                member,
-                kind=engine,
-                device=device,
-                threads=threads,
-                moments=number == 0 and self._regressor is not None,
-            )
-            for number, member in enumerate(model.first_members(members))
-        ]
-        self.device = self.engines[0].device
-        self.multibox = (
-            MultiBoxEngine(model.multibox, device=self.device, threads=threads) if model.multibox is not None else None
+        self.screen = model.screen if screen else None
+        self.ensemble = EnsembleEngine(
+            model.first_members(members),
+            kind=engine,
+            device=device,
+            threads=threads,
+            moments=self._regressor is not None,
+            cascade=(model.cascade or 0.0) if cascade else 0.0,
+            share=self.screen is not None,  # without a screen, whole networks are the reference, bit for bit
         )
-        self._cascade_threshold = (model.cascade or 0.0) if cascade else 0.0
+        self.device = self.ensemble.device
+        self.multibox = (
+            MultiBoxEngine(model.multibox, self.screen, device=self.device, threads=threads)
+            if model.multibox is not None
+            else None
+        )
         # Networks on a CPU need the cores themselves, and one reader keeps them busy. A GPU needs as many as possible.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
@@ -171,6 +191,8 @@ class Detector:
         members: int | None = None,
         cascade: bool = True,
         box_regression: bool = True,
+        screen: bool = True,
+        max_regions: int | None = None,
     ) -> "Detector":
         """Make a detector from a model folder, or from a shipped model by its name ("default").
 
@@ -191,13 +213,16 @@ class Detector:
             members=members,
             cascade=cascade,
             box_regression=box_regression,
+            screen=screen,
+            max_regions=max_regions,
         )
 
     def propose(self, image: np.ndarray, threads: int | None = None) -> Proposals:
         """Propose the regions that the networks score.
 
-        The proposals come from selective search and, if the model has a MultiBox network, from MultiBox.
-        `Proposals.source` tells which method proposed a region.
+        The proposals come from selective search and, if the model has a MultiBox network, from MultiBox;
+        `Proposals.source` tells which method proposed a region. If the model has a screen, it keeps the best regions:
+        `Proposals.scores` is then the probability of showing an object times the quality.
 
         Args:
             image: uint8 RGB [H, W, 3].
@@ -214,12 +239,22 @@ class Detector:
             seed=self.seed,
             threads=threads,
         )
-        return selective if self.multibox is None else combine(selective, self.multibox(image))
+        if self.multibox is None:
+            return selective
+        view = self.multibox.look(image)
+        return self._screened(combine(selective, view.proposals), view, image)
+
+    def _screened(self, proposals: Proposals, view: WholeImageView, image: np.ndarray) -> Proposals:
+        """The proposals that the screen keeps, or all proposals without a screen."""
+        if self.screen is None or view.feature_map is None:
+            return proposals
+        height, width = image.shape[:2]
+        return self.screen.keep(proposals, view.feature_map, width, height, self.max_regions)
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Find objects in a picture, uint8 RGB [H, W, 3]. Returns detections, best first."""
-        picture = _Picture(FileResult(Path(), image, None, None), _without_duplicates(self.propose(image).boxes))
-        (result,) = self._run([picture])
+        picture = _Picture(FileResult(Path(), image, None, None), _without_duplicates(self.propose(image)))
+        (result,) = self._finished([picture])
         assert result.detections is not None
         return result.detections
 
@@ -238,12 +273,49 @@ class Detector:
         Args:
             paths: picture files, or URLs that fsspec reads.
             max_pixels: a picture with more pixels gives an error, see `read_image`.
-            proposals: boxes to use as regions; None to propose regions. A picture that the file lacks, or holds with
-                another size, gives an error.
+            proposals: boxes to use as regions, which the screen thins like any others; None to propose regions. A
+                picture that the file lacks, or holds with another size, gives an error.
         """
-        return self._run(
-            map_ahead(lambda path: self._read(path, max_pixels, proposals), paths, self._readers, _PICTURES_AHEAD)
+        return self._finished(self._read_ahead(paths, max_pixels, proposals))
+
+    def score_files(self, paths: Iterable[str | Path]) -> Iterator[ScoredPicture]:
+        """Score the regions of picture files, without making detections. Yields the pictures in the order of the files.
+
+        `detections` makes detections of a scored picture.
+        """
+        return self._score(self._read_ahead(paths, MAX_PIXELS, None))
+
+    def detections(self, picture: ScoredPicture, quality_power: float | None = None) -> Detections:
+        """Make detections of scored regions: box regression, non-maximum suppression and box voting.
+
+        Args:
+            picture: a picture without error.
+            quality_power: power of the quality that multiplies the probabilities; None for the screen's own.
+        """
+        assert picture.result.image is not None
+        boxes, probabilities = picture.proposals.boxes, picture.scores.probabilities
+        if self._regressor is not None:
+            height, width = picture.result.image.shape[:2]
+            boxes = self._regressor.regress(
+                boxes, probabilities, picture.scores.features, picture.scores.kept, width, height
+            )
+        if self.screen is not None and picture.proposals.quality is not None:
+            power = self.screen.thresholds.quality_power if quality_power is None else quality_power
+            probabilities = probabilities.copy()
+            probabilities[:, 1:] *= (picture.proposals.quality**power)[:, None]
+        found = select_detections(
+            boxes,
+            probabilities,
+            self._ids,
+            score_threshold=self.score_threshold,
+            max_detections=self.max_detections,
         )
+        return vote_boxes(found, boxes, probabilities, self._ids)
+
+    def _read_ahead(
+        self, paths: Iterable[str | Path], max_pixels: int, proposals: ProposalFile | None
+    ) -> Iterator[_Picture]:
+        return map_ahead(lambda path: self._read(path, max_pixels, proposals), paths, self._readers, _PICTURES_AHEAD)
 
     def _read(self, path: str | Path, max_pixels: int, proposals: ProposalFile | None) -> _Picture:
         """Reads a picture and proposes its regions, or takes them from a file.
@@ -254,85 +326,37 @@ class Detector:
         try:
             image = read_image(path, max_pixels)
             if proposals is None:
-                boxes = self.propose(image, threads=1).boxes
+                regions = self.propose(image, threads=1)
             else:
                 found = proposals.find(path, (image.shape[1], image.shape[0]))
                 if found is None:
                     raise ImageError(path, "the proposals file does not contain this picture")
-                boxes = found.boxes
-            return _Picture(FileResult(path, image, None, None), _without_duplicates(boxes))
+                regions = found if self.multibox is None else self._screened(found, self.multibox.look(image), image)
+            return _Picture(FileResult(path, image, None, None), _without_duplicates(regions))
         except ImageError as error:
-            return _Picture(FileResult(path, None, None, error), _NO_BOXES)
+            return _Picture(FileResult(path, None, None, error), _NO_PROPOSALS)
         except ProposalFileError as error:
-            return _Picture(FileResult(path, None, None, ImageError(path, str(error))), _NO_BOXES)
+            return _Picture(FileResult(path, None, None, ImageError(path, str(error))), _NO_PROPOSALS)
 
-    def _run(self, pictures: Iterable[_Picture]) -> Generator[FileResult, None, None]:
-        """Detects in pictures, in order.
+    def _finished(self, pictures: Iterable[_Picture]) -> Generator[FileResult, None, None]:
+        """Detects in pictures, in order. The networks run in the caller's thread, reading, warping and `_finish` in
+        threads of their own."""
+        return map_ahead(self._finish, self._score(pictures), 1, _PICTURES_AHEAD)
 
-        The networks run in the caller's thread. One other thread warps regions for the first member, and one runs
-        `_finish`.
-        """
-        scored = self._score(pictures)
-        if len(self.engines) > 1:
-            scored = self._average(scored)
-        return map_ahead(self._finish, scored, 1, _PICTURES_AHEAD)
+    def _score(self, pictures: Iterable[_Picture]) -> Iterator[ScoredPicture]:
+        """Scores all regions of pictures, in order."""
+        batches = prefetch(self._batches((picture, picture.proposals.boxes) for picture in pictures), _BATCHES_AHEAD)
+        for picture, scores in score_regions(self.ensemble, batches):
+            yield ScoredPicture(picture.result, picture.proposals, scores)
 
-    def _score(self, pictures: Iterable[_Picture]) -> Iterator[_Picture]:
-        """Scores all regions with the first member of the ensemble."""
-        batches = prefetch(self._batches((picture, picture.boxes) for picture in pictures), _BATCHES_AHEAD)
-        for picture, (features,) in pooled_features(self.engines[:1], batches):
-            picture.probabilities = self.engines[0].classify(features)
-            if self._regressor is not None:
-                # To save memory, features are kept only for regions whose object probability is at least
-                # LEAST_PROBABILITY. Box regression does not move the other regions.
-                picture.kept = np.flatnonzero(1 - picture.probabilities[:, 0] >= LEAST_PROBABILITY)
-                picture.features = features[picture.kept]
-            yield picture
-
-    def _average(self, pictures: Iterable[_Picture]) -> Iterator[_Picture]:
-        """Replaces the first member's probabilities by the mean over the ensemble.
-
-        Regions below the cascade's threshold become background. The other members do not score them.
-        """
-
-        def passes(picture: _Picture) -> np.ndarray:  # bool [N]
-            assert picture.probabilities is not None
-            return 1 - picture.probabilities[:, 0] >= self._cascade_threshold
-
-        batches = self._batches((picture, picture.boxes[passes(picture)]) for picture in pictures)
-        for picture, features in pooled_features(self.engines[1:], batches):
-            assert picture.probabilities is not None
-            rows = passes(picture)
-            others = [engine.classify(values) for engine, values in zip(self.engines[1:], features, strict=True)]
-            mean = np.mean([picture.probabilities[rows], *others], axis=0)
-            picture.probabilities = np.zeros_like(picture.probabilities)
-            picture.probabilities[:, 0] = 1
-            picture.probabilities[rows] = mean
-            yield picture
-
-    def _finish(self, picture: _Picture) -> FileResult:
-        """Turns the probabilities into detections: box regression, non-maximum suppression and box voting."""
+    def _finish(self, picture: ScoredPicture) -> FileResult:
         if picture.result.image is None:
             return picture.result
-        assert picture.probabilities is not None
-        boxes = picture.boxes
-        if self._regressor is not None:
-            assert picture.features is not None
-            assert picture.kept is not None
-            height, width = picture.result.image.shape[:2]
-            boxes = self._regressor.regress(boxes, picture.probabilities, picture.features, picture.kept, width, height)
-        found = select_detections(
-            boxes,
-            picture.probabilities,
-            self._ids,
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-        )
-        return replace(picture.result, detections=vote_boxes(found, boxes, picture.probabilities, self._ids))
+        return replace(picture.result, detections=self.detections(picture))
 
     def _batches(self, regions: Iterable[tuple[_Picture, np.ndarray]]) -> Iterator[RegionBatch[_Picture]]:
         """Warps pairs of a picture and boxes [n, 4] into batches, whose size is a multiple of the engine's."""
-        rows = self.engines[0].batch_size
+        rows = self.ensemble.batch_size
         return batch_regions(regions, -(-_BATCH_REGIONS // rows) * rows, self._warp, self.device)
 
     def _warp(self, picture: _Picture, boxes: np.ndarray, out: Crops) -> None:
@@ -347,11 +371,11 @@ class Detector:
         out.copy_(warp_on_device(picture.uploaded, boxes, padding=padding, mode=mode))
 
 
-def _without_duplicates(boxes: np.ndarray) -> np.ndarray:
-    """The boxes [N, 4] without repetitions of equal boxes, in the same order.
+def _without_duplicates(proposals: Proposals) -> Proposals:
+    """The proposals without repetitions of equal boxes, in the same order.
 
     Nearly equal boxes stay: of 45,000 boxes of selective search, only 0.06 % had a crop within half a pixel of another
     box's crop.
     """
-    _, first = np.unique(boxes, axis=0, return_index=True)
-    return boxes[np.sort(first)]
+    _, first = np.unique(proposals.boxes, axis=0, return_index=True)
+    return proposals[np.sort(first)]

@@ -1,6 +1,6 @@
-"""Packs the regions of a stream of pictures into full batches, and returns their features picture by picture.
+"""Packs the regions of a stream of pictures into full batches, and returns their scores picture by picture.
 
-On a CPU, the features of a region do not depend on the batch that it is in or on its place there (see `engine`). The
+On a CPU, the scores of a region do not depend on the batch that it is in or on its place there (see `engine`). The
 detections of a picture therefore depend neither on the batch size and timing nor on the other pictures in the stream.
 """
 
@@ -11,7 +11,9 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from .engines.engine import CROP_SIZE, Engine
+from .engines.engine import CROP_SIZE
+from .engines.ensemble import EnsembleEngine
+from .regression import LEAST_PROBABILITY
 
 T = TypeVar("T")
 
@@ -85,18 +87,44 @@ def batch_regions(
         yield RegionBatch(crops[:filled], parts)
 
 
-def pooled_features(
-    engines: Sequence[Engine], batches: Iterable[RegionBatch[T]]
-) -> Iterator[tuple[T, list[np.ndarray]]]:
-    """Yields each picture, in order, with the features of its N regions: float32 [N, D] from each engine."""
-    pieces: list[list[np.ndarray]] = [[] for _ in engines]
+@dataclass(frozen=True, eq=False)
+class ScoredRegions:
+    """The scores of all N regions of one picture.
+
+    Attributes:
+        probabilities: float32 [N, 1 + classes], the mean over the ensemble, column 0 the background.
+        kept: int64 [R], the regions whose object probability, by the first member, is at least LEAST_PROBABILITY.
+        features: float32 [R, D], the first member's features of these regions.
+    """
+
+    probabilities: np.ndarray
+    kept: np.ndarray
+    features: np.ndarray
+
+
+def score_regions(ensemble: EnsembleEngine, batches: Iterable[RegionBatch[T]]) -> Iterator[tuple[T, ScoredRegions]]:
+    """Yields each picture, in order, with the scores of its regions.
+
+    To save memory, features are kept only for regions that may show an object.
+    """
+    probabilities: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
+    features: list[np.ndarray] = []
+    count = 0  # regions of the present picture in earlier parts
     for batch in batches:
-        features = [engine.features(batch.crops) for engine in engines]
+        scores = ensemble(batch.crops)
         start = 0
         for part in batch.parts:
-            for piece, values in zip(pieces, features, strict=True):
-                piece.append(values[start : start + part.count])
+            rows = slice(start, start + part.count)
             start += part.count
+            near_objects = np.flatnonzero(scores.objectness[rows] >= LEAST_PROBABILITY)
+            probabilities.append(scores.probabilities[rows])
+            kept.append(count + near_objects)
+            features.append(scores.features[rows][near_objects])
+            count += part.count
             if part.last:
-                yield part.picture, [np.concatenate(piece) for piece in pieces]
-                pieces = [[] for _ in engines]
+                yield (
+                    part.picture,
+                    ScoredRegions(np.concatenate(probabilities), np.concatenate(kept), np.concatenate(features)),
+                )
+                probabilities, kept, features, count = [], [], [], 0

@@ -112,6 +112,21 @@ def detect(
     cascade: Annotated[
         Switch, typer.Option(help="Let the first network decide which regions the other networks score.")
     ] = Switch.on,
+    screen: Annotated[
+        Switch,
+        typer.Option(
+            help="Let the model's screen, if there is one, choose the regions that the networks score. off: the networks "
+            "score every region, as in the paper."
+        ),
+    ] = Switch.on,
+    regions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let the screen keep the N best regions of each picture. [those above the model's threshold]",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the interrupted run in OUT, with the same options.")
     ] = False,
@@ -162,6 +177,8 @@ def detect(
                 "members": members,
                 "cascade": cascade is Switch.on,
                 "box_regression": box_regression,
+                "screen": screen is Switch.on,
+                "max_regions": regions,
                 "engine": engine,
             }
             cluster = detector = None
@@ -170,10 +187,10 @@ def detect(
                 where, why, pictures = str(cluster.workers), "", False
             else:
                 detector = Detector(loaded, device=device, **options)
-                where, why = detector.engines[0].description, f" ({detector.engines[0].reason})"
+                where, why = detector.ensemble.description, f" ({detector.ensemble.reason})"
             # run.sqlite stores these names and values, and --resume compares them. If a later version changes a name
             # or the meaning of a value, runs of older versions cannot be resumed.
-            settings = {
+            settings: dict[str, object] = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the model's digest": model_digest(model)[:12],
                 "the networks": networks,
@@ -187,6 +204,9 @@ def detect(
                 "--seed": seed,
                 "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
             }
+            if loaded.screen is not None:  # runs of models without a screen have no such settings
+                settings["--screen"] = screen.value
+                settings["--regions"] = "those above the threshold" if regions is None else regions
             state = RunState(out / "run.sqlite", settings, paths, resume=resume)
         except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, ValueError) as error:
             raise typer.BadParameter(str(error)) from error

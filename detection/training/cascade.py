@@ -47,7 +47,9 @@ def fit_cascade(
     if file.exists():
         return float(json.loads(file.read_text())["cascade"])
     rng = np.random.default_rng([seed, 5])
-    detector = Detector(replace(model, members=model.members[:1], regressor=None), device=device, seed=seed)
+    detector = Detector(
+        replace(model, members=model.members[:1], regressor=None, screen=None), device=device, seed=seed
+    )
     chosen = rng.permutation(len(dataset))[:PICTURES]
     probabilities = []
     for done, index in enumerate(chosen):
@@ -55,7 +57,7 @@ def fit_cascade(
         boxes = detector.propose(image).boxes
         boxes = boxes[rng.permutation(len(boxes))[:REGIONS_PER_PICTURE]]
         crops = warp_regions(image, boxes, padding=model.regions.padding, mode=model.regions.warp_mode)
-        probabilities.append(1 - detector.engines[0](crops)[:, 0])
+        probabilities.append(detector.ensemble(crops).objectness)
         report("cascade", done + 1, len(chosen), {})
     threshold = float(np.quantile(np.concatenate(probabilities), 1 - PASSED_SHARE))
     with atomic_write(file) as partial:

@@ -17,8 +17,11 @@ from ...data.categories import Category
 from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
+from ...proposals.combine import combine
 from ...proposals.multibox import MultiBox
+from ...proposals.screen import Screen
 from ..engines.choice import resolve_device
+from ..engines.multibox import MultiBoxEngine
 from ..engines.quantisation import measure_input_ranges
 from ..model_files import Model, RegionSettings, load_model, save_model
 from ..networks.backbones import Backbone, with_classes
@@ -33,6 +36,8 @@ from .initial_network import initial_multibox, initial_network
 from .measure_detector import measure_detector
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .progress import Report, no_report
+from .screen import ScreenSettings, train_screen
+from .screen_thresholds import fit_thresholds
 from .windows import Windows, collect_windows
 
 # A batch has three backgrounds to each positive window, a picture about thirty. Without a correction, the classifier
@@ -41,6 +46,10 @@ from .windows import Windows, collect_windows
 # pictures of val, before boxes were voted, the mean AP of six classes was 0.539 without a shift, 0.585 with this shift,
 # and 0.589 with a shift of 2.4.
 BACKGROUND_SHIFT = 1.5
+
+# One training picture in so many, and at most so many, is kept from MultiBox and the screen to fit the screen's
+# thresholds: enough for a percentage, few enough that the training does not miss them.
+_ONE_UNSEEN_IN, _MOST_UNSEEN = 15, 80
 
 # Number of windows on which the inputs of convolutions are measured, for engines that compute in 8 bits.
 _MEASURED_WINDOWS = 64
@@ -66,6 +75,7 @@ def train_detector(
     settings: FineTuneSettings | None = None,
     regions: RegionSettings | None = None,
     multibox: MultiBoxSettings | None = None,
+    screen: ScreenSettings | None = None,
     regression: bool = True,
     validation: Dataset | None = None,
     measured: int = 100,
@@ -90,6 +100,8 @@ def train_detector(
         settings: the recipe of fine-tuning; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
         multibox: the recipe of MultiBox; None keeps the MultiBox network of `init`, if it has one.
+        screen: the recipe of the screen, which needs a MultiBox network; None trains no screen. Members that are kept
+            then keep the screen of `init`, if they also keep its MultiBox network.
         regression: whether to fit a box regression. The model gets it if it helps; members that are kept otherwise keep
             the box regression of `init`.
         validation: annotated pictures on which the detector is measured for its card; None for no measurement.
@@ -116,9 +128,10 @@ def train_detector(
     network = _initial_network(run, init, out, settings)
     if multibox is not None:
         _check_multibox(run, network, multibox, out)
+    seen, unseen = _seen_and_unseen(dataset, screen, run.seed)
     run.folder.mkdir(parents=True, exist_ok=True)
     windows: Windows | None = None
-    kept_regressor = None
+    kept_regressor, kept_screen = None, None
     if members:
         categories = tuple(category for category in dataset.categories if counts.get(category.id))
         regions = regions or RegionSettings()
@@ -127,14 +140,15 @@ def train_detector(
         card = _card(dataset, categories, counts, init, members, settings)
     else:
         kept = load_model(init)
-        networks, categories, regions, kept_regressor = kept.members, kept.categories, kept.regions, kept.regressor
+        networks, categories, regions = kept.members, kept.categories, kept.regions
+        kept_regressor, kept_screen = kept.regressor, kept.screen
         if regression:
             windows = _windows_of_known_classes(run, kept, init, counts, warn)
-        card = {name: value for name, value in kept.card.items() if name not in ("multibox", "evaluation")}
+        card = {name: value for name, value in kept.card.items() if name not in ("multibox", "screen", "evaluation")}
     model = _as_stored(Model(networks, categories, regions, card), run.folder)
     if not (out / "model.json").exists():  # The model can be used even if a later step fails.
         save_model(model, out)
-    model.multibox, multibox_card = _trained_or_kept_multibox(run, model.members[0], multibox, init)
+    model.multibox, multibox_card = _trained_or_kept_multibox(run, model.members[0], seen, multibox, init)
     if multibox_card:
         model.card["multibox"] = multibox_card
     model.regressor = _fitted_regressor(run, model, windows) if regression and windows is not None else None
@@ -142,6 +156,10 @@ def train_detector(
         model.regressor = kept_regressor
     if len(model.members) > 1:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
+    if screen is not None and model.multibox is not None:
+        model.screen, model.card["screen"] = _trained_screen(run, model, unseen, screen)
+    elif kept_screen is not None and multibox is None:
+        model.screen, model.card["screen"] = kept_screen, load_model(init).card.get("screen", {})
     save_model(model, out)
     if validation is not None:
         _add_measurement(run, model, out, validation, measured, warn)
@@ -267,7 +285,7 @@ def _as_stored(model: Model, folder: Path) -> Model:
 
 
 def _trained_or_kept_multibox(
-    run: _Run, first: Backbone, settings: MultiBoxSettings | None, init: str
+    run: _Run, first: Backbone, dataset: Dataset, settings: MultiBoxSettings | None, init: str
 ) -> tuple[MultiBox | None, dict[str, Any]]:
     """A trained MultiBox network, or that of `init` if `settings` is None, and its part of the card."""
     if settings is None:
@@ -277,10 +295,8 @@ def _trained_or_kept_multibox(
         run.report(f"MultiBox, {stage}", done, total, figures)
 
     with _multibox_errors("The networks are trained; the steps after MultiBox are not done"):
-        network = train_multibox(
-            copy.deepcopy(first), run.dataset, settings, run.folder, device=run.device, report=report
-        )
-    return network, {"data": run.dataset.name, "pictures": len(run.dataset), "settings": asdict(settings)}
+        network = train_multibox(copy.deepcopy(first), dataset, settings, run.folder, device=run.device, report=report)
+    return network, {"data": dataset.name, "pictures": len(dataset), "settings": asdict(settings)}
 
 
 @contextmanager
@@ -293,6 +309,54 @@ def _multibox_errors(state: str) -> Iterator[None]:
             f"MultiBox: {error}\n{state}; --multibox-iterations 0 leaves MultiBox out, and detect-train-multibox, "
             "which has more options, can add it later"
         ) from error
+
+
+def _seen_and_unseen(dataset: Dataset, screen: ScreenSettings | None, seed: int) -> tuple[Dataset, Dataset]:
+    """Divides the pictures for the screen: those that MultiBox and the screen are trained on, and the others.
+
+    The thresholds of the screen are fitted on the others, because feature maps of training pictures look better than
+    those of new pictures. Without a screen, all pictures are trained on.
+    """
+    count = 0 if screen is None else min(_MOST_UNSEEN, len(dataset) // _ONE_UNSEEN_IN)
+    order = np.random.default_rng([seed, 19]).permutation(len(dataset))
+    unseen, seen = np.sort(order[:count]), np.sort(order[count:])
+    return _part_of(dataset, seen), _part_of(dataset, unseen)
+
+
+def _part_of(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    return Dataset(dataset.name, dataset.categories, rows.tolist(), dataset.__getitem__)
+
+
+def _trained_screen(
+    run: _Run, model: Model, unseen: Dataset, settings: ScreenSettings
+) -> tuple[Screen, dict[str, Any]]:
+    """A screen with fitted thresholds, its weights rounded as in a model folder, and its part of the card."""
+    assert model.multibox is not None
+    seen = _with_known_classes(run.dataset.without(unseen), model.categories)
+    multibox = MultiBoxEngine(model.multibox, device=run.device)
+    with ProposalCache(
+        run.folder / "proposals.sqlite",
+        superpixel_scale=model.regions.superpixel_scale,
+        min_side=model.regions.min_side,
+        connectivity=model.regions.connectivity,
+    ) as cache:
+        screen = train_screen(
+            model.multibox,
+            seen,
+            lambda sample: combine(cache(sample.path), multibox(read_image(sample.path))),
+            model.categories,
+            settings,
+            run.folder,
+            device=run.device,
+            report=run.report,
+        )
+    screened = _as_stored(replace(model, screen=screen), run.folder)
+    assert screened.screen is not None
+    samples = list(_with_known_classes(unseen, model.categories))
+    fitted = fit_thresholds(screened, samples, unseen, device=run.device, report=run.report)
+    screened.screen.thresholds = fitted.thresholds
+    card = {"data": seen.name, "pictures": len(seen), "settings": asdict(settings), "thresholds": fitted.figures}
+    return screened.screen, card
 
 
 def _fitted_regressor(run: _Run, model: Model, windows: Windows) -> BoxRegressor | None:

@@ -12,13 +12,16 @@ from PIL import Image
 
 from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection import detector as detector_module
 from inception_rcnn.detection.detector import FileResult, _Picture
+from inception_rcnn.detection.engines import ensemble as ensemble_module
 from inception_rcnn.detection.model_files import Model, RegionSettings
+from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.proposals.files import ProposalWriter, read_proposals
+from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.screen import Screen, ScreenThresholds
 from inception_rcnn.proposals.selective_search import selective_search
 
 DOG, CAT = 58, 7
@@ -42,6 +45,7 @@ class ColourEngine:
     """
 
     device = "cpu"
+    description = reason = "stand-in"
     batch_size = 4
 
     def __init__(self, member, **options):
@@ -55,10 +59,14 @@ class ColourEngine:
     def classify(self, features):
         return self.table[features.argmax(axis=1)]
 
+    def __call__(self, crops):
+        return self.classify(self.features(crops))
+
 
 @pytest.fixture
 def colour_engine(monkeypatch):
-    monkeypatch.setattr(detector_module, "Engine", ColourEngine)
+    monkeypatch.setattr(ensemble_module, "Engine", ColourEngine)
+    monkeypatch.setattr(ensemble_module, "shared_blocks", lambda members: 0)
 
 
 def colour_detector(*members, regions=REGIONS, threshold=None, regressor=None, **settings) -> Detector:
@@ -126,7 +134,7 @@ def test_regions_below_the_cascades_threshold_are_background_and_not_scored_by_t
     detector = colour_detector(FIRST, SECOND, threshold=0.5, score_threshold=0.15)
     expected = [(DOG, RED, 0.5625), (CAT, GREEN, 0.4375), (CAT, RED, 0.1875), (DOG, GREEN, 0.1875)]
     assert rows(detector(colour_picture())) == expected
-    assert [engine.regions for engine in detector.engines] == [3, 2]
+    assert [engine.regions for engine in detector.ensemble.engines] == [3, 2]
 
 
 @pytest.mark.usefixtures("colour_engine")
@@ -134,14 +142,14 @@ def test_regions_below_the_cascades_threshold_are_background_and_not_scored_by_t
 def test_without_a_cascade_every_member_scores_every_region(options):
     detector = colour_detector(FIRST, SECOND, score_threshold=0.2, **options)
     assert rows(detector(colour_picture())) == [(DOG, RED, 0.5625), (CAT, GREEN, 0.4375), (CAT, BLUE, 0.25)]
-    assert [engine.regions for engine in detector.engines] == [3, 3]
+    assert [engine.regions for engine in detector.ensemble.engines] == [3, 3]
 
 
 @pytest.mark.usefixtures("colour_engine")
 def test_with_one_member_the_scores_are_those_of_the_first():
     detector = colour_detector(FIRST, SECOND, members=1, score_threshold=0.5)
     assert rows(detector(colour_picture())) == [(DOG, RED, 0.5)]
-    assert len(detector.engines) == 1
+    assert len(detector.ensemble.engines) == 1
 
 
 @pytest.mark.usefixtures("colour_engine")
@@ -152,10 +160,94 @@ def test_more_or_fewer_members_than_the_model_has_are_refused(members):
 
 
 @pytest.mark.usefixtures("colour_engine")
-@pytest.mark.parametrize("option", [{"score_threshold": -0.1}, {"score_threshold": 1.5}, {"max_detections": 0}])
+@pytest.mark.parametrize(
+    "option", [{"score_threshold": -0.1}, {"score_threshold": 1.5}, {"max_detections": 0}, {"max_regions": 0}]
+)
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         colour_detector(FIRST, **option)
+
+
+# The screen
+
+
+def screened_model(score: float = 0.0, quality_power: float = 0.0) -> Model:
+    """One narrow GoogLeNet with a MultiBox network and a screen of random weights."""
+    torch.manual_seed(0)
+    network = GoogLeNet(3, auxiliary=False).eval()
+    trunk = headless(GoogLeNet(1, auxiliary=False))
+    multibox = MultiBox(trunk, [PriorGrid(16, 1, ((20.0, 20.0), (40.0, 30.0)))], width=8, sizes=(64,)).eval()
+    channels = multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels
+    screen = Screen(2, *channels, width=8, grid=3, hidden=16).eval()
+    with torch.no_grad():  # random features are large, and all probabilities would be 0 or 1
+        network.classifier.weight.mul_(0.001)
+        screen.classifier.weight.mul_(0.1)
+        screen.quality.weight.mul_(0.1)
+    screen.thresholds = ScreenThresholds(score, nms=0.95, quality_power=quality_power)
+    return Model([network], CATEGORIES, multibox=multibox, screen=screen)
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_the_screen_keeps_the_best_of_all_regions():
+    model, image = screened_model(), picture(0)
+    everything = Detector(model, device="cpu", screen=False).propose(image)
+    assert everything.quality is None
+    kept = Detector(model, device="cpu").propose(image)
+    known = set(map(tuple, everything.boxes.tolist()))
+    assert set(map(tuple, kept.boxes.tolist())) <= known
+    assert (np.diff(kept.scores) <= 0).all()
+    assert kept.quality.shape == kept.scores.shape
+    best = Detector(model, device="cpu", max_regions=3).propose(image)
+    np.testing.assert_array_equal(best.boxes, kept.boxes[:3])
+    middle = float(kept.scores[len(kept) // 2])
+    above = Detector(screened_model(middle), device="cpu").propose(image)
+    np.testing.assert_array_equal(above.boxes, kept.boxes[kept.scores >= middle])
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_a_number_of_regions_needs_a_screen():
+    model = screened_model()
+    with pytest.raises(ValueError, match=r"max_regions needs a screen.*but the screen is switched off"):
+        Detector(model, device="cpu", screen=False, max_regions=5)
+    model.screen = None
+    with pytest.raises(ValueError, match=r"max_regions needs a screen.*but this model has no screen"):
+        Detector(model, device="cpu", max_regions=5)
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_members_share_their_lower_blocks_with_a_screen_only():
+    model = screened_model()
+    model.members.append(model.members[0])
+    assert Detector(model, device="cpu").ensemble.shared == len(model.members[0].trunk)
+    assert Detector(model, device="cpu", screen=False).ensemble.shared == 0
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_scores_are_multiplied_by_the_quality_to_the_power_of_the_model():
+    image = picture(0)
+    plain = Detector(screened_model(), device="cpu", max_detections=1000, max_regions=1)(image)
+    square = Detector(screened_model(quality_power=2), device="cpu", max_detections=1000, max_regions=1)
+    quality = square.propose(image).quality[0]
+    np.testing.assert_allclose(square(image).scores, plain.scores * quality**2, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_screened_detections_do_not_depend_on_the_other_files_nor_on_a_proposals_file(tmp_path):
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        Image.fromarray(picture(seed)).save(path)
+    model = screened_model(quality_power=0.5)
+    detector = Detector(model, device="cpu", max_regions=20)
+    alone = [detector(picture(seed)) for seed in range(3)]
+    together = [result.detections for result in detector.detect_files(reversed(paths))]
+    assert all(map(same, alone, together[::-1]))
+    unscreened = Detector(model, device="cpu", screen=False)
+    with ProposalWriter(tmp_path / "regions.npz", {}) as writer:
+        for seed, path in enumerate(paths):
+            writer.add(path.name, 120, 90, unscreened.propose(picture(seed)))
+    with read_proposals(tmp_path / "regions.npz") as proposals:
+        from_file = [result.detections for result in detector.detect_files(paths, proposals=proposals)]
+    assert all(map(same, alone, from_file))
 
 
 # Regions and boxes
@@ -165,7 +257,7 @@ def test_settings_out_of_range_are_refused(option):
 def test_a_region_that_is_proposed_twice_is_scored_once():
     detector = colour_detector(FIRST, regions=[*REGIONS, *REGIONS[::-1]], score_threshold=0.5)
     assert rows(detector(colour_picture())) == [(DOG, RED, 0.5)]
-    assert detector.engines[0].regions == 3
+    assert detector.ensemble.engines[0].regions == 3
 
 
 @pytest.mark.usefixtures("colour_engine")

@@ -1,20 +1,26 @@
-"""Packing regions of several pictures into batches, and handing their features back."""
+"""Packing regions of several pictures into batches, and handing their scores back."""
 
 import numpy as np
 import pytest
 
-from inception_rcnn.detection.pipeline import batch_regions, pooled_features
+from inception_rcnn.detection.engines.ensemble import RegionScores
+from inception_rcnn.detection.pipeline import batch_regions, score_regions
 
 
-class FirstPixelEngine:
-    """Stands in for `Engine`: the features of a crop are its first pixel. Notes the size of each batch."""
+class FirstPixelEnsemble:
+    """Stands in for `EnsembleEngine`: the probabilities and the features of a crop are its first pixel.
+
+    Every third crop of the stream may show an object. Notes the size of each batch.
+    """
 
     def __init__(self):
         self.sizes = []
 
-    def features(self, crops):
+    def __call__(self, crops):
         self.sizes.append(len(crops))
-        return crops[:, 0, 0].astype(np.float32)
+        pixels = crops[:, 0, 0].astype(np.float32)
+        objectness = np.where((pixels[:, 0] + 256 * pixels[:, 1]) % 3 == 0, 1, 0).astype(np.float32)
+        return RegionScores(pixels, objectness, pixels)
 
 
 def warp(picture, boxes, out):
@@ -37,17 +43,18 @@ COUNTS = [[], [0], [5], [3, 0, 0, 4], [10, 1, 0, 25, 7], [1] * 50, [0] * 40 + [9
 
 @pytest.mark.parametrize("size", [1, 3, 8, 100])
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
-def test_features_come_back_picture_by_picture_whatever_the_batch_size(counts, size):
-    engines = [FirstPixelEngine(), FirstPixelEngine()]
-    found = list(pooled_features(engines, batch_regions(pictures(counts), size, warp)))
+def test_scores_come_back_picture_by_picture_whatever_the_batch_size(counts, size):
+    ensemble = FirstPixelEnsemble()
+    found = list(score_regions(ensemble, batch_regions(pictures(counts), size, warp)))
     expected = list(pictures(counts))
     assert [name for name, _ in found] == [name for name, _ in expected]
-    for (_, features), (_, boxes) in zip(found, expected, strict=True):
-        assert len(features) == 2
-        for values in features:
-            np.testing.assert_array_equal(values, boxes[:, :3])
-    assert sum(engines[0].sizes) == sum(engines[1].sizes) == sum(counts)
-    assert max(engines[0].sizes, default=0) <= size
+    for (_, scores), (_, boxes) in zip(found, expected, strict=True):
+        may_show_objects = np.flatnonzero(boxes[:, 3] % 3 == 0)
+        np.testing.assert_array_equal(scores.probabilities, boxes[:, :3])
+        np.testing.assert_array_equal(scores.kept, may_show_objects)
+        np.testing.assert_array_equal(scores.features, boxes[may_show_objects, :3])
+    assert sum(ensemble.sizes) == sum(counts)
+    assert max(ensemble.sizes, default=0) <= size
 
 
 def test_all_batches_but_the_last_are_full():

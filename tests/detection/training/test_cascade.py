@@ -42,7 +42,7 @@ def test_a_quarter_of_the_regions_reaches_the_threshold_and_it_is_fitted_once(
     detector = Detector(model, device="cpu")
     boxes = detector.propose(image).boxes
     assert 8 < len(boxes) <= cascade.REGIONS_PER_PICTURE  # All of them are used.
-    likely = 1 - detector.engines[0](warp_regions(image, boxes))[:, 0]
+    likely = detector.ensemble(warp_regions(image, boxes)).objectness
     assert (likely >= threshold).mean() == pytest.approx(0.25, abs=1 / len(boxes))
     assert done == [("cascade", 1, 1, {})]
     assert fit(model) == threshold

@@ -1,0 +1,164 @@
+"""Fitting a screen's thresholds on pictures that neither the screen nor MultiBox was trained on.
+
+The rule: the networks score the best regions of each picture under mild thresholds. Of all pairs of score and overlap
+thresholds, the fit takes the pair with the fewest regions that loses at most `LARGEST_LOSS` of the objects that the
+whole system finds under the mild thresholds. The power of the quality is then the one with the highest mean AP.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ...data.boxes import iou, to_inclusive
+from ...data.dataset import Dataset, Sample
+from ...data.ground_truth import GroundTruth
+from ...data.submission import Submission
+from ...proposals.screen import MILD, ScreenThresholds, best_regions
+from ..detector import Detector, ScoredPicture
+from ..evaluation.ilsvrc import evaluate
+from ..model_files import Model
+from ..suppression import Detections
+from .progress import Report, no_report
+
+# Share of the objects found under mild thresholds that the fitted thresholds may lose.
+LARGEST_LOSS = 0.01
+# The networks score at most this many regions of a picture.
+MOST_REGIONS = 300
+# With fewer objects found, a share of them says little, and the screen keeps its mild thresholds.
+FEWEST_OBJECTS = 50
+SCORES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
+OVERLAPS = (0.9, 0.8, 0.7)
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FOUND_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class FittedThresholds:
+    """Thresholds and what they cost.
+
+    Attributes:
+        thresholds: the fitted thresholds.
+        figures: for the model's card: pictures, objects found, regions in a picture and share of objects lost.
+    """
+
+    thresholds: ScreenThresholds
+    figures: dict[str, float]
+
+
+def fit_thresholds(
+    model: Model,
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    report: Report = no_report,
+) -> FittedThresholds:
+    """Fit the thresholds of a model's screen.
+
+    Args:
+        model: the complete detector; the thresholds of its screen are ignored.
+        samples: annotated pictures on which neither the screen nor MultiBox was trained.
+        dataset: where the samples are from, for the names of classes.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        report: called with the stage "screen thresholds".
+    """
+    assert model.screen is not None
+    fitted = model.screen.thresholds
+    model.screen.thresholds = MILD
+    try:
+        detector = Detector(model, device=device)
+        pictures = []
+        for picture in detector.score_files([sample.path for sample in samples]):
+            best = np.arange(min(MOST_REGIONS, len(picture.proposals)))
+            pictures.append(_rows_of(picture, best))
+            report("screen thresholds", len(pictures), len(samples), {})
+        return _choose(detector, samples, pictures, dataset)
+    finally:
+        model.screen.thresholds = fitted
+
+
+def _choose(
+    detector: Detector, samples: Sequence[Sample], pictures: Sequence[ScoredPicture], dataset: Dataset
+) -> FittedThresholds:
+    known = [category.id for category in detector.categories]
+
+    def found_with(rows_of: Callable[[ScoredPicture], np.ndarray]) -> tuple[int, float]:
+        """The number of objects found with some of the regions, and the mean number of these regions."""
+        found, regions = 0, 0
+        for sample, picture in zip(samples, pictures, strict=True):
+            rows = rows_of(picture)
+            regions += len(rows)
+            found += _objects_found(sample, detector.detections(_rows_of(picture, rows), MILD.quality_power), known)
+        return found, regions / max(1, len(pictures))
+
+    everything, most_regions = found_with(lambda picture: np.arange(len(picture.proposals)))
+    if everything < FEWEST_OBJECTS:
+        return FittedThresholds(MILD, {"pictures": len(pictures), "objects": everything, "regions": most_regions})
+    best: tuple[float, int, ScreenThresholds] = (most_regions, everything, MILD)
+    for overlap in OVERLAPS:
+        for score in SCORES:
+            tried = ScreenThresholds(score, overlap, MILD.quality_power)
+            found, regions = found_with(partial(_kept_rows, thresholds=tried))
+            if found >= (1 - LARGEST_LOSS) * everything and regions < best[0]:
+                best = (regions, found, tried)
+    regions, found, thresholds = best
+    kept = [_rows_of(picture, _kept_rows(picture, thresholds)) for picture in pictures]
+    aps = [_mean_ap(samples, [detector.detections(one, power) for one in kept], dataset) for power in POWERS]
+    thresholds = replace(thresholds, quality_power=POWERS[int(np.argmax(aps))])
+    figures = {
+        "pictures": len(pictures),
+        "objects": everything,
+        "regions": round(regions, 1),
+        "lost": round(1 - found / everything, 4),
+    }
+    return FittedThresholds(thresholds, figures)
+
+
+def _kept_rows(picture: ScoredPicture, thresholds: ScreenThresholds) -> np.ndarray:
+    """The regions that a screen with these thresholds keeps."""
+    return best_regions(picture.proposals.boxes, picture.proposals.scores, thresholds)
+
+
+def _rows_of(picture: ScoredPicture, rows: np.ndarray) -> ScoredPicture:
+    """The picture with some of its regions only."""
+    places = np.full(len(picture.proposals), -1)
+    places[rows] = np.arange(len(rows))
+    kept = places[picture.scores.kept] >= 0
+    scores = replace(
+        picture.scores,
+        probabilities=picture.scores.probabilities[rows],
+        kept=places[picture.scores.kept[kept]],
+        features=picture.scores.features[kept],
+    )
+    return replace(picture, proposals=picture.proposals[rows], scores=scores)
+
+
+def _objects_found(sample: Sample, detections: Detections, known: Sequence[int]) -> int:
+    """The number of objects that a detection of their class overlaps by `FOUND_IOU` or more."""
+    wanted = ~sample.difficult & np.isin(sample.labels, known)
+    if not wanted.any() or not len(detections):
+        return 0
+    overlaps = iou(sample.boxes[wanted], detections.boxes)
+    same = sample.labels[wanted][:, None] == detections.labels[None]
+    return int((np.where(same, overlaps, 0).max(axis=1) >= FOUND_IOU).sum())
+
+
+def _mean_ap(samples: Sequence[Sample], found: Sequence[Detections], dataset: Dataset) -> float:
+    counts = [len(sample.boxes) for sample in samples]
+    truth = GroundTruth.from_arrays(
+        range(len(samples)),
+        np.repeat(np.arange(len(samples)), counts),
+        np.concatenate([sample.labels for sample in samples]),
+        to_inclusive(np.concatenate([sample.boxes for sample in samples])),
+        categories=dataset.categories,
+        name=dataset.name,
+    )
+    submission = Submission.from_boxes(
+        np.repeat(np.arange(len(samples)), [len(one) for one in found]),
+        np.concatenate([one.labels for one in found]),
+        np.concatenate([one.scores for one in found]),
+        np.concatenate([one.boxes for one in found]),
+    )
+    return evaluate(truth, submission).mean_ap()

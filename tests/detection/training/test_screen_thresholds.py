@@ -1,0 +1,130 @@
+"""The rule that fits a screen's thresholds, on scores that are made by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data.categories import Category
+from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.detection.detector import FileResult, ScoredPicture
+from inception_rcnn.detection.pipeline import ScoredRegions
+from inception_rcnn.detection.suppression import Detections
+from inception_rcnn.detection.training import screen_thresholds
+from inception_rcnn.detection.training.screen_thresholds import _choose, _objects_found, _rows_of
+from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.screen import MILD
+
+DOG = Category(1, "n1", "dog")
+OBJECT = (10, 10, 50, 50)
+
+
+class AllRegionsAreDogs:
+    """Stands in for the detector: every region is a detection of its own, scored by its probability."""
+
+    categories = (DOG,)
+
+    def detections(self, picture: ScoredPicture, quality_power: float | None = None) -> Detections:
+        quality = picture.proposals.quality ** (quality_power or 0)
+        scores = picture.scores.probabilities[:, 1] * quality
+        order = np.argsort(-scores, kind="stable")
+        return Detections(picture.proposals.boxes[order], scores[order], np.ones(len(order), np.int64))
+
+
+def scored(boxes, screen_scores, probabilities, quality) -> ScoredPicture:
+    boxes = np.array(boxes, np.float32)
+    proposals = Proposals(boxes, np.array(screen_scores, np.float32), quality=np.array(quality, np.float32))
+    chances = np.array(probabilities, np.float32)
+    kept = np.arange(len(boxes))[1:]  # the first region has no features
+    regions = ScoredRegions(np.stack([1 - chances, chances], axis=1), kept, boxes[kept])
+    return ScoredPicture(FileResult("a.jpg", np.zeros((60, 60, 3), np.uint8), None, None), proposals, regions)
+
+
+def sample(*boxes) -> Sample:
+    count = len(boxes)
+    return Sample(
+        "a", 1, "a.jpg", np.array(boxes, np.float32).reshape(-1, 4), np.ones(count, np.int64), np.zeros(count, np.bool_)
+    )
+
+
+def test_rows_of_a_picture_keep_their_scores_and_features_together():
+    picture = scored([[0, 0, 1, 1], [1, 1, 2, 2], [2, 2, 3, 3]], [3, 2, 1], [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    part = _rows_of(picture, np.array([2, 0]))
+    np.testing.assert_array_equal(part.proposals.boxes[:, 0], [2, 0])
+    np.testing.assert_allclose(part.scores.probabilities[:, 1], [0.3, 0.1])
+    np.testing.assert_allclose(part.proposals.quality, [0.7, 0.5])
+    assert part.scores.kept.tolist() == [0]  # region 2, now in row 0; region 0 has no features
+    np.testing.assert_array_equal(part.scores.features, [[2, 2, 3, 3]])
+
+
+def test_an_object_is_found_by_a_detection_of_its_class_with_half_the_overlap():
+    truth = sample(OBJECT)
+    boxes = np.array([[10, 10, 50, 50], [10, 10, 50, 30], [10, 10, 50, 29]], np.float32)  # IoU 1, 0.5 and 0.475
+
+    def found(row: int, label: int) -> int:
+        return _objects_found(truth, Detections(boxes[[row]], np.ones(1, np.float32), np.array([label])), [1])
+
+    assert [found(0, 1), found(1, 1), found(2, 1), found(0, 2)] == [1, 1, 0, 0]
+
+
+def fitted(pictures: list[ScoredPicture]):
+    samples = [sample(OBJECT)] * len(pictures)
+    return _choose(AllRegionsAreDogs(), samples, pictures, Dataset("drawn", (DOG,), samples, lambda record: record))
+
+
+def picture_with_object_at(score: float) -> ScoredPicture:
+    """The object's region has this score; three far regions have 0.2, 0.025 and 0.006."""
+    far = [[0, 0, 5, 5], [52, 0, 58, 6], [0, 52, 6, 58]]
+    boxes, scores = [OBJECT, *far], np.array([score, 0.2, 0.025, 0.006])
+    order = np.argsort(-scores)
+    probabilities, quality = np.array([0.9, 0.95, 0.1, 0.1]), np.array([0.9, 0.2, 0.2, 0.2])
+    return scored(np.array(boxes)[order], scores[order], probabilities[order], quality[order])
+
+
+def test_the_highest_threshold_that_loses_at_most_a_hundredth_is_taken():
+    # 99 objects score 0.04 and one scores 0.011: a threshold of 0.03 loses 1 of 100, 0.05 loses all.
+    # The far region of 0.025 makes 0.03 cheaper than 0.02.
+    pictures = [picture_with_object_at(0.04) for _ in range(99)] + [picture_with_object_at(0.011)]
+    found = fitted(pictures)
+    assert found.thresholds.score == 0.03
+    assert found.figures["lost"] == pytest.approx(0.01)
+    assert found.figures["regions"] == pytest.approx((99 * 2 + 1) / 100, abs=0.05)
+
+
+def test_two_lost_objects_of_a_hundred_are_too_many():
+    pictures = [picture_with_object_at(0.04) for _ in range(98)] + [picture_with_object_at(0.011)] * 2
+    assert fitted(pictures).thresholds.score == 0.01
+
+
+def test_the_power_of_the_quality_that_ranks_objects_first_is_taken():
+    # The far region has the higher probability and the lower quality: 0.95 * 0.2^p < 0.9 * 0.9^p from p = 0.25 on.
+    assert fitted([picture_with_object_at(0.04)] * 60).thresholds.quality_power == 0.25
+
+
+def test_with_few_objects_the_thresholds_stay_mild():
+    found = fitted([picture_with_object_at(0.04)] * (screen_thresholds.FEWEST_OBJECTS - 1))
+    assert found.thresholds == MILD
+
+
+def test_networks_score_the_best_regions_only(monkeypatch):
+    monkeypatch.setattr(screen_thresholds, "MOST_REGIONS", 2)
+    seen = []
+
+    def choose(detector, samples, pictures, dataset):
+        seen.extend(pictures)
+
+    class OneDetector:
+        def __init__(self, model, device):
+            assert model.screen.thresholds == MILD
+
+        def score_files(self, paths):
+            yield picture_with_object_at(0.04)
+
+    monkeypatch.setattr(screen_thresholds, "Detector", OneDetector)
+    monkeypatch.setattr(screen_thresholds, "_choose", choose)
+    model = SimpleNamespace(screen=SimpleNamespace(thresholds="before"))
+    screen_thresholds.fit_thresholds(model, [sample(OBJECT)], None)
+    np.testing.assert_allclose(seen[0].proposals.scores, [0.2, 0.04])
+    assert model.screen.thresholds == "before"
