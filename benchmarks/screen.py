@@ -1,0 +1,182 @@
+"""Mean AP against cost: what the screen loses or gains when it leaves most regions out.
+
+    python benchmarks/screen.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 200 --plot docs/screen.png
+
+The ensemble with its cascade scores every region of some pictures of val, drawn at random; the scores are kept in
+`--scores`. Each row of the table is computed from them as `detect` computes it. `--skip 80` leaves out the first
+pictures of the draw, on which constants of the program and the thresholds of the screen were chosen. The cost counts a
+region as 1, and as 1 + 0.21 for each further network that scores it: the networks share their lower blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from results import MAIN_CLASSES, Measurement, part_of, print_rows
+
+from inception_rcnn import Detector, read_image
+from inception_rcnn.data.ground_truth import read_ilsvrc_ground_truth
+from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.detector import FileResult, ScoredPicture
+from inception_rcnn.detection.evaluation.ilsvrc import evaluate
+from inception_rcnn.detection.model_files import load_model, model_digest
+from inception_rcnn.detection.pipeline import ScoredRegions
+from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.screen import ScreenThresholds, best_regions
+from inception_rcnn.runtime.atomic_write import atomic_write
+
+UPPER = 0.21  # cost of the blocks that the networks do not share, as a share of one network
+
+
+def collect(detector: Detector, path: Path, file: Path) -> None:
+    """Score all regions of a picture, with the ensemble and with the screen, and store the scores."""
+    image = read_image(path)
+    height, width = image.shape[:2]
+    screen, detector.screen = detector.screen, None
+    assert screen is not None
+    assert detector.multibox is not None
+    try:
+        (picture,) = detector.score_files([path])
+    finally:
+        detector.screen = screen
+    feature_map = detector.multibox.look(image).feature_map
+    assert feature_map is not None
+    objectness, quality = screen.score(feature_map, picture.proposals.boxes, width, height)
+    with atomic_write(file) as partial, partial.open("wb") as stream:
+        np.savez(
+            stream,
+            size=[width, height],
+            boxes=picture.proposals.boxes,
+            source=picture.proposals.source,
+            objectness=objectness,
+            quality=quality,
+            probabilities=picture.scores.probabilities,
+            kept=picture.scores.kept,
+            features=picture.scores.features.astype(np.float16),
+        )
+
+
+class Scored:
+    """The stored scores of one picture."""
+
+    def __init__(self, file: Path):
+        with np.load(file) as arrays:
+            self.arrays = dict(arrays)
+
+    def picture(self, rows: np.ndarray, with_quality: bool) -> ScoredPicture:
+        """The picture with some of its regions, ready to make detections of."""
+        arrays = self.arrays
+        width, height = arrays["size"].tolist()
+        places = np.full(len(arrays["boxes"]), -1)
+        places[rows] = np.arange(len(rows))
+        kept = places[arrays["kept"]] >= 0
+        scores = ScoredRegions(
+            arrays["probabilities"][rows], places[arrays["kept"][kept]], arrays["features"][kept].astype(np.float32)
+        )
+        quality = arrays["quality"][rows] if with_quality else np.ones(len(rows), np.float32)
+        proposals = Proposals(arrays["boxes"][rows], quality, arrays["source"][rows], quality)
+        blank = np.zeros((height, width, 3), np.uint8)
+        return ScoredPicture(FileResult("", blank, None, None), proposals, scores)
+
+    def cost(self, rows: np.ndarray, members: int) -> float:
+        """The cost of these regions: those that the cascade passes are scored by all networks."""
+        background = self.arrays["probabilities"][rows, 0]
+        return len(rows) + (members - 1) * UPPER * float((background < 1).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--scores", type=Path, required=True, help="folder of the scores; 2 MB a picture")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--skip", type=int, default=0, help="pictures of the draw to leave out")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the draw")
+    parser.add_argument("--plot", type=Path, help="file for the plot of mean AP against cost")
+    arguments = parser.parse_args()
+    model = load_model(arguments.model)
+    dataset = open_dataset(arguments.ilsvrc, "val")
+    drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :][: arguments.pictures]
+    samples = [dataset[int(number)] for number in drawn]
+    folder = arguments.scores / model_digest(arguments.model)[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    detector = Detector(model)
+    pictures = []
+    for done, sample in enumerate(samples, 1):
+        file = folder / f"{sample.index}.npz"
+        if not file.exists():
+            start = time.perf_counter()
+            collect(detector, sample.path, file)
+            print(f"{done} of {len(samples)}: {time.perf_counter() - start:.0f} s", flush=True)
+        pictures.append(Scored(file))
+    indices = np.array([sample.index for sample in samples])
+    truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), indices)
+    names = {category.name: category.id for category in model.categories}
+    main_ids = [names[name] for name in MAIN_CLASSES if name in names]
+    members = len(model.members)
+    fitted = detector.screen.thresholds
+
+    def measure(thresholds: ScreenThresholds | None, count: int | None = None, power: float = 0.0) -> Measurement:
+        """Detections of the regions that a screen with these thresholds keeps; None keeps all regions."""
+        found, costs = [], []
+        for scored in pictures:
+            arrays = scored.arrays
+            rows = np.arange(len(arrays["boxes"]))
+            if thresholds is not None:
+                rows = best_regions(arrays["boxes"], arrays["objectness"] * arrays["quality"], thresholds, count)
+            found.append(detector.detections(scored.picture(rows, power > 0), power))
+            costs.append(scored.cost(rows, members))
+        submission = Submission.from_boxes(
+            np.repeat(indices, [len(one) for one in found]),
+            np.concatenate([one.labels for one in found]),
+            np.concatenate([one.scores for one in found]),
+            np.concatenate([one.boxes for one in found]),
+        )
+        return Measurement(evaluate(truth, submission), main_ids, float(np.mean(costs)), 1000)
+
+    everything = measure(None)
+    rows = {"all regions, no quality (the reference)": everything}
+    rows["all regions, quality"] = measure(None, power=fitted.quality_power)
+    for count in (50, 100, 200, 300):
+        rows[f"the best {count}, no quality"] = measure(fitted, count)
+        rows[f"the best {count}, quality"] = measure(fitted, count, fitted.quality_power)
+    for score in (0.01, 0.02, 0.05, 0.1):
+        rows[f"scores from {score}, quality"] = measure(replace(fitted, score=score), None, fitted.quality_power)
+    rows[f"fitted thresholds ({fitted.score}), quality: `detect`"] = measure(fitted, None, fitted.quality_power)
+    title = f"{len(samples)} pictures, {truth.labels.size} objects; thresholds {fitted}"
+    print_rows(title, rows, everything)
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+def plot(rows: dict[str, Measurement], file: Path) -> None:
+    """Draw mean AP of six classes against the cost of a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=110)
+    for label, marker in (("no quality", "o"), ("quality", "s")):
+        chosen = [one for name, one in rows.items() if name.endswith(f", {label}") and name.startswith("the best")]
+        axes.plot([one.passes for one in chosen], [one.main for one in chosen], marker=marker, label=f"best N, {label}")
+    adaptive = [one for name, one in rows.items() if name.startswith("scores from")]
+    axes.plot([one.passes for one in adaptive], [one.main for one in adaptive], marker="^", label="by score, quality")
+    reference = next(iter(rows.values()))
+    axes.plot([reference.passes], [reference.main], "k*", markersize=12, label="all regions, no quality")
+    axes.set_xscale("log")
+    axes.set_xlabel("cost of a picture, in raw forward passes of one network")
+    axes.set_ylabel("mean AP of six classes")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file)
+
+
+if __name__ == "__main__":
+    main()
