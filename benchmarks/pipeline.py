@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from inception_rcnn import Detector, read_image, selective_search
 from inception_rcnn.data.ilsvrc import open_dataset
@@ -38,6 +39,18 @@ def raw_rate(engine: Engine, crops: np.ndarray, seconds: float) -> tuple[int, fl
         engine.features(crops)
         done += len(crops)
     return done, time.perf_counter() - start
+
+
+def eager_rate(model: str, crops: np.ndarray) -> float:
+    """Regions per second of the first member in plain torch, float32."""
+    network = load_model(model).members[0]
+    pixels = torch.from_numpy(crops[:32]).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        network(pixels)
+        start = time.perf_counter()
+        for _ in range(3):
+            network(pixels)
+    return 3 * len(pixels) / (time.perf_counter() - start)
 
 
 def stage_times(detector: Detector, paths: list[Path]) -> dict[str, float]:
@@ -132,6 +145,9 @@ def main() -> None:
         f"a picture: {each:.2f} s = {each / unit:.0f} raw forward passes, "
         f"{counted / len(paths):.0f} regions shown to the first network"
     )
+    rate, eager = counted / seconds, eager_rate(arguments.model, crops)
+    print(f"end to end: {rate:.1f} regions/s, {rate * unit:.2f} of the raw forward pass")
+    print(f"plain torch float32: {eager:.1f} regions/s; end to end / plain torch: {rate / eager:.1f}")
     print(f"peak memory: {memory[0]:.0f} MiB after {min(BLOCK, len(paths))} pictures, {memory[-1]:.0f} after all")
     spent_by_stage = stage_times(detector, paths[:: max(1, len(paths) // 10)])
     whole = sum(spent_by_stage.values())

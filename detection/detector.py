@@ -155,7 +155,7 @@ class Detector:
             raise ValueError(f"max_regions is {max_regions}, expected at least 1")
         if max_regions is not None and (model.screen is None or not screen):
             missing = "the screen is switched off" if model.screen is not None else "this model has no screen"
-            raise ValueError(f"max_regions needs a screen, which chooses the regions, but {missing}")
+            raise ValueError(f"max_regions (--regions) needs a screen, which chooses the regions, but {missing}")
         self.max_regions = max_regions
         self._regressor = model.regressor if box_regression else None
         self.screen = model.screen if screen else None

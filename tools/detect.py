@@ -115,8 +115,8 @@ def detect(
     screen: Annotated[
         Switch,
         typer.Option(
-            help="Let the model's screen, if there is one, choose the regions that the networks score. off: the networks "
-            "score every region, as in the paper."
+            help="Let the screen, if the model has a screen, choose the regions that the networks score. off: the "
+            "networks score every region, as in the paper."
         ),
     ] = Switch.on,
     regions: Annotated[

@@ -207,10 +207,10 @@ def test_the_screen_keeps_the_best_of_all_regions():
 @pytest.mark.usefixtures("tiny_googlenet")
 def test_a_number_of_regions_needs_a_screen():
     model = screened_model()
-    with pytest.raises(ValueError, match=r"max_regions needs a screen.*but the screen is switched off"):
+    with pytest.raises(ValueError, match=r"needs a screen.*but the screen is switched off"):
         Detector(model, device="cpu", screen=False, max_regions=5)
     model.screen = None
-    with pytest.raises(ValueError, match=r"max_regions needs a screen.*but this model has no screen"):
+    with pytest.raises(ValueError, match=r"needs a screen.*but this model has no screen"):
         Detector(model, device="cpu", max_regions=5)
 
 
