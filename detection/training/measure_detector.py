@@ -1,12 +1,13 @@
 """Measuring a trained detector on annotated pictures, for its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...data.boxes import to_inclusive
-from ...data.dataset import Dataset
+from ...data.dataset import Dataset, Sample
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
 from ..detector import Detector
@@ -15,6 +16,7 @@ from ..evaluation.ilsvrc import Evaluation, evaluate
 from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
 from ..run_state import Result, RunState, RunStateError
+from ..suppression import Detections
 from .errors import TrainingError
 from .progress import Report, no_report
 
@@ -77,6 +79,20 @@ def measure_detector(
             done += 1
             report("evaluation", done, len(paths), {})
         detections = [result.detections for result in state.results() if result.detections is not None]
+    return figures(evaluate_detections(samples, detections, dataset, marks_difficult))
+
+
+def evaluate_detections(
+    samples: Sequence[Sample], detections: Sequence[Detections], dataset: Dataset, marks_difficult: bool
+) -> Evaluation:
+    """Compare the detections in each picture with its objects.
+
+    Args:
+        samples: the pictures, not empty.
+        detections: the detections in each picture.
+        dataset: the data set of the samples; its classes and its name go into the evaluation.
+        marks_difficult: whether the data set marks objects as difficult. The protocol is then VOC 2012, else ILSVRC.
+    """
     boxes = [sample.boxes for sample in samples]
     truth = GroundTruth.from_arrays(
         range(len(samples)),
@@ -93,7 +109,7 @@ def measure_detector(
         np.concatenate([one.scores for one in detections]),
         np.concatenate([one.boxes for one in detections]),
     )
-    return figures((evaluate_voc if marks_difficult else evaluate)(truth, submission))
+    return (evaluate_voc if marks_difficult else evaluate)(truth, submission)
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

@@ -11,15 +11,13 @@ from functools import partial
 
 import numpy as np
 
-from ...data.boxes import iou, to_inclusive
+from ...data.boxes import iou
 from ...data.dataset import Dataset, Sample
-from ...data.ground_truth import GroundTruth
-from ...data.submission import Submission
 from ...proposals.screen import MILD, ScreenThresholds, best_regions
 from ..detector import Detector, ScoredPicture
-from ..evaluation.ilsvrc import evaluate
 from ..model_files import Model
 from ..suppression import Detections
+from .measure_detector import evaluate_detections
 from .progress import Report, no_report
 
 # Share of the objects found under mild thresholds that the fitted thresholds may lose.
@@ -105,7 +103,13 @@ def _choose(
                 best = (regions, found, tried)
     regions, found, thresholds = best
     kept = [_rows_of(picture, _kept_rows(picture, thresholds)) for picture in pictures]
-    aps = [_mean_ap(samples, [detector.detections(one, power) for one in kept], dataset) for power in POWERS]
+    marks_difficult = any(sample.difficult.any() for sample in samples)
+    aps = [
+        evaluate_detections(
+            samples, [detector.detections(picture, power) for picture in kept], dataset, marks_difficult
+        ).mean_ap()
+        for power in POWERS
+    ]
     thresholds = replace(thresholds, quality_power=POWERS[int(np.argmax(aps))])
     figures = {
         "pictures": len(pictures),
@@ -143,22 +147,3 @@ def _objects_found(sample: Sample, detections: Detections, known: Sequence[int])
     overlaps = iou(sample.boxes[wanted], detections.boxes)
     same = sample.labels[wanted][:, None] == detections.labels[None]
     return int((np.where(same, overlaps, 0).max(axis=1) >= FOUND_IOU).sum())
-
-
-def _mean_ap(samples: Sequence[Sample], found: Sequence[Detections], dataset: Dataset) -> float:
-    counts = [len(sample.boxes) for sample in samples]
-    truth = GroundTruth.from_arrays(
-        range(len(samples)),
-        np.repeat(np.arange(len(samples)), counts),
-        np.concatenate([sample.labels for sample in samples]),
-        to_inclusive(np.concatenate([sample.boxes for sample in samples])),
-        categories=dataset.categories,
-        name=dataset.name,
-    )
-    submission = Submission.from_boxes(
-        np.repeat(np.arange(len(samples)), [len(one) for one in found]),
-        np.concatenate([one.labels for one in found]),
-        np.concatenate([one.scores for one in found]),
-        np.concatenate([one.boxes for one in found]),
-    )
-    return evaluate(truth, submission).mean_ap()
