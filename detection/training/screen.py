@@ -1,7 +1,7 @@
-"""Training the screen of a detector on the feature maps of its MultiBox network.
+"""Trains the screen of a detector on the feature maps of its MultiBox network.
 
-The trunk is frozen, so its maps of each training picture are computed once. A training example is a region, from
-selective search or MultiBox, with the class of the object that it overlaps and the IoU with that object.
+The trunk of MultiBox is frozen, so its feature maps of each training picture are computed once and stored. A training
+example is a region of selective search or MultiBox, with its class and its IoU with the closest object.
 """
 
 import hashlib
@@ -29,9 +29,10 @@ from .lower_features import stored_features
 from .progress import Report, no_report
 from .windows import IGNORED, label_windows
 
-# Regions with a lower IoU with every object are far from objects; the others that are no positives are near.
+# A background region is near an object if its IoU with an object is at least this, and far from objects otherwise.
 NEAR_IOU = 0.1
-_WARM_UP = 0.1  # share of the steps during which the learning rate rises
+# Share of the steps during which the learning rate rises.
+_WARM_UP = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,15 @@ class ScreenSettings:
 
     Attributes:
         iterations: number of steps.
-        batch: pictures of a mini-batch.
-        positives, near, far: most regions taken from a picture: with an IoU of at least 0.5 with an object, with an IoU
-            of at least 0.1, and with a lower IoU.
-        learning_rate: the largest; it rises during the first tenth of the steps and then falls to 0 along a cosine.
-        weight_decay: of AdamW.
-        quality_weight: weight of the loss of the quality; the loss of the classes has weight 1.
-        pictures: most pictures to train on; the maps of a picture take 1.7 MB of disk space.
-        seed: of every random choice.
+        batch: number of pictures in a batch.
+        positives: largest number of regions of a picture in a batch that have an IoU of at least 0.5 with an object.
+        near, far: largest numbers of background regions near objects and far from objects.
+        learning_rate: largest learning rate. It rises in the first tenth of the steps and then falls to 0 along a
+            cosine.
+        weight_decay: weight decay of AdamW.
+        quality_weight: weight of the loss of the quality. The loss of the classes has weight 1.
+        pictures: largest number of training pictures. The maps of a picture take 1.7 MB of disk space.
+        seed: seed of all random choices.
     """
 
     iterations: int = 1200
@@ -64,12 +66,12 @@ class ScreenSettings:
 
 @dataclass(frozen=True, eq=False)
 class ScreenExamples:
-    """The regions of one picture, as the screen is trained on them.
+    """The regions of one picture with their targets.
 
     Attributes:
         boxes: float32 [N, 4] in pixels of the trunk's input.
-        labels: int64 [N], 0 for background, else the number of the class, from 1.
-        overlaps: float32 [N], IoU with the object that the region overlaps most.
+        labels: int64 [N], the class from 1, or 0 for background.
+        overlaps: float32 [N], the largest IoU with an object.
     """
 
     boxes: np.ndarray
@@ -78,7 +80,7 @@ class ScreenExamples:
 
 
 class TrunkMaps(nn.Module):
-    """Float RGB in 0..255 [N, 3, S, S] -> the trunk's maps at stride 16 and at stride 32, each flattened, [N, D]."""
+    """MultiBox's two feature maps, flattened and joined: float RGB in 0..255 [N, 3, S, S] -> [N, D]."""
 
     def __init__(self, multibox: MultiBox):
         super().__init__()
@@ -103,18 +105,18 @@ def train_screen(
     """Train a screen.
 
     Args:
-        multibox: the network whose trunk gives the maps; it is not changed.
-        dataset: annotated pictures; at most `settings.pictures` of them are used, drawn at random.
-        propose: the regions of a picture before screening.
+        multibox: the network whose trunk computes the feature maps. It is not changed.
+        dataset: annotated pictures. At most `settings.pictures` of them are used, drawn at random.
+        propose: proposes the regions of a picture.
         categories: the classes of the detector, in the order of its outputs.
         settings: the recipe.
-        folder: for the checkpoint and the maps. A training that was interrupted resumes from there; the maps, which are
-            large, are deleted at the end.
+        folder: folder of the checkpoint and the feature maps. An interrupted training resumes from them. The feature
+            maps are deleted at the end.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stages "feature maps", "regions" and "screen".
 
     Returns:
-        The screen without thresholds, in evaluation mode, on the CPU.
+        The screen with mild thresholds, in evaluation mode, on the CPU.
 
     Raises:
         TrainingError: no region covers an object, the disk has no room for the maps, the checkpoint belongs to another

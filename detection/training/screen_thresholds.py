@@ -1,8 +1,9 @@
-"""Fitting a screen's thresholds on pictures that neither the screen nor MultiBox was trained on.
+"""Fits a screen's thresholds on pictures that neither the screen nor MultiBox was trained on.
 
-The rule: the networks score the best regions of each picture under mild thresholds. Of all pairs of score and overlap
-thresholds, the fit takes the pair with the fewest regions that loses at most `LARGEST_LOSS` of the objects that the
-whole system finds under the mild thresholds. The power of the quality is then the one with the highest mean AP.
+The networks score all regions that pass mild thresholds. Each pair of a score threshold and an NMS threshold then keeps
+some of these regions. The fit takes the pair that keeps the fewest regions and loses at most `LARGEST_LOSS` of the
+objects that the whole detector finds under the mild thresholds. Last, it takes the power of the quality that gives the
+highest mean AP.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,17 @@ from ...proposals.screen import MILD, ScreenThresholds, best_regions
 from ..detector import Detector, ScoredPicture
 from ..model_files import Model
 from ..suppression import Detections
+from .errors import TrainingError
 from .measure_detector import evaluate_detections
 from .progress import Report, no_report
 
-# Share of the objects found under mild thresholds that the fitted thresholds may lose.
+# Largest share of the objects found under the mild thresholds that the fitted thresholds may lose.
 LARGEST_LOSS = 0.01
-# The networks score at most this many regions of a picture.
+# Number of regions of a picture that the fit considers, those with the highest scores.
 MOST_REGIONS = 300
-# With fewer objects found, a share of them says little, and the screen keeps its mild thresholds.
+# If the detector finds fewer objects, a hundredth of them cannot be measured, and the thresholds stay mild.
 FEWEST_OBJECTS = 50
+# The values that the fit tries for each threshold.
 SCORES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
 OVERLAPS = (0.9, 0.8, 0.7)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -34,11 +37,12 @@ FOUND_IOU = 0.5
 
 @dataclass(frozen=True)
 class FittedThresholds:
-    """Thresholds and what they cost.
+    """Fitted thresholds and the figures of the fit.
 
     Attributes:
         thresholds: the fitted thresholds.
-        figures: for the model's card: pictures, objects found, regions in a picture and share of objects lost.
+        figures: for the model's card: "pictures", "objects" (found under the mild thresholds), "regions" (kept in a
+            picture, on average) and "lost" (share of the objects).
     """
 
     thresholds: ScreenThresholds
@@ -58,9 +62,12 @@ def fit_thresholds(
     Args:
         model: the complete detector; the thresholds of its screen are ignored.
         samples: annotated pictures on which neither the screen nor MultiBox was trained.
-        dataset: where the samples are from, for the names of classes.
+        dataset: the data set of the samples.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stage "screen thresholds".
+
+    Raises:
+        TrainingError: a picture cannot be read.
     """
     assert model.screen is not None
     fitted = model.screen.thresholds
@@ -69,6 +76,8 @@ def fit_thresholds(
         detector = Detector(model, device=device)
         pictures = []
         for picture in detector.score_files([sample.path for sample in samples]):
+            if picture.result.error is not None:
+                raise TrainingError(str(picture.result.error))
             best = np.arange(min(MOST_REGIONS, len(picture.proposals)))
             pictures.append(_rows_of(picture, best))
             report("screen thresholds", len(pictures), len(samples), {})

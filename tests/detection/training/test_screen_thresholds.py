@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
+from inception_rcnn.data.images import ImageError
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.pipeline import ScoredRegions
 from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.detection.training import screen_thresholds
+from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.screen_thresholds import _choose, _objects_found, _rows_of
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.screen import MILD
@@ -128,3 +131,18 @@ def test_networks_score_the_best_regions_only(monkeypatch):
     screen_thresholds.fit_thresholds(model, [sample(OBJECT)], None)
     np.testing.assert_allclose(seen[0].proposals.scores, [0.2, 0.04])
     assert model.screen.thresholds == "before"
+
+
+def test_a_picture_that_cannot_be_read_stops_the_fit(monkeypatch):
+    class FailingDetector:
+        def __init__(self, model, device):
+            pass
+
+        def score_files(self, paths):
+            error = ImageError("b.jpg", "truncated")
+            yield replace(picture_with_object_at(0.04), result=FileResult("b.jpg", None, None, error))
+
+    monkeypatch.setattr(screen_thresholds, "Detector", FailingDetector)
+    model = SimpleNamespace(screen=SimpleNamespace(thresholds="before"))
+    with pytest.raises(TrainingError, match=r"b\.jpg: truncated"):
+        screen_thresholds.fit_thresholds(model, [sample(OBJECT)], None)
