@@ -35,12 +35,12 @@ def conversions(monkeypatch) -> list[int]:
     """
     batch_sizes: list[int] = []
 
-    def convert(network: nn.Module, shape: openvino_cpu.Shape) -> object:
+    def convert(network: nn.Module, batch: torch.Tensor) -> object:
         import openvino
         from openvino import opset13
 
-        batch_sizes.append(shape[0])
-        pixels = opset13.parameter(shape, np.uint8)
+        batch_sizes.append(len(batch))
+        pixels = opset13.parameter(list(batch.shape), np.uint8)
         means = opset13.reduce_mean(opset13.convert(pixels, "f32"), np.array([1, 2]), False)
         return openvino.Model([means], [pixels], "means")
 

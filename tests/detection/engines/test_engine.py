@@ -170,9 +170,9 @@ class LimitedForward:
         self.limit, self.error = limit, error
         self.calls: list[int] = []
 
-    def build(self, _: Any, shape: Any, *__: Any) -> Any:
+    def build(self, _: Any, batch: torch.Tensor, *__: Any) -> Any:
         def forward(rows: np.ndarray) -> np.ndarray:
-            if shape[0] > self.limit:
+            if len(batch) > self.limit:
                 raise self.error
             self.calls.append(len(rows))
             return rows[:, 0, 0, :].astype(np.float32)
@@ -210,8 +210,8 @@ def test_lack_of_memory_halves_the_batch_size_until_it_fits(monkeypatch, error):
 
 
 def test_lack_of_memory_while_compiling_halves_the_batch_size_too(monkeypatch):
-    def build(_: Any, shape: Any, *__: Any) -> Any:
-        if shape[0] > 3:
+    def build(_: Any, batch: torch.Tensor, *__: Any) -> Any:
+        if len(batch) > 3:
             raise MemoryError("std::bad_alloc")
         return lambda rows: rows[:, 0, 0, :].astype(np.float32)
 
