@@ -67,6 +67,7 @@ def test_a_cluster_that_cannot_be_reached_is_an_error_with_its_address(address):
         Cluster(address)
 
 
+@pytest.mark.slow
 def test_ray_and_pyarrow_are_imported_on_first_use():
     program = "import sys, inception_rcnn, inception_rcnn.detection.cluster, inception_rcnn.tools.detect\n"
     program += "print([name for name in ('ray', 'pyarrow') if name in sys.modules])"

@@ -187,7 +187,7 @@ def screened_model(score: float = 0.0, quality_power: float = 0.0) -> Model:
     return Model([network], CATEGORIES, multibox=multibox, screen=screen)
 
 
-@pytest.mark.usefixtures("tiny_googlenet")
+@pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
 def test_the_screen_keeps_the_best_of_all_regions():
     model, image = screened_model(), picture(0)
     everything = Detector(model, device="cpu", screen=False).propose(image)
@@ -204,7 +204,7 @@ def test_the_screen_keeps_the_best_of_all_regions():
     np.testing.assert_array_equal(above.boxes, kept.boxes[kept.scores >= middle])
 
 
-@pytest.mark.usefixtures("tiny_googlenet")
+@pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
 def test_a_number_of_regions_needs_a_screen():
     model = screened_model()
     with pytest.raises(ValueError, match=r"needs a screen.*but the screen is switched off"):
@@ -214,7 +214,7 @@ def test_a_number_of_regions_needs_a_screen():
         Detector(model, device="cpu", max_regions=5)
 
 
-@pytest.mark.usefixtures("tiny_googlenet")
+@pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
 def test_members_share_their_lower_blocks_with_a_screen_only():
     model = screened_model()
     model.members.append(model.members[0])
@@ -222,7 +222,7 @@ def test_members_share_their_lower_blocks_with_a_screen_only():
     assert Detector(model, device="cpu", screen=False).ensemble.shared == 0
 
 
-@pytest.mark.usefixtures("tiny_googlenet")
+@pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
 def test_scores_are_multiplied_by_the_quality_to_the_power_of_the_model():
     image = picture(0)
     plain = Detector(screened_model(), device="cpu", max_detections=1000, max_regions=1)(image)
@@ -231,6 +231,7 @@ def test_scores_are_multiplied_by_the_quality_to_the_power_of_the_model():
     np.testing.assert_allclose(square(image).scores, plain.scores * quality**2, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_googlenet")
 def test_screened_detections_do_not_depend_on_the_other_files_nor_on_a_proposals_file(tmp_path):
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
@@ -322,6 +323,7 @@ def test_crops_made_on_the_device_of_the_network_equal_crops_made_here_within_a_
 # Files
 
 
+@pytest.mark.slow
 def test_detections_depend_neither_on_the_other_files_nor_on_their_order(tiny_googlenet, tmp_path):
     detector = narrow_detector(2, score_threshold=0.1)
     paths = []

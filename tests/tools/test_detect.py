@@ -254,6 +254,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
     whole = run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu")
     assert whole.exit_code == 3, whole.output

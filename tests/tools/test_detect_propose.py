@@ -121,6 +121,7 @@ def model(tmp_path: Path, tiny_googlenet: None) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_boxes_of_multibox_are_written_alone_or_combined(photos: Path, model: Path, tmp_path: Path) -> None:
     found = {}
     for method in ("multibox", "both"):

@@ -55,7 +55,7 @@ def test_probabilities_are_float32_and_sum_to_one(crops, engine):
     assert engine(crops[:0]).shape == (0, 4)
 
 
-@pytest.mark.parametrize("name", ["engine", "float32_engine", "int8_engine"])
+@pytest.mark.parametrize("name", ["engine", "float32_engine", pytest.param("int8_engine", marks=pytest.mark.slow)])
 def test_a_crop_gets_the_same_bits_in_any_batch(request, crops, name):
     engine = request.getfixturevalue(name)
     together = engine(crops)

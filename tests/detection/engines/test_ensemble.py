@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from inception_rcnn import GoogLeNet
+from inception_rcnn.detection.engines.choice import Kind
 from inception_rcnn.detection.engines.engine import Engine
 from inception_rcnn.detection.engines.ensemble import EnsembleEngine
 from inception_rcnn.detection.networks.backbones import shared_blocks
@@ -41,11 +42,14 @@ def test_blocks_of_equal_weights_are_shared(block: str | None, shared: int) -> N
 
 
 @pytest.mark.usefixtures("tiny_googlenet")
-@pytest.mark.parametrize("block", ["inception_4e", None])
-def test_scores_equal_those_of_separate_engines(block: str | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [("torch", "inception_4e"), ("torch", None), pytest.param("openvino", "inception_4e", marks=pytest.mark.slow)],
+)
+def test_scores_equal_those_of_separate_engines(kind: Kind, block: str | None) -> None:
     members = members_from(block)
-    ensemble = EnsembleEngine(members, device="cpu", moments=True)
-    engines = [Engine(member, device="cpu", moments=number == 0) for number, member in enumerate(members)]
+    ensemble = EnsembleEngine(members, kind=kind, device="cpu", moments=True)
+    engines = [Engine(member, kind=kind, device="cpu", moments=number == 0) for number, member in enumerate(members)]
     found = ensemble(CROPS)
     each = [engine(CROPS) for engine in engines]
     assert np.abs(each[0] - each[1]).max() > 0.01  # the members disagree
@@ -58,19 +62,20 @@ def test_scores_equal_those_of_separate_engines(block: str | None) -> None:
 @pytest.mark.usefixtures("tiny_googlenet")
 def test_crops_that_the_first_member_rejects_are_background() -> None:
     members = members_from("inception_4e")
-    first = Engine(members[0], device="cpu")(CROPS)
+    first = Engine(members[0], kind="torch", device="cpu")(CROPS)
     threshold = float(np.sort(1 - first[:, 0])[2:4].mean())  # between the third and the fourth crop
-    found = EnsembleEngine(members, device="cpu", cascade=threshold)(CROPS)
-    everywhere = EnsembleEngine(members, device="cpu")(CROPS)
+    found = EnsembleEngine(members, kind="torch", device="cpu", cascade=threshold)(CROPS)
+    everywhere = EnsembleEngine(members, kind="torch", device="cpu")(CROPS)
     passed = 1 - first[:, 0] >= threshold
     assert passed.sum() == 2
     np.testing.assert_array_equal(found.probabilities[passed], everywhere.probabilities[passed])
     np.testing.assert_array_equal(found.probabilities[~passed], [[1, 0, 0, 0]] * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_googlenet")
 def test_a_crop_has_the_same_bits_whatever_batch_it_is_in() -> None:
-    ensemble = EnsembleEngine(members_from("inception_4e"), device="cpu", moments=True)
+    ensemble = EnsembleEngine(members_from("inception_4e", 2), kind="openvino", device="cpu", moments=True)
     together = ensemble(CROPS)
     for row in range(len(CROPS)):
         alone = ensemble(CROPS[row : row + 1])
@@ -80,6 +85,6 @@ def test_a_crop_has_the_same_bits_whatever_batch_it_is_in() -> None:
 
 @pytest.mark.usefixtures("tiny_googlenet")
 def test_no_crops_have_no_scores() -> None:
-    found = EnsembleEngine(members_from("inception_4e", 2), device="cpu")(CROPS[:0])
+    found = EnsembleEngine(members_from("inception_4e", 2), kind="torch", device="cpu")(CROPS[:0])
     assert found.probabilities.shape == (0, 4)
     assert found.features.shape == (0, 64)

@@ -113,6 +113,7 @@ def bvlc(shared) -> GoogLeNet:
     return load_caffemodel(shared / "weights" / "bvlc_googlenet.caffemodel")
 
 
+@pytest.mark.slow
 def test_the_loaded_network_gives_the_probabilities_of_opencvs_caffe_importer(bvlc):
     from skimage.data import chelsea
 

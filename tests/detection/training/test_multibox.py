@@ -69,6 +69,7 @@ def uninterrupted(dataset, start, tmp_path_factory):
     return out, reports
 
 
+@pytest.mark.slow
 def test_the_detector_proposes_regions_of_the_trained_network(uninterrupted, dataset, start):
     out, _ = uninterrupted
     model = load_model(out)
