@@ -107,7 +107,8 @@ def detect(
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels.")] = MAX_PIXELS,
     pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
     members: Annotated[
-        int | None, typer.Option(min=1, help="Use the first N networks of the ensemble. [all]", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Use the first N networks of the ensemble; all by default.", show_default=False),
     ] = None,
     cascade: Annotated[
         Switch, typer.Option(help="Let the first network decide which regions the other networks score.")
@@ -123,7 +124,7 @@ def detect(
         int | None,
         typer.Option(
             min=1,
-            help="Let the screen keep the N best regions of each picture. [those above the model's threshold]",
+            help="Let the screen keep the N best regions of each picture; by default, those above its threshold.",
             show_default=False,
         ),
     ] = None,
