@@ -346,7 +346,8 @@ class Detector:
     def _score(self, pictures: Iterable[_Picture]) -> Iterator[ScoredPicture]:
         """Scores all regions of pictures, in order."""
         batches = prefetch(self._batches((picture, picture.proposals.boxes) for picture in pictures), _BATCHES_AHEAD)
-        for picture, scores in score_regions(self.ensemble, batches):
+        wait_for = self._batch_regions() if len(self.ensemble.engines) > 1 else 0
+        for picture, scores in score_regions(self.ensemble, batches, wait_for):
             yield ScoredPicture(picture.result, picture.proposals, scores)
 
     def _finish(self, picture: ScoredPicture) -> FileResult:
@@ -356,8 +357,12 @@ class Detector:
 
     def _batches(self, regions: Iterable[tuple[_Picture, np.ndarray]]) -> Iterator[RegionBatch[_Picture]]:
         """Warps pairs of a picture and boxes [n, 4] into batches, whose size is a multiple of the engine's."""
+        return batch_regions(regions, self._batch_regions(), self._warp, self.device)
+
+    def _batch_regions(self) -> int:
+        """Regions in a batch: `_BATCH_REGIONS`, rounded up to a multiple of the engine's batch size."""
         rows = self.ensemble.batch_size
-        return batch_regions(regions, -(-_BATCH_REGIONS // rows) * rows, self._warp, self.device)
+        return -(-_BATCH_REGIONS // rows) * rows
 
     def _warp(self, picture: _Picture, boxes: np.ndarray, out: Crops) -> None:
         """Warps regions of a picture into `out`, on the device of `out`. An image is uploaded to a GPU once."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .engines.engine import CROP_SIZE
-from .engines.ensemble import EnsembleEngine
+from .engines.ensemble import EnsembleEngine, FirstScores
 from .regression import LEAST_PROBABILITY
 
 T = TypeVar("T")
@@ -102,25 +102,50 @@ class ScoredRegions:
     features: np.ndarray
 
 
-def score_regions(ensemble: EnsembleEngine, batches: Iterable[RegionBatch[T]]) -> Iterator[tuple[T, ScoredRegions]]:
+def score_regions(
+    ensemble: EnsembleEngine, batches: Iterable[RegionBatch[T]], passed: int = 128
+) -> Iterator[tuple[T, ScoredRegions]]:
     """Yields each picture, in order, with the scores of its regions.
 
-    To save memory, features are kept only for regions that may show an object.
+    The first member scores every batch. The other members wait until enough regions have passed the cascade, because an
+    engine takes as long for a few regions as for a full batch. To save memory, features are kept only for regions that
+    may show an object.
+
+    Args:
+        ensemble: the networks.
+        batches: from `batch_regions`.
+        passed: number of passed regions for which the other members wait. They do not wait for more than 16 parts.
     """
+
+    def scored_batches() -> Iterator[tuple[Sequence[_Part[T]], FirstScores, np.ndarray]]:
+        waiting: list[tuple[Sequence[_Part[T]], FirstScores]] = []
+
+        def flush() -> Iterator[tuple[Sequence[_Part[T]], FirstScores, np.ndarray]]:
+            for (parts, first), mean in zip(waiting, ensemble.mean([first for _, first in waiting]), strict=True):
+                yield parts, first, mean
+
+        for batch in batches:
+            waiting.append((batch.parts, ensemble.first(batch.crops)))
+            enough = sum(len(first.rows) for _, first in waiting) >= passed
+            if enough or sum(len(parts) for parts, _ in waiting) >= _MOST_PARTS:
+                yield from flush()
+                waiting = []
+        if waiting:
+            yield from flush()
+
     probabilities: list[np.ndarray] = []
     kept: list[np.ndarray] = []
     features: list[np.ndarray] = []
     count = 0  # regions of the present picture in earlier parts
-    for batch in batches:
-        scores = ensemble(batch.crops)
+    for parts, first, mean in scored_batches():
         start = 0
-        for part in batch.parts:
+        for part in parts:
             rows = slice(start, start + part.count)
             start += part.count
-            near_objects = np.flatnonzero(scores.objectness[rows] >= LEAST_PROBABILITY)
-            probabilities.append(scores.probabilities[rows])
+            near_objects = np.flatnonzero(first.objectness[rows] >= LEAST_PROBABILITY)
+            probabilities.append(mean[rows])
             kept.append(count + near_objects)
-            features.append(scores.features[rows][near_objects])
+            features.append(first.features[rows][near_objects])
             count += part.count
             if part.last:
                 yield (

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..networks.backbones import Backbone, FirstBlocks, shared_blocks
@@ -34,6 +35,25 @@ class RegionScores:
     probabilities: np.ndarray
     objectness: np.ndarray
     features: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FirstScores:
+    """The scores that the first member gives N crops.
+
+    Attributes:
+        probabilities: float32 [N, C]. Column 0 is the background.
+        objectness: float32 [N], 1 - the background probability.
+        features: float32 [N, D].
+        rows: int64 [R], the crops that pass the cascade.
+        inputs: what the other members need of these crops: the crops, or the feature maps of the shared blocks.
+    """
+
+    probabilities: np.ndarray
+    objectness: np.ndarray
+    features: np.ndarray
+    rows: np.ndarray
+    inputs: np.ndarray | Tensor
 
 
 class EnsembleEngine:
@@ -101,17 +121,38 @@ class EnsembleEngine:
         """Crops in a forward pass. The number drops when the device runs out of memory."""
         return self.engines[0].batch_size if self._lower is None else self._lower.batch_size
 
-    def __call__(self, crops: np.ndarray | Tensor) -> RegionScores:
-        """Score crops, uint8 RGB [N, 224, 224, 3], N >= 0: an array, or a tensor on any device."""
+    def first(self, crops: np.ndarray | Tensor) -> FirstScores:
+        """Score crops with the first member: uint8 RGB [N, 224, 224, 3], N >= 0, an array or a tensor on any device."""
         inputs = crops if self._lower is None or not len(crops) else self._lower.on_device(crops)
         features = self.engines[0].features(inputs)
         probabilities = self.engines[0].classify(features)
         objectness = 1 - probabilities[:, 0]
-        if len(self.engines) > 1:
-            rows = np.flatnonzero(objectness >= self._cascade)
-            others = [engine(inputs[rows]) for engine in self.engines[1:]]
-            mean = np.mean([probabilities[rows], *others], axis=0)
-            probabilities = np.zeros_like(probabilities)
-            probabilities[:, 0] = 1
-            probabilities[rows] = mean
-        return RegionScores(probabilities, objectness, features)
+        rows = np.flatnonzero(objectness >= self._cascade) if len(self.engines) > 1 else np.zeros(0, np.int64)
+        return FirstScores(probabilities, objectness, features, rows, inputs[rows])
+
+    def mean(self, scores: Sequence[FirstScores]) -> list[np.ndarray]:
+        """The mean probabilities over the members, float32 [N, C] for each of `scores`.
+
+        The other members score the passed crops of all `scores` together, so that their batches are full.
+        """
+        if len(self.engines) == 1:
+            return [one.probabilities for one in scores]
+        inputs = [one.inputs for one in scores]
+        tensors = [one for one in inputs if isinstance(one, Tensor)]
+        together = torch.cat(tensors) if tensors else np.concatenate(inputs)
+        passed = np.concatenate([one.probabilities[one.rows] for one in scores])
+        average = np.mean([passed, *(engine(together) for engine in self.engines[1:])], axis=0)
+        means, start = [], 0
+        for one in scores:
+            mean = np.zeros_like(one.probabilities)
+            mean[:, 0] = 1
+            mean[one.rows] = average[start : start + len(one.rows)]
+            means.append(mean)
+            start += len(one.rows)
+        return means
+
+    def __call__(self, crops: np.ndarray | Tensor) -> RegionScores:
+        """Score crops with all members: uint8 RGB [N, 224, 224, 3], N >= 0, an array or a tensor on any device."""
+        first = self.first(crops)
+        (probabilities,) = self.mean([first])
+        return RegionScores(probabilities, first.objectness, first.features)

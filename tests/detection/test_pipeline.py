@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inception_rcnn.detection.engines.ensemble import RegionScores
+from inception_rcnn.detection.engines.ensemble import FirstScores
 from inception_rcnn.detection.pipeline import batch_regions, score_regions
 
 
@@ -15,12 +15,18 @@ class FirstPixelEnsemble:
 
     def __init__(self):
         self.sizes = []
+        self.passed = []
 
-    def __call__(self, crops):
+    def first(self, crops):
         self.sizes.append(len(crops))
         pixels = crops[:, 0, 0].astype(np.float32)
         objectness = np.where((pixels[:, 0] + 256 * pixels[:, 1]) % 3 == 0, 1, 0).astype(np.float32)
-        return RegionScores(pixels, objectness, pixels)
+        rows = np.flatnonzero(objectness)
+        return FirstScores(pixels, objectness, pixels, rows, crops[rows])
+
+    def mean(self, scores):
+        self.passed.append(sum(len(one.rows) for one in scores))
+        return [one.probabilities for one in scores]
 
 
 def warp(picture, boxes, out):
@@ -55,6 +61,16 @@ def test_scores_come_back_picture_by_picture_whatever_the_batch_size(counts, siz
         np.testing.assert_array_equal(scores.features, boxes[may_show_objects, :3])
     assert sum(ensemble.sizes) == sum(counts)
     assert max(ensemble.sizes, default=0) <= size
+
+
+def test_the_other_members_wait_for_enough_passed_regions_but_not_for_many_pictures():
+    # Every third region passes. Batches of 6 regions pass 2 each, so three batches reach 5 passed regions.
+    ensemble = FirstPixelEnsemble()
+    assert len(list(score_regions(ensemble, batch_regions(pictures([60]), 6, warp), passed=5))) == 1
+    assert ensemble.passed == [6, 6, 6, 2]
+    ensemble = FirstPixelEnsemble()  # 16 pictures do not wait for others
+    assert len(list(score_regions(ensemble, batch_regions(pictures([1] * 20), 8, warp), passed=1000))) == 20
+    assert ensemble.passed == [6, 1]
 
 
 def test_all_batches_but_the_last_are_full():
