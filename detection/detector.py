@@ -106,8 +106,8 @@ class Detector:
         cascade: whether the first member decides which regions the other members score: those whose object probability
             is at least `Model.cascade`. With cascade=False, every member scores every region.
         box_regression: whether to apply the model's box regression, if the model has it.
-        screen: whether the model's screen chooses the regions that the networks score, if the model has a screen. The
-            networks then run the blocks that they share once. With screen=False, whole networks score all regions.
+        screen: whether the model's screen chooses the regions that the networks score, if the model has a screen. With
+            screen=False, the networks score all regions, as in the paper.
         max_regions: the screen keeps this many of the best regions of a picture; None keeps the regions above the
             model's threshold.
         threads: number of CPU threads for the networks, and of threads that read pictures for a GPU; None uses all
@@ -166,7 +166,6 @@ class Detector:
             threads=threads,
             moments=self._regressor is not None,
             cascade=(model.cascade or 0.0) if cascade else 0.0,
-            share=self.screen is not None,  # without a screen, whole networks are the reference, bit for bit
         )
         self.device = self.ensemble.device
         self.multibox = (

@@ -68,7 +68,6 @@ class EnsembleEngine:
         moments: whether the first member's features have `SpatialMoments`.
         cascade: smallest object probability, by the first member, of a crop that the other members score; 0 shows all
             crops to all members.
-        share: whether blocks that all members have in common run once for all.
 
     Attributes:
         engines: an engine for each member. With shared blocks they take feature maps.
@@ -89,10 +88,9 @@ class EnsembleEngine:
         threads: int | None = None,
         moments: bool = False,
         cascade: float = 0.0,
-        share: bool = True,
     ):
         self._cascade = cascade
-        self.shared = shared_blocks(members) if share and len(members) > 1 else 0
+        self.shared = shared_blocks(members) if len(members) > 1 else 0
         self._lower: CompiledForward | None = None
         maps: tuple[int, ...] | None = None
         if self.shared:

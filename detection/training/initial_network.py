@@ -3,6 +3,7 @@
 from typing import Any
 
 from ...proposals.multibox import MultiBox
+from ...proposals.screen import Screen
 from ..model_files import load_classifier, load_model
 from ..networks.backbones import Backbone, TorchvisionGoogLeNet
 from ..networks.caffemodel import load_caffemodel
@@ -41,7 +42,20 @@ def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:
     Raises:
         ModelError: there is no such model, or a file is damaged.
     """
-    if init in ("scratch", "torchvision") or init.endswith((".caffemodel", ".safetensors")):
+    if not _is_model(init):
         return None, {}
     model = load_model(init)
     return model.multibox, model.card.get("multibox", {})
+
+
+def initial_screen(init: str) -> Screen | None:
+    """The screen of the model `init`; None if `init` is not a model folder or shipped model, or has no screen.
+
+    Raises:
+        ModelError: there is no such model, or a file is damaged.
+    """
+    return load_model(init).screen if _is_model(init) else None
+
+
+def _is_model(init: str) -> bool:
+    return init not in ("scratch", "torchvision") and not init.endswith((".caffemodel", ".safetensors"))

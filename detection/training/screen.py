@@ -40,7 +40,9 @@ class ScreenSettings:
     """The recipe.
 
     Attributes:
-        iterations: number of steps.
+        iterations: largest number of steps.
+        passes: largest number of times that a step uses the same picture. A small data set is trained on for fewer
+            steps.
         batch: number of pictures in a batch.
         positives: largest number of regions of a picture in a batch that have an IoU of at least 0.5 with an object.
         near, far: largest numbers of background regions near objects and far from objects.
@@ -53,6 +55,7 @@ class ScreenSettings:
     """
 
     iterations: int = 1200
+    passes: int = 24
     batch: int = 8
     positives: int = 24
     near: int = 36
@@ -99,6 +102,7 @@ def train_screen(
     settings: ScreenSettings,
     folder: Path,
     *,
+    start: Screen | None = None,
     device: str = "auto",
     report: Report = no_report,
 ) -> Screen:
@@ -112,6 +116,8 @@ def train_screen(
         settings: the recipe.
         folder: folder of the checkpoint and the feature maps. An interrupted training resumes from them. The feature
             maps are deleted at the end.
+        start: a screen of the same MultiBox network, whose layers the training starts from, but for the classifier. It
+            already knows objects from background, so a few pictures suffice. None starts from random weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stages "feature maps", "regions" and "screen".
 
@@ -132,10 +138,11 @@ def train_screen(
         report("regions", done, len(drawn), {})
     if not any((one.labels > 0).any() for one in examples):
         raise TrainingError(f"{dataset.name}: no region of {len(drawn)} pictures covers an object of a known class")
-    origin = _fingerprint(multibox, examples)
+    origin = _fingerprint(multibox, examples, start)
+    steps = min(settings.iterations, -(-settings.passes * len(drawn) // settings.batch))
     checkpoint = Checkpoint(folder / "screen_checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
     maps: np.ndarray | None = None
-    if checkpoint.step() < settings.iterations:
+    if checkpoint.step() < steps:
         maps = stored_features(
             TrunkMaps(multibox),
             partial(_whole_pictures, dataset, drawn, size),
@@ -149,6 +156,9 @@ def train_screen(
     torch.manual_seed(settings.seed)
     fine_shape, coarse_shape = _map_shapes(multibox)
     screen = Screen(len(categories), fine_shape[0], coarse_shape[0])
+    if start is not None:
+        known = {name: value for name, value in start.state_dict().items() if not name.startswith("classifier.")}
+        screen.load_state_dict(known, strict=False)
     screen.to(device).train()
     optimiser = torch.optim.AdamW(screen.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
 
@@ -172,8 +182,8 @@ def train_screen(
         return class_loss + settings.quality_weight * quality_loss, terms
 
     def learning_rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / (_WARM_UP * settings.iterations))
-        return settings.learning_rate * warm * cosine(step, settings.iterations)
+        warm = min(1.0, (step + 1) / (_WARM_UP * steps))
+        return settings.learning_rate * warm * cosine(step, steps)
 
     def failed_batch(step: int, batch: list[tuple[int, np.ndarray]]) -> tuple[dict[str, np.ndarray], Sequence[Path]]:
         assert maps is not None
@@ -185,7 +195,7 @@ def train_screen(
     train(
         Training(
             stage="screen",
-            steps=settings.iterations,
+            steps=steps,
             weights=nn.ModuleDict({"screen": screen}),
             optimiser=optimiser,
             checkpoint=checkpoint,
@@ -257,11 +267,12 @@ def _map_shapes(multibox: MultiBox) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(fine.shape[1:]), tuple(coarse.shape[1:])
 
 
-def _fingerprint(multibox: MultiBox, examples: Sequence[ScreenExamples]) -> str:
-    """A hash of the trunk's weights and of the regions, which decide the maps and the training."""
+def _fingerprint(multibox: MultiBox, examples: Sequence[ScreenExamples], start: Screen | None) -> str:
+    """A hash of the trunk's weights, the regions, and the weights to start from, which decide maps and training."""
     digest = hashlib.sha256()
-    for value in multibox.trunk.state_dict().values():
-        digest.update(value.cpu().numpy().tobytes())
+    for network in (multibox.trunk, start):
+        for value in network.state_dict().values() if network is not None else ():
+            digest.update(value.cpu().numpy().tobytes())
     for one in examples:
         for array in (one.boxes, one.labels, one.overlaps):
             digest.update(np.ascontiguousarray(array).tobytes())

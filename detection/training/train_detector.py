@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,9 @@ from ...data.boxes import area
 from ...data.categories import Category
 from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
-from ...proposals.cache import ProposalCache
-from ...proposals.combine import combine
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
 from ..engines.choice import resolve_device
-from ..engines.multibox import MultiBoxEngine
 from ..engines.quantisation import measure_input_ranges
 from ..model_files import Model, RegionSettings, load_model, save_model
 from ..networks.backbones import Backbone, with_classes
@@ -32,10 +29,11 @@ from .cascade import fit_cascade
 from .dataset_checks import OutsidePolicy, check_dataset
 from .errors import TrainingError
 from .finetune import FineTuneSettings, discard_features, fine_tune, frozen_blocks
-from .initial_network import initial_multibox, initial_network
+from .initial_network import initial_multibox, initial_network, initial_screen
 from .measure_detector import measure_detector
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .progress import Report, no_report
+from .regions import all_regions, screened_regions
 from .screen import ScreenSettings, train_screen
 from .screen_thresholds import fit_thresholds
 from .windows import Windows, collect_windows
@@ -126,40 +124,57 @@ def train_detector(
     validation = _untrained_pictures(validation, dataset, measured, warn)
     run = _Run(dataset, out / "training", settings.seed, device, report)
     network = _initial_network(run, init, out, settings)
-    if multibox is not None:
-        _check_multibox(run, network, multibox, out)
-    seen, unseen = _seen_and_unseen(dataset, screen, run.seed)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    windows: Windows | None = None
-    kept_regressor, kept_screen = None, None
-    if members:
-        categories = tuple(category for category in dataset.categories if counts.get(category.id))
+    kept = None if members else load_model(init)
+    if kept is None:
         regions = regions or RegionSettings()
-        windows = _collect_windows(run, dataset, categories, regions)
-        networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), settings)
+        categories = tuple(category for category in dataset.categories if counts.get(category.id))
         card = _card(dataset, categories, counts, init, members, settings)
     else:
-        kept = load_model(init)
-        networks, categories, regions = kept.members, kept.categories, kept.regions
-        kept_regressor, kept_screen = kept.regressor, kept.screen
-        if regression:
-            windows = _windows_of_known_classes(run, kept, init, counts, warn)
-        card = {name: value for name, value in kept.card.items() if name not in ("multibox", "screen", "evaluation")}
-    model = _as_stored(Model(networks, categories, regions, card), run.folder)
-    if not (out / "model.json").exists():  # The model can be used even if a later step fails.
-        save_model(model, out)
-    model.multibox, multibox_card = _trained_or_kept_multibox(run, model.members[0], seen, multibox, init)
+        regions, categories, card = kept.regions, kept.categories, _card_of_members(kept)
+        _warn_of_unknown_classes(dataset, kept, init, counts, warn)
+    if multibox is not None:
+        _check_multibox(run, network, multibox, out)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    seen, unseen = _seen_and_unseen(dataset, screen, run.seed)
+    proposer, multibox_card = _trained_or_kept_multibox(run, network, seen, multibox, init)
+    new_screen = None
+    if screen is not None and proposer is not None:
+        start = initial_screen(init) if multibox is None else None
+        learned = _with_known_classes(seen, categories)
+        new_screen = _trained_screen(run, proposer, learned, categories, regions, screen, start)
+    windows: Windows | None = None
+    if members or regression:
+        annotated = dataset if kept is None else _with_known_classes(dataset, categories)
+        windows = _collect_windows(run, annotated, categories, regions, proposer, new_screen)
+    if kept is None:
+        assert windows is not None
+        networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), settings)
+    else:
+        networks = kept.members
+    model = Model(networks, categories, regions, card, multibox=proposer, screen=new_screen)
+    model = _as_stored(model, run.folder)
     if multibox_card:
         model.card["multibox"] = multibox_card
+    if not (out / "model.json").exists():  # The model can be used even if a later step fails.
+        save_model(model, out)
     model.regressor = _fitted_regressor(run, model, windows) if regression and windows is not None else None
-    if model.regressor is None:
-        model.regressor = kept_regressor
+    if model.regressor is None and kept is not None:
+        model.regressor = kept.regressor
     if len(model.members) > 1:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
-    if screen is not None and model.multibox is not None:
-        model.screen, model.card["screen"] = _trained_screen(run, model, unseen, screen)
-    elif kept_screen is not None and multibox is None:
-        model.screen, model.card["screen"] = kept_screen, load_model(init).card.get("screen", {})
+    if screen is not None and model.screen is not None:
+        fitted = fit_thresholds(
+            model, list(_with_known_classes(unseen, categories)), unseen, device=device, report=report
+        )
+        model.screen.thresholds = fitted.thresholds
+        model.card["screen"] = {
+            "data": seen.name,
+            "pictures": len(seen),
+            "settings": asdict(screen),
+            "thresholds": fitted.figures,
+        }
+    elif kept is not None and kept.screen is not None and multibox is None:
+        model.screen, model.card["screen"] = kept.screen, kept.card.get("screen", {})
     save_model(model, out)
     if validation is not None:
         _add_measurement(run, model, out, validation, measured, warn)
@@ -194,33 +209,44 @@ def _check_multibox(run: _Run, network: Backbone, settings: MultiBoxSettings, ou
     """Check that MultiBox can be trained, unless a training resumes: its files already take part of the free space."""
     if not run.folder.exists():
         out.mkdir(parents=True, exist_ok=True)
-        with _multibox_errors("Nothing is trained yet"):
+        with _multibox_errors():
             check_multibox(network, settings, run.dataset, out)
 
 
-def _collect_windows(run: _Run, dataset: Dataset, categories: tuple[Category, ...], regions: RegionSettings) -> Windows:
+def _collect_windows(
+    run: _Run,
+    dataset: Dataset,
+    categories: tuple[Category, ...],
+    regions: RegionSettings,
+    multibox: MultiBox | None,
+    screen: Screen | None,
+) -> Windows:
     """The training windows of all pictures, labelled with the outputs of a network that knows `categories`."""
-    with ProposalCache(
-        run.folder / "proposals.sqlite",
-        superpixel_scale=regions.superpixel_scale,
-        min_side=regions.min_side,
-        connectivity=regions.connectivity,
-    ) as cache:
-        windows = collect_windows(dataset, lambda sample: cache(sample.path), run.seed, run.report)
+    file = run.folder / "proposals.sqlite"
+    with ExitStack() as stack:
+        everything = stack.enter_context(all_regions(file, regions, multibox, run.device))
+        screened = None
+        if multibox is not None and screen is not None:
+            screened = stack.enter_context(screened_regions(file, regions, multibox, screen, run.device))
+        windows = collect_windows(
+            dataset,
+            lambda sample: everything(sample.path),
+            run.seed,
+            run.report,
+            None if screened is None else lambda sample: screened(sample.path),
+        )
     outputs = {0: 0, **{category.id: output for output, category in enumerate(categories, 1)}}
     labels = np.array([outputs[label] for label in windows.labels.tolist()], np.int64)
     return Windows(windows.images, windows.boxes, labels)
 
 
-def _windows_of_known_classes(
-    run: _Run, kept: Model, init: str, counts: dict[int, int], warn: Callable[[str], None]
-) -> Windows:
-    """The training windows for the classes that the kept members know."""
+def _warn_of_unknown_classes(
+    dataset: Dataset, kept: Model, init: str, counts: dict[int, int], warn: Callable[[str], None]
+) -> None:
     known = {category.name for category in kept.categories}
-    unknown = [one.name for one in run.dataset.categories if counts.get(one.id) and one.name not in known]
+    unknown = [one.name for one in dataset.categories if counts.get(one.id) and one.name not in known]
     if unknown:
         warn(f"{init} does not know some classes, whose objects are left out: {', '.join(unknown)}")
-    return _collect_windows(run, _with_known_classes(run.dataset, kept.categories), kept.categories, kept.regions)
 
 
 def _fine_tuned_members(
@@ -277,6 +303,11 @@ def _card(
     }
 
 
+def _card_of_members(kept: Model) -> dict[str, Any]:
+    """The card of kept members, without the parts that are made anew."""
+    return {name: value for name, value in kept.card.items() if name not in ("multibox", "screen", "evaluation")}
+
+
 def _as_stored(model: Model, folder: Path) -> Model:
     """The model with its weights rounded as in a model folder. The later steps are fitted to these weights."""
     with TemporaryDirectory(dir=folder) as stored:
@@ -294,20 +325,21 @@ def _trained_or_kept_multibox(
     def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         run.report(f"MultiBox, {stage}", done, total, figures)
 
-    with _multibox_errors("The networks are trained; the steps after MultiBox are not done"):
+    with _multibox_errors():
         network = train_multibox(copy.deepcopy(first), dataset, settings, run.folder, device=run.device, report=report)
-    return network, {"data": dataset.name, "pictures": len(dataset), "settings": asdict(settings)}
+    # Rounded as in a model folder, so that the screen is trained on the maps that it will see.
+    return network.half().float(), {"data": dataset.name, "pictures": len(dataset), "settings": asdict(settings)}
 
 
 @contextmanager
-def _multibox_errors(state: str) -> Iterator[None]:
-    """Add to an error that it concerns MultiBox, which steps are done, and what the user can do."""
+def _multibox_errors() -> Iterator[None]:
+    """Add to an error that it concerns MultiBox, and what the user can do."""
     try:
         yield
     except TrainingError as error:
         raise TrainingError(
-            f"MultiBox: {error}\n{state}; --multibox-iterations 0 leaves MultiBox out, and detect-train-multibox, "
-            "which has more options, can add it later"
+            f"MultiBox: {error}\nNothing is trained yet; --multibox-iterations 0 leaves MultiBox out, and "
+            "detect-train-multibox, which has more options, can add it later"
         ) from error
 
 
@@ -328,35 +360,28 @@ def _part_of(dataset: Dataset, rows: np.ndarray) -> Dataset:
 
 
 def _trained_screen(
-    run: _Run, model: Model, unseen: Dataset, settings: ScreenSettings
-) -> tuple[Screen, dict[str, Any]]:
-    """A screen with fitted thresholds, its weights rounded as in a model folder, and its part of the card."""
-    assert model.multibox is not None
-    seen = _with_known_classes(run.dataset.without(unseen), model.categories)
-    multibox = MultiBoxEngine(model.multibox, device=run.device)
-    with ProposalCache(
-        run.folder / "proposals.sqlite",
-        superpixel_scale=model.regions.superpixel_scale,
-        min_side=model.regions.min_side,
-        connectivity=model.regions.connectivity,
-    ) as cache:
+    run: _Run,
+    multibox: MultiBox,
+    dataset: Dataset,
+    categories: tuple[Category, ...],
+    regions: RegionSettings,
+    settings: ScreenSettings,
+    start: Screen | None,
+) -> Screen:
+    """A screen with mild thresholds, its weights rounded as in a model folder."""
+    with all_regions(run.folder / "proposals.sqlite", regions, multibox, run.device) as propose:
         screen = train_screen(
-            model.multibox,
-            seen,
-            lambda sample: combine(cache(sample.path), multibox(read_image(sample.path))),
-            model.categories,
+            multibox,
+            dataset,
+            lambda sample: propose(sample.path),
+            categories,
             settings,
             run.folder,
+            start=start,
             device=run.device,
             report=run.report,
         )
-    screened = _as_stored(replace(model, screen=screen), run.folder)
-    assert screened.screen is not None
-    samples = list(_with_known_classes(unseen, model.categories))
-    fitted = fit_thresholds(screened, samples, unseen, device=run.device, report=run.report)
-    screened.screen.thresholds = fitted.thresholds
-    card = {"data": seen.name, "pictures": len(seen), "settings": asdict(settings), "thresholds": fitted.figures}
-    return screened.screen, card
+    return screen.half().float()
 
 
 def _fitted_regressor(run: _Run, model: Model, windows: Windows) -> BoxRegressor | None:

@@ -19,6 +19,8 @@ NEAR_IOU = 0.1
 # proposals overlap, from outnumbering small objects.
 POSITIVES_PER_OBJECT = 16
 BACKGROUNDS_PER_IMAGE = 64
+# Largest share of backgrounds that the screen kept. The others teach a detector whose screen is switched off.
+SCREENED_SHARE = 0.75
 
 IGNORED = -1
 
@@ -69,8 +71,17 @@ def label_windows(boxes: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.nda
     return labels, objects, overlaps
 
 
-def windows_of_image(proposals: Proposals, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def windows_of_image(
+    proposals: Proposals, sample: Sample, rng: np.random.Generator, screened: Proposals | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose training windows of a picture from its proposals and the boxes of its objects.
+
+    Args:
+        proposals: all regions of the picture.
+        sample: the picture's objects.
+        rng: of the random choice.
+        screened: the regions that the screen keeps, so those that the classifier will see; most backgrounds are taken
+            from them. None without a screen.
 
     Returns:
         boxes: float32 [n, 4];
@@ -82,10 +93,15 @@ def windows_of_image(proposals: Proposals, sample: Sample, rng: np.random.Genera
     for number in range(len(sample.boxes)):
         hits = np.flatnonzero((labels > 0) & (objects == number))
         kept.append(_at_most(hits, POSITIVES_PER_OBJECT, rng))
-    near = _at_most(np.flatnonzero((labels == 0) & (overlaps >= NEAR_IOU)), BACKGROUNDS_PER_IMAGE // 2, rng)
-    far = _at_most(np.flatnonzero((labels == 0) & (overlaps < NEAR_IOU)), BACKGROUNDS_PER_IMAGE - len(near), rng)
+    hard = np.zeros((0, 4), np.float32)
+    if screened is not None:
+        backgrounds = screened.boxes[label_windows(screened.boxes, sample)[0] == 0]
+        hard = backgrounds[_at_most(np.arange(len(backgrounds)), int(SCREENED_SHARE * BACKGROUNDS_PER_IMAGE), rng)]
+    others = BACKGROUNDS_PER_IMAGE - len(hard)
+    near = _at_most(np.flatnonzero((labels == 0) & (overlaps >= NEAR_IOU)), others // 2, rng)
+    far = _at_most(np.flatnonzero((labels == 0) & (overlaps < NEAR_IOU)), others - len(near), rng)
     index = np.concatenate([*kept, near, far]).astype(np.int64)
-    return boxes[index], labels[index]
+    return np.concatenate([boxes[index], hard]), np.concatenate([labels[index], np.zeros(len(hard), np.int64)])
 
 
 def collect_windows(
@@ -93,6 +109,7 @@ def collect_windows(
     proposals: Callable[[Sample], Proposals],
     seed: int,
     report: Report = no_report,
+    screened: Callable[[Sample], Proposals] | None = None,
 ) -> Windows:
     """Choose the training windows of all pictures, in the order of the data set.
 
@@ -101,10 +118,13 @@ def collect_windows(
         proposals: returns the proposals of a picture.
         seed: of the random choice. The choice for a picture depends only on the seed and on its place in the data set.
         report: called with the stage "proposals" and the number of pictures done.
+        screened: returns the proposals of a picture that the screen keeps; None without a screen.
     """
     images, boxes, labels = [], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     for index, sample in enumerate(dataset):
-        kept_boxes, kept_labels = windows_of_image(proposals(sample), sample, np.random.default_rng([seed, index]))
+        rng = np.random.default_rng([seed, index])
+        kept = None if screened is None else screened(sample)
+        kept_boxes, kept_labels = windows_of_image(proposals(sample), sample, rng, kept)
         images.append(np.full(len(kept_boxes), index, np.int32))
         boxes.append(kept_boxes)
         labels.append(kept_labels)

@@ -215,11 +215,11 @@ def test_a_number_of_regions_needs_a_screen():
 
 
 @pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
-def test_members_share_their_lower_blocks_with_a_screen_only():
+@pytest.mark.parametrize("screen", [True, False])
+def test_members_share_their_lower_blocks(screen):
     model = screened_model()
     model.members.append(model.members[0])
-    assert Detector(model, device="cpu").ensemble.shared == len(model.members[0].trunk)
-    assert Detector(model, device="cpu", screen=False).ensemble.shared == 0
+    assert Detector(model, device="cpu", screen=screen).ensemble.shared == len(model.members[0].trunk)
 
 
 @pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")

@@ -17,6 +17,7 @@ from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.screen import ScreenSettings, screen_examples, train_screen
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 from inception_rcnn.proposals.proposals import Proposals
+from inception_rcnn.proposals.screen import Screen
 
 SETTINGS = ScreenSettings(iterations=30, batch=2, positives=4, near=6, far=4, learning_rate=0.01)
 
@@ -48,7 +49,14 @@ def regions(sample: Sample) -> Proposals:
     return Proposals(boxes, np.zeros(len(boxes), np.float32))
 
 
-def trained(multibox: MultiBox, dataset: Dataset, folder: Path, settings: ScreenSettings = SETTINGS, report=None):
+def trained(
+    multibox: MultiBox,
+    dataset: Dataset,
+    folder: Path,
+    settings: ScreenSettings = SETTINGS,
+    report=None,
+    start: Screen | None = None,
+):
     reports: list[tuple] = []
     screen = train_screen(
         multibox,
@@ -57,6 +65,7 @@ def trained(multibox: MultiBox, dataset: Dataset, folder: Path, settings: Screen
         [category for category in dataset.categories if category.name in ("dog", "domestic cat")],
         settings,
         folder,
+        start=start,
         device="cpu",
         report=report or (lambda *one: reports.append(one)),
     )
@@ -111,6 +120,24 @@ def test_an_interrupted_training_gives_the_same_screen(uninterrupted, multibox, 
     for name, value in uninterrupted[0].state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
     assert not list(tmp_path.glob("screen_maps_*"))  # The maps are large and deleted at the end.
+
+
+def test_a_small_data_set_is_trained_on_for_fewer_steps(multibox, dataset, tmp_path):
+    _, reports = trained(multibox, dataset, tmp_path, replace(SETTINGS, passes=3))
+    assert sum(stage == "screen" for stage, *_ in reports) == 3 * len(dataset) / SETTINGS.batch
+
+
+def test_training_starts_from_a_screen_with_other_classes(uninterrupted, multibox, dataset, tmp_path):
+    start = Screen(7, 8, 8)
+    still = replace(SETTINGS, iterations=1, learning_rate=0.0)
+    screen, _ = trained(multibox, dataset, tmp_path / "a", still, start=start)
+    for name, value in start.state_dict().items():
+        if not name.startswith("classifier."):
+            torch.testing.assert_close(screen.state_dict()[name], value, rtol=0, atol=0)
+    assert screen.num_classes == 2
+    trained(multibox, dataset, tmp_path / "b", still)
+    with pytest.raises(TrainingError, match="data and weights"):
+        trained(multibox, dataset, tmp_path / "b", still, start=start)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(multibox, dataset, tmp_path):

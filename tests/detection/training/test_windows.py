@@ -10,11 +10,13 @@ from inception_rcnn.detection.training.windows import (
     BACKGROUNDS_PER_IMAGE,
     IGNORED,
     POSITIVES_PER_OBJECT,
+    SCREENED_SHARE,
     BatchSampler,
     Windows,
     collect_windows,
     draw_pool,
     label_windows,
+    windows_of_image,
 )
 from inception_rcnn.proposals.proposals import Proposals
 
@@ -85,6 +87,23 @@ def test_windows_of_a_picture_are_limited_and_labelled_by_its_objects():
         assert (mine.labels > 0).sum() <= POSITIVES_PER_OBJECT * len(truth.boxes)
         labels, _, _ = label_windows(mine.boxes, truth)
         np.testing.assert_array_equal(labels, mine.labels)
+
+
+@pytest.mark.parametrize("count", [0, 5, 200])
+def test_most_backgrounds_come_from_the_regions_that_the_screen_keeps(count):
+    dataset, proposals = a_dataset()
+    everything = proposals(dataset[2])
+    rows = np.random.default_rng(1).permutation(len(everything))[:count]
+    boxes, labels = windows_of_image(everything, dataset[2], np.random.default_rng(0), everything[rows])
+    backgrounds = int((label_windows(everything.boxes[rows], dataset[2])[0] == 0).sum())
+    kept = {tuple(box) for box in everything.boxes[rows].tolist()}
+    most = int(SCREENED_SHARE * BACKGROUNDS_PER_IMAGE)
+    assert sum(tuple(box) in kept for box in boxes[labels == 0].tolist()) >= min(backgrounds, most)
+    assert (labels == 0).sum() == BACKGROUNDS_PER_IMAGE
+    np.testing.assert_array_equal(label_windows(boxes, dataset[2])[0], labels)
+    if not count:
+        without, _ = windows_of_image(everything, dataset[2], np.random.default_rng(0))
+        np.testing.assert_array_equal(boxes, without)
 
 
 def test_a_picture_gives_the_same_windows_whatever_comes_after_it():

@@ -1,0 +1,80 @@
+"""The regions of training pictures, computed once and stored: all proposals, and those that the screen keeps."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from ...data.images import read_image
+from ...proposals.cache import ProposalCache
+from ...proposals.combine import combine
+from ...proposals.multibox import MultiBox
+from ...proposals.proposals import Proposals
+from ...proposals.screen import Screen
+from ...proposals.selective_search import selective_search
+from ..engines.multibox import MultiBoxEngine
+from ..model_files import RegionSettings
+
+# Returns the regions of a picture file.
+Propose = Callable[[Path], Proposals]
+
+
+@contextmanager
+def all_regions(
+    file: Path, regions: RegionSettings, multibox: MultiBox | None, device: str = "auto"
+) -> Iterator[Propose]:
+    """The proposals of selective search and, if there is a MultiBox network, of MultiBox.
+
+    Args:
+        file: the SQLite file that stores them.
+        regions: settings of selective search.
+        multibox: the MultiBox network; None for selective search alone.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+    engine = None if multibox is None else MultiBoxEngine(multibox, device=device)
+
+    def propose(path: Path) -> Proposals:
+        image = read_image(path)
+        selective = selective_search(
+            image,
+            superpixel_scale=regions.superpixel_scale,
+            min_side=regions.min_side,
+            connectivity=regions.connectivity,
+        )
+        return selective if engine is None else combine(selective, engine(image))
+
+    with ProposalCache(file, propose, _key(regions, multibox)) as cache:
+        yield cache
+
+
+@contextmanager
+def screened_regions(
+    file: Path, regions: RegionSettings, multibox: MultiBox, screen: Screen, device: str = "auto"
+) -> Iterator[Propose]:
+    """The regions that the screen keeps with its present thresholds. The arguments are those of `all_regions`."""
+    engine = MultiBoxEngine(multibox, screen, device=device)
+    with all_regions(file, regions, multibox, device) as everything:
+
+        def propose(path: Path) -> Proposals:
+            image = read_image(path)
+            feature_map = engine.look(image).feature_map
+            assert feature_map is not None
+            height, width = image.shape[:2]
+            return screen.keep(everything(path), feature_map, width, height)
+
+        with ProposalCache(file, propose, _key(regions, multibox, screen)) as cache:
+            yield cache
+
+
+def _key(regions: RegionSettings, *networks: nn.Module | None) -> str:
+    """Everything that proposals depend on, besides the picture."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for value in network.state_dict().values() if network is not None else ():
+            digest.update(value.cpu().numpy().tobytes())
+    thresholds = [asdict(network.thresholds) for network in networks if isinstance(network, Screen)]
+    return json.dumps([asdict(regions), thresholds, digest.hexdigest()])
