@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torchvision.ops import batched_nms
 
 from ..data.boxes import iou
+from ..runtime.torchvision_ops import nms
 
 # A region is suppressed if its IoU with a higher-scoring region of the same class is larger than this (as in R-CNN).
 NMS_THRESHOLD = 0.3
@@ -61,14 +61,18 @@ def select_detections(
         nms_threshold: IoU above which a region is suppressed.
 
     Returns:
-        Detections sorted by falling score. Equal scores keep the order of `boxes`.
+        Detections sorted by falling score. Equal scores keep the order of `boxes`, and that of classes in a region.
     """
     regions, classes = np.nonzero(probabilities[:, 1:] >= score_threshold)
     scores = probabilities[regions, classes + 1]
     candidates = boxes[regions] if boxes.ndim == 2 else boxes[regions, classes]
-    keep = batched_nms(
-        torch.from_numpy(candidates), torch.from_numpy(scores), torch.from_numpy(classes), nms_threshold
-    ).numpy()[:max_detections]
+    kept = []
+    for number in np.unique(classes):
+        rows = np.flatnonzero(classes == number)
+        best = nms(torch.from_numpy(candidates[rows]), torch.from_numpy(scores[rows]), nms_threshold)
+        kept.append(rows[best.numpy()])
+    keep = np.sort(np.concatenate([*kept, np.zeros(0, np.int64)]))
+    keep = keep[np.argsort(-scores[keep], kind="stable")][:max_detections]
     return Detections(candidates[keep], scores[keep], ids[classes[keep]])
 
 

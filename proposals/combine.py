@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
+from ..runtime.torchvision_ops import nms
 from .proposals import Proposals
 
 # IoU above which two boxes are near-duplicates. Of 1,258 + 200 boxes per image this threshold kept 1,131, with a recall

@@ -19,11 +19,10 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from ..data.boxes import clip, iou
+from ..runtime.torchvision_ops import nms
 from .proposals import Proposals, Source
 
 # Units of the offsets, about their standard deviations (SSD's "variances"; Liu et al., ECCV 2016).
@@ -285,6 +284,8 @@ def match(priors: NDArray[np.float32], objects: NDArray[np.float32], ignored: ND
         assignment[best >= IGNORED_IOU] = IGNORED
         positive = best >= POSITIVE_IOU
         assignment[positive] = overlaps[positive].argmax(axis=1)
+        from scipy.optimize import linear_sum_assignment  # takes half a second, and detection does not need it
+
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
         assignment[rows] = columns
     return assignment

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
 
+from ..runtime.torchvision_ops import nms, roi_align
 from .proposals import Proposals
 
 # Share of a region's width and height that is added on each side before pooling. The margin shows where an object ends.
@@ -119,7 +119,6 @@ class Screen(nn.Module):
             self.grid,
             spatial_scale=1 / STRIDE,
             sampling_ratio=2,
-            aligned=True,
         )  # [R, width, grid, grid]
         seen = self.layers(pooled.flatten(1))
         return self.classifier(seen), self.quality(seen)[:, 0]

@@ -54,6 +54,34 @@ def test_suppression_agrees_with_the_slow_reference(seed, score_threshold, max_d
     assert got == expected
 
 
+def test_boxes_outside_the_picture_do_not_suppress_boxes_of_another_class():
+    boxes = np.array([[-30, -30, -10, -10], [-20, -20, 0, 0], [0, 0, 20, 20]], np.float32)
+    probabilities = np.array([[0, 0.9, 0.1], [0, 0.1, 0.8], [0, 0.2, 0.7]], np.float32)
+    found = select_detections(boxes, probabilities, np.array([1, 2]), score_threshold=0.5, max_detections=9)
+    assert found.labels.tolist() == [1, 2, 2]
+
+
+def test_small_boxes_at_large_coordinates_are_told_apart_in_each_of_many_classes():
+    """Boxes of one pixel with an IoU of 1/3 with their neighbours; the limit is 0.3, or 0.34."""
+    boxes = np.array([[60_000, 0, 60_001, 1], [60_000.5, 0, 60_001.5, 1]], np.float32)
+    probabilities = np.concatenate([np.zeros((2, 1)), np.full((2, 200), 0.5)], axis=1).astype(np.float32)
+    for limit, count in ((0.3, 200), (0.34, 400)):
+        found = select_detections(
+            boxes, probabilities, np.arange(200), score_threshold=0.1, max_detections=999, nms_threshold=limit
+        )
+        assert len(found) == count
+
+
+def test_thousands_of_equal_scores_keep_the_order_of_regions_and_classes():
+    corner = np.arange(700, dtype=np.float32)[:, None] * 10
+    boxes = np.concatenate([corner, corner, corner + 5, corner + 5], axis=1)
+    found = select_detections(
+        boxes, np.full((700, 4), 0.25, np.float32), np.array([7, 5, 9]), score_threshold=0.1, max_detections=5000
+    )
+    np.testing.assert_array_equal(found.boxes, boxes.repeat(3, axis=0))
+    assert found.labels.tolist() == [7, 5, 9] * 700
+
+
 def test_a_voted_box_is_the_mean_of_the_regions_around_it_weighted_by_the_probability_of_the_class():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 12, 10], [0, 0, 30, 10], [50, 50, 60, 60]], np.float32)
     probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [0, 1, 0], [0.2, 0.0, 0.8]], np.float32)
