@@ -1,4 +1,4 @@
-"""Decorators that compile the numba kernels, cache them on disk and print a line when compilation starts.
+"""Decorators that compile the numba kernels, cache them on disk and announce when compilation starts.
 
 Import this module only in modules that define kernels, so that `import inception_rcnn` does not import numba. A kernel
 must call only kernels in its own file, because numba's disk cache does not notice changes in other files.
@@ -6,31 +6,24 @@ must call only kernels in its own file, because numba's disk cache does not noti
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from numba import njit
 from numba.core import event
 
+from .announcement import announce_once
+
 PACKAGE = __name__.split(".")[0]
 
 
 class _Announcement(event.Listener):
-    """Prints once per process that kernels are being compiled. Loading kernels from the disk cache prints nothing."""
-
-    def __init__(self) -> None:
-        self.made = False
+    """Announces that kernels are being compiled. Loading kernels from the disk cache announces nothing."""
 
     def on_start(self, event: Any) -> None:
         dispatcher = (event.data or {}).get("dispatcher")
         module = getattr(getattr(dispatcher, "py_func", None), "__module__", "") or ""
-        if not self.made and module.split(".")[0] == PACKAGE:
-            self.made = True
-            print(
-                "inception_rcnn: compiling for this machine (only once, about 20 seconds) ...",
-                file=sys.stderr,
-                flush=True,
-            )
+        if module.split(".")[0] == PACKAGE:
+            announce_once("compiling kernels for this machine, which takes about 20 seconds, on the first run only")
 
     def on_end(self, event: Any) -> None:
         """Does nothing; numba requires the method."""

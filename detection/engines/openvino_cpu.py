@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...runtime.announcement import announce_once
 from .compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
 
 _HINT = {"bfloat16": "bf16", "float32": "f32"}
@@ -71,6 +72,7 @@ def _compiled(network: nn.Module, batch: Tensor, settings: dict[str, str | int])
             return core.import_model(io.BytesIO(cached), "CPU", settings)
         except RuntimeError:
             forget_compiled(key)
+    announce_once("compiling networks for this machine, which takes about 5 seconds each, on the first run only")
     compiled = core.compile_model(_convert(network, batch), "CPU", settings)
     store_compiled(key, compiled.export_model().getvalue())
     return compiled

@@ -234,5 +234,5 @@ def test_the_first_compilation_is_announced_in_one_line_and_cached_on_disk(tmp_p
     first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.stdout == ""
     assert first.stderr.count("\n") == 1
-    assert "compiling for this machine" in first.stderr
+    assert "compiling kernels for this machine" in first.stderr
     assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stderr == ""

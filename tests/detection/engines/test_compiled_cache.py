@@ -70,6 +70,19 @@ def test_a_network_is_compiled_once_and_loaded_with_the_same_results(folder, mon
     np.testing.assert_array_equal(compiled(network())(CROPS), first)
 
 
+def test_the_first_compilation_is_announced_once_and_loading_is_not(folder, caplog, monkeypatch):
+    monkeypatch.setattr(announcement, "_said", set())
+    compiled(network())
+    compiled(network(seed=1))
+    assert [record.getMessage() for record in caplog.records if "compiling networks" in record.getMessage()] == [
+        "compiling networks for this machine, which takes about 5 seconds each, on the first run only"
+    ]
+    caplog.clear()
+    monkeypatch.setattr(announcement, "_said", set())
+    compiled(network())
+    assert not caplog.records
+
+
 def test_other_weights_batch_size_precision_or_threads_are_compiled_anew(conversions):
     for _ in range(2):
         compiled(network())
@@ -177,6 +190,7 @@ def test_the_least_recently_used_files_are_deleted(folder, monkeypatch):
 KILLED = """
 import os
 from inception_rcnn.detection.engines.compiled_cache import store_compiled
+from inception_rcnn.runtime import announcement
 
 os.fsync = lambda _: os._exit(9)
 store_compiled("killed", b"network")
