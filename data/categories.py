@@ -28,6 +28,21 @@ class Category:
     name: str
 
 
+@dataclass(frozen=True)
+class Subclass:
+    """A class that a network tells apart beneath the classes that are detected: "Samoyed" beneath "dog".
+
+    Attributes:
+        wnid: WordNet id, for example "n02111889".
+        name: for example "Samoyed".
+        category: the `Category.id` that the subclass belongs to; None if it belongs to no class that is detected.
+    """
+
+    wnid: str
+    name: str
+    category: int | None
+
+
 class CategoryError(ValueError):
     """A class list cannot be used; the message names the file and the line."""
 

@@ -33,6 +33,7 @@ class Sample:
         outside: bool [N], boxes that extended more than a pixel beyond the picture before they were clipped; None if
             not checked.
         size: width and height of the picture in pixels, from its annotation; None if the annotation has no size.
+        annotated: the ids of the classes whose objects are all annotated, see `data.partial`; None for all classes.
     """
 
     image_id: str
@@ -43,6 +44,7 @@ class Sample:
     difficult: npt.NDArray[np.bool_] = field(repr=False)
     outside: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
     size: tuple[int, int] | None = None
+    annotated: frozenset[int] | None = None
 
     @classmethod
     def from_annotation(

@@ -4,14 +4,15 @@
     ROOT/Data/DET/<split>/<image_id>.JPEG       (or another suffix of `IMAGE_SUFFIXES`, for example .jpg or .png)
     ROOT/Annotations/DET/<split>/<image_id>.xml
 
-The list of a part of a split (`train_15.txt`, `val2.txt`) uses the folders of the whole split (`train`, `val`).
+The list of a part of a split (`train_15.txt`, `val2.txt`) uses the folders of the whole split (`train`, `val`). A file
+`ROOT/ImageSets/DET/<split>_annotated.txt` says which classes are annotated in which pictures, see `partial`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .annotation import read_annotation
 from .categories import Category, category_ids, det_categories
 from .dataset import Dataset, Sample
 from .images import IMAGE_SUFFIXES
+from .partial import AnnotatedClasses, read_annotated_classes
 
 _PART_OF_SPLIT = re.compile(r"(train|val|test)(_.*|\d+)")
 _LIST_LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<number>[+-]?\d+)(?:\s+(?:-1|0|1))?)?", re.ASCII)
@@ -51,6 +53,7 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
 
     Raises:
         LayoutError: the list or a folder is missing, or the list is malformed, empty or names a picture twice.
+        PartialAnnotationError: the file of annotated classes is malformed.
         AnnotationError: on access to a sample, if its XML file is missing or malformed, or contains an unknown class.
     """
     root = Path(root)
@@ -67,11 +70,13 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
         if entry.image_id in seen:
             raise LayoutError(f"{list_path}: names {entry.image_id!r} twice; expected each picture once")
         seen.add(entry.image_id)
+    partly = list_path.with_name(f"{split}_annotated.txt")
     read = partial(
         _read_sample,
         pictures=split_folder(root, "Data", split),
         annotations=split_folder(root, "Annotations", split),
         ids=category_ids(categories),
+        annotated=read_annotated_classes(partly, categories) if partly.is_file() else AnnotatedClasses(()),
     )
     return Dataset(f"{root.resolve().name} {split}", categories, entries, read)
 
@@ -128,10 +133,14 @@ def picture_path(folder: Path, image_id: str) -> Path:
     return next((path for path in candidates if path.exists()), expected)
 
 
-def _read_sample(entry: _Entry, pictures: Path, annotations: Path, ids: Mapping[str, int]) -> Sample:
+def _read_sample(
+    entry: _Entry, pictures: Path, annotations: Path, ids: Mapping[str, int], annotated: AnnotatedClasses
+) -> Sample:
     path = annotations / f"{entry.image_id}.xml"
     annotation = None if entry.negative and not path.exists() else read_annotation(path)
-    return Sample.from_annotation(entry.image_id, entry.index, picture_path(pictures, entry.name), annotation, ids)
+    path = picture_path(pictures, entry.name)
+    sample = Sample.from_annotation(entry.image_id, entry.index, path, annotation, ids)
+    return replace(sample, annotated=annotated.of(entry.image_id, sample.labels.tolist()))
 
 
 def _read_list(path: Path) -> list[_Entry]:
@@ -190,7 +199,8 @@ def _missing_folders(root: Path, split: str) -> list[str]:
 
 def _hints(root: Path) -> list[str]:
     hints = []
-    splits = sorted(path.stem for path in (root / "ImageSets" / "DET").glob("*.txt"))
+    lists = (root / "ImageSets" / "DET").glob("*.txt")
+    splits = sorted(path.stem for path in lists if not path.stem.endswith("_annotated"))
     if splits:
         hints.append(f"hint: the data set has the splits {', '.join(splits[:8])}{', ...' if len(splits) > 8 else ''}")
     if (root / "ILSVRC" / "ImageSets").is_dir():

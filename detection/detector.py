@@ -165,6 +165,7 @@ class Detector:
             device=device,
             threads=threads,
             moments=self._regressor is not None,
+            columns=model.output_columns(),
             cascade=(model.cascade or 0.0) if cascade else 0.0,
         )
         self.device = self.ensemble.device

@@ -21,12 +21,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.categories import Category
+from ..data.categories import Category, Subclass
 from ..proposals.multibox import MultiBox, PriorGrid
 from ..proposals.screen import Screen, ScreenThresholds
 from ..runtime.atomic_write import atomic_write
@@ -66,9 +67,9 @@ class Model:
     """A detector's networks and settings, as a model folder stores them.
 
     Attributes:
-        members: the networks of the ensemble, in evaluation mode. Output 0 is the background, output i is
-            `categories[i - 1]`.
-        categories: the classes that the networks tell apart.
+        members: the networks of the ensemble, in evaluation mode. Output 0 is the background. Output i is
+            `categories[i - 1]`, or `subclasses[i - 1]` if there are subclasses.
+        categories: the classes that are detected.
         regions: how regions are proposed and warped.
         card: information for people: training data, measured figures.
         cascade: threshold on the object probability (1 - background probability) that the first member gives a region.
@@ -79,6 +80,8 @@ class Model:
             network. Its trunk is a backbone without classifier.
         screen: chooses the regions that the members score, from MultiBox's feature maps; None if the model has no
             screen.
+        subclasses: the classes that the networks tell apart beneath the categories. The probability of a category is
+            the sum over its subclasses. Empty if the networks tell the categories themselves apart.
     """
 
     members: list[Backbone]
@@ -89,6 +92,18 @@ class Model:
     regressor: BoxRegressor | None = None
     multibox: MultiBox | None = None
     screen: Screen | None = None
+    subclasses: tuple[Subclass, ...] = ()
+
+    def output_columns(self) -> np.ndarray | None:
+        """The column of the probabilities to which each output of a network adds, int64 [outputs].
+
+        Column 0 is the background and whatever is not detected; column c is `categories[c - 1]`. None if each output is
+        a column of its own.
+        """
+        if not self.subclasses:
+            return None
+        columns = {category.id: column for column, category in enumerate(self.categories, 1)}
+        return np.array([0, *(columns.get(one.category or 0, 0) for one in self.subclasses)], np.int64)
 
     def first_members(self, members: int | None) -> list[Backbone]:
         """The first `members` networks of the ensemble, or all networks if `members` is None.
@@ -149,6 +164,7 @@ def _description(model: Model) -> str:
         "cascade": model.cascade,
         "input_ranges": [member.input_ranges for member in model.members],
         "categories": [asdict(category) for category in model.categories],
+        "subclasses": [asdict(subclass) for subclass in model.subclasses],
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "screen": None if model.screen is None else _describe_screen(model.screen),
         "card": model.card,
@@ -256,11 +272,12 @@ def load_model(name_or_folder: str | Path) -> Model:
         if document["format"] != FORMAT:
             raise ModelError(f"{file}: the format is {document['format']!r}, this version reads {FORMAT!r}")
         categories = tuple(Category(**category) for category in document["categories"])
+        subclasses = tuple(Subclass(**subclass) for subclass in document.get("subclasses", []))
         regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # not stored in older models
         network = dict(document["network"])
         name = network.pop("name")
         members = [
-            _load_member(folder / f"member_{number}.safetensors", name, network, len(categories) + 1)
+            _load_member(folder / f"member_{number}.safetensors", name, network, len(subclasses or categories) + 1)
             for number in range(1, document["members"] + 1)
         ]
         regressor = (
@@ -278,8 +295,18 @@ def load_model(name_or_folder: str | Path) -> Model:
         raise ModelError(f"{file}: the model has no members")
     if screen is not None and multibox is None:
         raise ModelError(f"{file}: the model has a screen, but no MultiBox network whose feature maps the screen reads")
+    if subclasses and {one.id for one in categories} - {one.category for one in subclasses}:
+        raise ModelError(f"{file}: some categories have no subclass, so they would never be detected")
     return Model(
-        members, categories, regions, document.get("card", {}), document.get("cascade"), regressor, multibox, screen
+        members,
+        categories,
+        regions,
+        document.get("card", {}),
+        document.get("cascade"),
+        regressor,
+        multibox,
+        screen,
+        subclasses,
     )
 
 

@@ -57,6 +57,20 @@ def detect_train(
             "the name of a shipped model, 'torchvision' or 'scratch'."
         ),
     ] = "default",
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Classifier of ImageNet's 1,000 classes that also teaches the classes without boxes: a .caffemodel "
+            "file, or 'torchvision'.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with tabs that says which class each class of --teacher belongs to: WNID, number, class name."
+        ),
+    ] = None,
     freeze_below: Annotated[
         str,
         typer.Option(help="Lowest block to train (inception_5a, inception_4c ...); 'none' trains all blocks."),
@@ -127,11 +141,14 @@ def detect_train(
     on validation pictures. Finished steps are not repeated.
     """
     from ..detection.training.finetune import FineTuneSettings
-    from ..detection.training.initial_network import initial_multibox
+    from ..detection.training.initial_network import initial_multibox, initial_network
     from ..detection.training.multibox import MultiBoxSettings
     from ..detection.training.screen import ScreenSettings
+    from ..detection.training.teacher import read_teacher
     from ..detection.training.train_detector import train_detector
 
+    if (teacher is None) != (teacher_classes is None):
+        raise typer.BadParameter("a teacher needs both --teacher and --teacher-classes", param_hint="--teacher")
     lowest = "classifier" if freeze_trunk else freeze_below
     settings = FineTuneSettings(
         iterations=iterations,
@@ -143,6 +160,9 @@ def detect_train(
     with errors_as_messages(console):
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
+        taught = None
+        if teacher is not None and teacher_classes is not None:
+            taught = read_teacher(initial_network(teacher), teacher_classes, samples.categories)
         if multibox_iterations is None:
             multibox_iterations = 0 if initial_multibox(init)[0] else MultiBoxSettings.iterations
         with StageProgress(console) as progress:
@@ -151,6 +171,7 @@ def detect_train(
                 out,
                 init=init,
                 members=members,
+                teacher=taught,
                 settings=settings,
                 multibox=MultiBoxSettings(iterations=multibox_iterations, seed=seed) if multibox_iterations else None,
                 screen=ScreenSettings(seed=seed) if screen else None,

@@ -13,6 +13,7 @@ from ..data.categories import CategoryError
 from ..data.coco import CocoError
 from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
+from ..data.partial import PartialAnnotationError
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def errors_as_messages(console: Console) -> Iterator[None]:
         ImageError,
         LayoutError,
         ModelError,
+        PartialAnnotationError,
         TrainingError,
     ) as error:
         raise typer.BadParameter(str(error)) from error

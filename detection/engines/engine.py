@@ -247,6 +247,8 @@ class Engine:
         threads: CPU threads of OpenVINO; None for all.
         moments: add `SpatialMoments` to the features. They say where in the region a channel is active, which box
             regression needs.
+        columns: int64 [outputs], the column of the probabilities to which each output of the network adds; None if each
+            output is a column.
         first_block: number of the trunk's first blocks that another network has run already. With a number above 0 the
             engine takes the feature maps after these blocks in place of crops.
         maps: shape (C, h, w) of these feature maps; None for crops.
@@ -272,6 +274,7 @@ class Engine:
         batch_size: int | None = None,
         threads: int | None = None,
         moments: bool = False,
+        columns: np.ndarray | None = None,
         first_block: int = 0,
         maps: tuple[int, ...] | None = None,
     ):
@@ -286,10 +289,11 @@ class Engine:
             threads=threads,
             maps=maps,
         )
-        self._weight = model.classifier.weight.detach().float().cpu().numpy().copy()  # [C, 1024]
+        self._weight = model.classifier.weight.detach().float().cpu().numpy().T.copy()  # [1024, outputs]
         self._bias = model.classifier.bias.detach().float().cpu().numpy().copy()
-        self.num_classes = len(self._bias)
-        self.num_features = self._weight.shape[1] * (5 if moments else 1)
+        self._columns = columns
+        self.num_classes = len(self._bias) if columns is None else int(columns.max()) + 1
+        self.num_features = len(self._weight) * (5 if moments else 1)
         self.device = self._forward.choice.device
         self.description = self._forward.description
         self.reason = self._forward.choice.reason
@@ -313,13 +317,25 @@ class Engine:
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """Class probabilities of pooled features: float32 [N, 1024] or [N, 5120] from `features` -> float32 [N, C]."""
-        features = features[:, : self._weight.shape[1]]
-        # A matrix product takes 2 us a row and einsum 17 us; the network takes milliseconds. But BLAS adds in another
-        # order for other numbers of rows or threads, while einsum's order depends only on the row's length. A GPU
-        # computes features too fast for einsum, so its probabilities keep only the stated tolerance.
-        same_bits = self.device == "cpu"
-        logits = np.einsum("nk,ck->nc", features, self._weight) if same_bits else features @ self._weight.T
-        logits += self._bias
+        probabilities = self.outputs(features)
+        if self._columns is None:
+            return probabilities
+        order = np.argsort(self._columns, kind="stable")
+        starts = np.searchsorted(self._columns[order], np.arange(self.num_classes))
+        return np.add.reduceat(probabilities[:, order], starts, axis=1)
+
+    def outputs(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities of the network's outputs: float32 [N, 1024] or [N, 5120] from `features` -> [N, outputs]."""
+        features = features[:, : len(self._weight)]
+        # BLAS adds in another order for other numbers of rows or threads. The kernel's order depends only on the row's
+        # length. A GPU computes features too fast for the kernel, so its probabilities keep only the stated tolerance.
+        if self.device == "cpu":
+            from .classifier_kernel import linear  # importing numba takes half a second
+
+            logits = np.empty((len(features), len(self._bias)), np.float32)
+            linear(np.ascontiguousarray(features), self._weight, self._bias, logits)
+        else:
+            logits = features @ self._weight + self._bias
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)

@@ -66,6 +66,8 @@ class EnsembleEngine:
         members: the networks, which are copied.
         kind, device, threads: as for `Engine`.
         moments: whether the first member's features have `SpatialMoments`.
+        columns: the column of the probabilities to which each output of a member adds, see `Model.output_columns`; None
+            if each output is a column.
         cascade: smallest object probability, by the first member, of a crop that the other members score; 0 shows all
             crops to all members.
 
@@ -87,6 +89,7 @@ class EnsembleEngine:
         device: str = "auto",
         threads: int | None = None,
         moments: bool = False,
+        columns: np.ndarray | None = None,
         cascade: float = 0.0,
     ):
         self._cascade = cascade
@@ -105,6 +108,7 @@ class EnsembleEngine:
                 device=device,
                 threads=threads,
                 moments=moments and number == 0,
+                columns=columns,
                 first_block=self.shared,
                 maps=maps,
             )

@@ -31,6 +31,7 @@ from .errors import TrainingError
 from .loop import Training, cosine, mixed_precision, read_ahead, seed_dropout, train
 from .lower_features import LowerBlocks, stored_features, training_crops, window_crops
 from .progress import Report, no_report
+from .teacher import Lesson, distillation_loss, set_loss
 from .windows import BatchSampler, Windows, draw_pool
 
 _FEATURES = "lower_features_"
@@ -50,6 +51,9 @@ class FineTuneSettings:
             only, on pooled features. None trains all blocks.
         pool: largest number of windows whose features are stored when blocks are frozen (0.2 MB for each window below
             inception_4e, 2 KB below the classifier).
+        distillation: weight of the divergence from the teacher's answers, if there is a teacher. The loss of the
+            windows' labels has weight 1.
+        temperature: of the distillation.
         seed: of all random choices.
     """
 
@@ -62,6 +66,8 @@ class FineTuneSettings:
     backgrounds: int = 96
     freeze_below: str | None = "inception_4e"
     pool: int = 72_000
+    distillation: float = 1.0
+    temperature: float = 2.0
     seed: int = 0
 
 
@@ -73,6 +79,7 @@ def fine_tune(
     settings: FineTuneSettings,
     folder: Path,
     *,
+    lesson: Lesson | None = None,
     member: int = 1,
     device: str = "auto",
     stage: str = "training",
@@ -88,6 +95,7 @@ def fine_tune(
         settings: the recipe.
         folder: for the features of frozen blocks, which all members share and `discard_features` deletes. The
             checkpoint is in `folder`/member_N; if it exists, training resumes from it.
+        lesson: a teacher, and the outputs that are right for each window; None if the labels are the outputs.
         member: number of the network in its ensemble, from 1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         stage: name of the training in reports.
@@ -105,7 +113,7 @@ def fine_tune(
         windows = draw_pool(windows, settings.pool, settings.seed)
     seed = _member_seed(settings.seed, member)
     sampler = BatchSampler(windows.labels, seed, settings.positives, settings.backgrounds)
-    origin = _fingerprint(network, windows, regions)
+    origin = _fingerprint(network, windows, regions, lesson)
     member_folder = folder / f"member_{member}"
     checkpoint = Checkpoint(member_folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
     if frozen and checkpoint.step() < settings.iterations:
@@ -117,6 +125,16 @@ def fine_tune(
             device=device,
             report=report,
         )
+        if lesson is not None:
+            answers = lesson.stored_answers(
+                network,
+                frozen,
+                features,
+                partial(window_crops, dataset, windows, regions, settings.seed),
+                folder / f"{_FEATURES}{origin}_teacher.npy",
+                device=device,
+                report=report,
+            )
 
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained = nn.Sequential(network.trunk[frozen:])
@@ -125,22 +143,30 @@ def fine_tune(
     def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
         rows = sampler(step)
         if frozen:
-            return features[rows], windows.labels[rows]
-        return _crops(dataset, windows[rows], regions, [[seed, 4, step, row] for row in range(len(rows))])
+            return features[rows], rows
+        return _crops(dataset, windows[rows], regions, [[seed, 4, step, row] for row in range(len(rows))]), rows
 
     def loss(step: int, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, dict[str, float]]:
-        inputs, labels = (torch.from_numpy(array).to(device) for array in batch)
+        inputs, rows = torch.from_numpy(batch[0]).to(device), batch[1]
         seed_dropout(seed, 5, step)
         if frozen:
             x = inputs.float().contiguous(memory_format=torch.channels_last)
         else:
             x = network.normalise(inputs.permute(0, 3, 1, 2).float())
         with precision:
-            logits = network.classify(trained(x))
-        return nn.functional.cross_entropy(logits.float(), labels), {}
+            logits = network.classify(trained(x)).float()
+        labels = windows.labels[rows]
+        if lesson is None:
+            return nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(device)), {}
+        answer = torch.from_numpy(answers[rows]).to(device) if frozen else lesson.answers(inputs)
+        right = lesson.right_outputs(labels, windows.images[rows], answer)
+        of_labels = set_loss(logits, right)
+        of_teacher = distillation_loss(logits[:, 1 : 1 + answer.shape[1]], answer, settings.temperature)
+        terms = {"labels": of_labels.item(), "teacher": of_teacher.item()}
+        return of_labels + settings.distillation * of_teacher, terms
 
     def failed_batch(step: int, batch: tuple[np.ndarray, np.ndarray]) -> tuple[dict[str, np.ndarray], list[Path]]:
-        shown = windows[sampler(step)]
+        shown = windows[batch[1]]
         pictures = [dataset[index].path for index in shown.images.tolist()]
         return {"inputs": batch[0], "boxes": shown.boxes, "labels": shown.labels}, pictures
 
@@ -194,8 +220,8 @@ def _member_seed(seed: int, member: int) -> int:
     return seed if member == 1 else int(np.random.SeedSequence([seed, 8, member]).generate_state(1)[0])
 
 
-def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings) -> str:
-    """A digest of the windows and the weights that a training starts from."""
+def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings, lesson: Lesson | None) -> str:
+    """A digest of the windows, the weights that a training starts from, and the lesson."""
     # The windows contain the effect of the other settings of regions.
     digest = hashlib.sha256(json.dumps([regions.warp_mode, regions.padding]).encode())
     for array in (windows.images, windows.boxes, windows.labels):
@@ -203,16 +229,16 @@ def _fingerprint(network: nn.Module, windows: Windows, regions: RegionSettings) 
     for name, value in network.state_dict().items():
         if not name.startswith("classifier."):  # The classifier is new: a function of the seed.
             digest.update(value.cpu().numpy().tobytes())
+    if lesson is not None:
+        digest.update(lesson.fingerprint())
     return digest.hexdigest()[:16]
 
 
-def _crops(
-    dataset: Dataset, windows: Windows, regions: RegionSettings, seeds: list[list[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops uint8 [N, 224, 224, 3] and labels [N] of a batch. Each picture is decoded once."""
+def _crops(dataset: Dataset, windows: Windows, regions: RegionSettings, seeds: list[list[int]]) -> np.ndarray:
+    """Crops uint8 [N, 224, 224, 3] of a batch. Each picture is decoded once."""
     crops = np.empty((len(windows), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for picture in np.unique(windows.images):
         rows = np.flatnonzero(windows.images == picture)
         image = read_image(dataset[int(picture)].path)
         crops[rows] = training_crops(image, windows.boxes[rows], regions, [seeds[row] for row in rows])
-    return crops, windows.labels
+    return crops

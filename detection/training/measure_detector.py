@@ -87,6 +87,8 @@ def evaluate_detections(
 ) -> Evaluation:
     """Compare the detections in each picture with its objects.
 
+    Detections of classes that are not annotated in a picture are ignored there; VOC's protocol has no such rule.
+
     Args:
         samples: the pictures, not empty.
         detections: the detections in each picture.
@@ -109,7 +111,16 @@ def evaluate_detections(
         np.concatenate([one.scores for one in detections]),
         np.concatenate([one.boxes for one in detections]),
     )
-    return (evaluate_voc if marks_difficult else evaluate)(truth, submission)
+    if marks_difficult:
+        return evaluate_voc(truth, submission)
+    unknown = [
+        (number, category.id)
+        for number, sample in enumerate(samples)
+        if sample.annotated is not None
+        for category in dataset.categories
+        if category.id not in sample.annotated
+    ]
+    return evaluate(truth, submission, blacklist=unknown)
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

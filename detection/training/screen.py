@@ -214,7 +214,10 @@ def train_screen(
 
 
 def screen_examples(sample: Sample, proposals: Proposals, categories: Sequence[Category], size: int) -> ScreenExamples:
-    """The regions of a picture with what they show. Regions of objects that are marked difficult are left out.
+    """The regions of a picture with what they show.
+
+    Regions of objects that are marked difficult are left out. If some classes are not annotated in the picture, regions
+    far from all boxes are left out too, because they may show an object that nobody marked.
 
     Args:
         sample: the picture's objects; the picture's size is read from its file.
@@ -226,6 +229,8 @@ def screen_examples(sample: Sample, proposals: Proposals, categories: Sequence[C
     columns = {category.id: column for column, category in enumerate(categories, 1)}
     labels, _, overlaps = label_windows(proposals.boxes, sample)
     usable = labels != IGNORED
+    if sample.annotated is not None:
+        usable &= overlaps >= NEAR_IOU
     scale = size / np.array([width, height, width, height], np.float32)
     return ScreenExamples(
         proposals.boxes[usable] * scale,

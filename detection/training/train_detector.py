@@ -36,6 +36,7 @@ from .progress import Report, no_report
 from .regions import all_regions, screened_regions
 from .screen import ScreenSettings, train_screen
 from .screen_thresholds import fit_thresholds
+from .teacher import Lesson, Teacher, make_lesson, with_teachers_classifier
 from .windows import Windows, collect_windows
 
 # A batch has three backgrounds to each positive window, a picture about thirty. Without a correction, the classifier
@@ -70,6 +71,7 @@ def train_detector(
     *,
     init: str = "default",
     members: int = 1,
+    teacher: Teacher | None = None,
     settings: FineTuneSettings | None = None,
     regions: RegionSettings | None = None,
     multibox: MultiBoxSettings | None = None,
@@ -84,10 +86,11 @@ def train_detector(
 ) -> Model:
     """Train a detector on `dataset` and write it to the model folder `out`.
 
-    The detector knows the classes of which the data set has objects. If the call is repeated with the same arguments
-    after an interruption, it resumes and gives the same model; finished steps are not repeated. If it is repeated with
-    more members, it trains the missing members. `out`/training contains the proposals, the checkpoint of each network
-    and, during the training, the features of frozen blocks; it can be deleted afterwards.
+    The detector knows the classes of which the data set has objects, and the classes of the teacher. If the call is
+    repeated with the same arguments after an interruption, it resumes and gives the same model; finished steps are not
+    repeated. If it is repeated with more members, it trains the missing members. `out`/training contains the proposals,
+    the checkpoint of each network and, during the training, the features of frozen blocks; it can be deleted
+    afterwards.
 
     Args:
         dataset: the training pictures.
@@ -95,6 +98,7 @@ def train_detector(
         init: the initial network, see `initial_network`.
         members: number of networks in the ensemble, six in the paper's entry; `finetune` says how they differ. 0 keeps
             the members of the model `init`, with their classes and region settings, and does the other steps.
+        teacher: a classifier that knows classes of which the data set has no boxes, see `teacher`; None for no teacher.
         settings: the recipe of fine-tuning; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
         multibox: the recipe of MultiBox; None keeps the MultiBox network of `init`, if it has one.
@@ -127,7 +131,8 @@ def train_detector(
     kept = None if members else load_model(init)
     if kept is None:
         regions = regions or RegionSettings()
-        categories = tuple(category for category in dataset.categories if counts.get(category.id))
+        taught = set() if teacher is None else {one.category for one in teacher.outputs}
+        categories = tuple(one for one in dataset.categories if counts.get(one.id) or one.id in taught)
         card = _card(dataset, categories, counts, init, members, settings)
     else:
         regions, categories, card = kept.regions, kept.categories, _card_of_members(kept)
@@ -148,10 +153,12 @@ def train_detector(
         windows = _collect_windows(run, annotated, categories, regions, proposer, new_screen)
     if kept is None:
         assert windows is not None
-        networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), settings)
+        lesson = None if teacher is None else make_lesson(teacher, dataset, categories, set(counts))
+        networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), lesson, settings)
+        subclasses = () if lesson is None else lesson.subclasses
     else:
-        networks = kept.members
-    model = Model(networks, categories, regions, card, multibox=proposer, screen=new_screen)
+        networks, subclasses = kept.members, kept.subclasses
+    model = Model(networks, categories, regions, card, multibox=proposer, screen=new_screen, subclasses=subclasses)
     model = _as_stored(model, run.folder)
     if multibox_card:
         model.card["multibox"] = multibox_card
@@ -256,11 +263,15 @@ def _fine_tuned_members(
     windows: Windows,
     regions: RegionSettings,
     classes: int,
+    lesson: Lesson | None,
     settings: FineTuneSettings,
 ) -> list[Backbone]:
     """The members of an ensemble, each fine-tuned from `network` with a new classifier."""
     torch.manual_seed(run.seed)
-    with_classes(network, classes + 1)
+    if lesson is None:
+        with_classes(network, classes + 1)
+    else:
+        with_teachers_classifier(network, lesson.teacher, 1 + len(lesson.subclasses))
     crops = _some_crops(run.dataset, windows, regions, run.seed)
     trained = []
     for number in range(1, members + 1):
@@ -272,6 +283,7 @@ def _fine_tuned_members(
             regions,
             settings,
             run.folder,
+            lesson=lesson,
             member=number,
             device=run.device,
             stage="training" if members == 1 else f"training member {number} of {members}",
@@ -296,7 +308,7 @@ def _card(
     return {
         "data": dataset.name,
         "pictures": len(dataset),
-        "objects": {category.name: counts[category.id] for category in categories},
+        "objects": {category.name: counts.get(category.id, 0) for category in categories},
         "init": Path(init).name,
         "members": members,
         "settings": asdict(settings),
@@ -432,7 +444,14 @@ def _known_at(dataset: Dataset, ids: dict[int, int], index: int) -> Sample:
     sample = dataset[index]
     known = np.isin(sample.labels, list(ids)) & (area(sample.boxes) > 0)
     labels = np.array([ids[label] for label in sample.labels[known].tolist()], np.int64)
-    return replace(sample, boxes=sample.boxes[known], labels=labels, difficult=sample.difficult[known], outside=None)
+    return replace(
+        sample,
+        boxes=sample.boxes[known],
+        labels=labels,
+        difficult=sample.difficult[known],
+        outside=None,
+        annotated=None if sample.annotated is None else frozenset(ids[one] for one in sample.annotated if one in ids),
+    )
 
 
 def _some_crops(dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int) -> np.ndarray:
