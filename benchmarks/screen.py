@@ -68,7 +68,7 @@ class Scored:
         with np.load(file) as arrays:
             self.arrays = dict(arrays)
 
-    def picture(self, rows: np.ndarray, with_quality: bool) -> ScoredPicture:
+    def picture(self, rows: np.ndarray) -> ScoredPicture:
         """The picture with some of its regions, ready to make detections of."""
         arrays = self.arrays
         width, height = arrays["size"].tolist()
@@ -78,7 +78,7 @@ class Scored:
         scores = ScoredRegions(
             arrays["probabilities"][rows], places[arrays["kept"][kept]], arrays["features"][kept].astype(np.float32)
         )
-        quality = arrays["quality"][rows] if with_quality else np.ones(len(rows), np.float32)
+        quality = arrays["quality"][rows]
         proposals = Proposals(arrays["boxes"][rows], quality, arrays["source"][rows], quality)
         blank = np.zeros((height, width, 3), np.uint8)
         return ScoredPicture(FileResult("", blank, None, None), proposals, scores)
@@ -119,17 +119,18 @@ def main() -> None:
     names = {category.name: category.id for category in model.categories}
     main_ids = [names[name] for name in MAIN_CLASSES if name in names]
     members = len(model.members)
-    fitted = detector.screen.thresholds
+    fitted, calibration = detector.screen.thresholds, detector.calibration
 
-    def measure(thresholds: ScreenThresholds | None, count: int | None = None, power: float = 0.0) -> Measurement:
+    def measure(thresholds: ScreenThresholds | None, count: int | None = None, *, quality: bool) -> Measurement:
         """Detections of the regions that a screen with these thresholds keeps; None keeps all regions."""
+        detector.calibration = calibration if quality else None
         found, costs = [], []
         for scored in pictures:
             arrays = scored.arrays
             rows = np.arange(len(arrays["boxes"]))
             if thresholds is not None:
                 rows = best_regions(arrays["boxes"], arrays["objectness"] * arrays["quality"], thresholds, count)
-            found.append(detector.detections(scored.picture(rows, power > 0), power))
+            found.append(detector.detections(scored.picture(rows)))
             costs.append(scored.cost(rows, members))
         submission = Submission.from_boxes(
             np.repeat(indices, [len(one) for one in found]),
@@ -139,15 +140,16 @@ def main() -> None:
         )
         return Measurement(evaluate(truth, submission), main_ids, float(np.mean(costs)), 1000)
 
-    everything = measure(None)
+    everything = measure(None, quality=False)
     rows = {"all regions, no quality (the reference)": everything}
-    rows["all regions, quality"] = measure(None, power=fitted.quality_power)
+    rows["all regions, quality"] = measure(None, quality=True)
     for count in (50, 100, 200, 300):
-        rows[f"the best {count}, no quality"] = measure(fitted, count)
-        rows[f"the best {count}, quality"] = measure(fitted, count, fitted.quality_power)
+        rows[f"the best {count}, no quality"] = measure(fitted, count, quality=False)
+        rows[f"the best {count}, quality"] = measure(fitted, count, quality=True)
     for score in (0.01, 0.02, 0.05, 0.1):
-        rows[f"scores from {score}, quality"] = measure(replace(fitted, score=score), None, fitted.quality_power)
-    rows[f"fitted thresholds ({fitted.score}), quality: `detect`"] = measure(fitted, None, fitted.quality_power)
+        rows[f"scores from {score}, quality"] = measure(replace(fitted, score=score), quality=True)
+    rows[f"fitted thresholds ({fitted.score}), no quality"] = measure(fitted, quality=False)
+    rows[f"fitted thresholds ({fitted.score}), quality: `detect`"] = measure(fitted, quality=True)
     title = f"{len(samples)} pictures, {truth.labels.size} objects; thresholds {fitted}"
     print_rows(title, rows, everything)
     if arguments.plot:

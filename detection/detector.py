@@ -120,6 +120,8 @@ class Detector:
         ensemble: the compiled networks.
         multibox: the compiled MultiBox network; None if the model has none.
         screen: the screen; None if the model has none or it is switched off.
+        calibration: turns class probabilities and the screen's qualities into scores; None uses the class probabilities
+            as scores.
 
     Raises:
         ValueError: an argument is out of range.
@@ -159,6 +161,7 @@ class Detector:
         self.max_regions = max_regions
         self._regressor = model.regressor if box_regression else None
         self.screen = model.screen if screen else None
+        self.calibration = model.calibration
         self.ensemble = EnsembleEngine(
             model.first_members(members),
             kind=engine,
@@ -285,12 +288,13 @@ class Detector:
         """
         return self._score(self._read_ahead(paths, MAX_PIXELS, None))
 
-    def detections(self, picture: ScoredPicture, quality_power: float | None = None) -> Detections:
+    def detections(self, picture: ScoredPicture) -> Detections:
         """Make detections of scored regions: box regression, non-maximum suppression and box voting.
+
+        The scores are calibrated if the screen has rated the regions and there is a `calibration`.
 
         Args:
             picture: a picture without error.
-            quality_power: power of the quality that multiplies the probabilities; None for the screen's own.
         """
         assert picture.result.image is not None
         boxes, probabilities = picture.proposals.boxes, picture.scores.probabilities
@@ -299,10 +303,9 @@ class Detector:
             boxes = self._regressor.regress(
                 boxes, probabilities, picture.scores.features, picture.scores.kept, width, height
             )
-        if self.screen is not None and picture.proposals.quality is not None:
-            power = self.screen.thresholds.quality_power if quality_power is None else quality_power
-            probabilities = probabilities.copy()
-            probabilities[:, 1:] *= (picture.proposals.quality**power)[:, None]
+        if self.calibration is not None and picture.proposals.quality is not None:
+            scores = self.calibration.scores(probabilities[:, 1:], picture.proposals.quality)
+            probabilities = np.concatenate([probabilities[:, :1], scores], axis=1)
         found = select_detections(
             boxes,
             probabilities,

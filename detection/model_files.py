@@ -31,6 +31,7 @@ from ..data.categories import Category, Subclass
 from ..proposals.multibox import MultiBox, PriorGrid
 from ..proposals.screen import Screen, ScreenThresholds
 from ..runtime.atomic_write import atomic_write
+from .calibration import ScoreCalibration
 from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
 from .networks.googlenet import GoogLeNet
 from .networks.weights import ModelError, load_weights
@@ -82,6 +83,8 @@ class Model:
             screen.
         subclasses: the classes that the networks tell apart beneath the categories. The probability of a category is
             the sum over its subclasses. Empty if the networks tell the categories themselves apart.
+        calibration: turns class probabilities and the screen's qualities into scores; None if the scores are the class
+            probabilities.
     """
 
     members: list[Backbone]
@@ -93,6 +96,7 @@ class Model:
     multibox: MultiBox | None = None
     screen: Screen | None = None
     subclasses: tuple[Subclass, ...] = ()
+    calibration: ScoreCalibration | None = None
 
     def output_columns(self) -> np.ndarray | None:
         """The column of the probabilities to which each output of a network adds, int64 [outputs].
@@ -167,6 +171,7 @@ def _description(model: Model) -> str:
         "subclasses": [asdict(subclass) for subclass in model.subclasses],
         "multibox": None if model.multibox is None else _describe_multibox(model.multibox),
         "screen": None if model.screen is None else _describe_screen(model.screen),
+        "calibration": None if model.calibration is None else asdict(model.calibration),
         "card": model.card,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -287,6 +292,8 @@ def load_model(name_or_folder: str | Path) -> Model:
         multibox = None if described is None else _load_multibox(folder / _MULTIBOX, **described)
         described = document.get("screen")
         screen = None if described is None else _load_screen(folder / _SCREEN, len(categories), **described)
+        described = document.get("calibration")
+        calibration = None if described is None else ScoreCalibration(**described)
         for member, ranges in zip(members, document.get("input_ranges", []), strict=False):
             member.input_ranges = {str(name): float(largest) for name, largest in ranges.items()}
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -307,6 +314,7 @@ def load_model(name_or_folder: str | Path) -> Model:
         multibox,
         screen,
         subclasses,
+        calibration,
     )
 
 

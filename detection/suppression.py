@@ -23,11 +23,14 @@ class Detections:
         boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels of the upright full-size picture, see `data.boxes`.
         scores: float32 [N], probabilities of the class.
         labels: int64 [N], `Category.id` of the class (the DET id with the shipped model).
+        regions: int64 [N], the row of the region that each detection comes from; None if that is not known, as in
+            results that were read from a file.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    regions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -35,7 +38,8 @@ class Detections:
     def above(self, score: float) -> "Detections":
         """The detections whose score is at least `score`."""
         keep = self.scores >= score
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
+        regions = None if self.regions is None else self.regions[keep]
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], regions)
 
 
 def select_detections(
@@ -73,7 +77,7 @@ def select_detections(
         kept.append(rows[best.numpy()])
     keep = np.sort(np.concatenate([*kept, np.zeros(0, np.int64)]))
     keep = keep[np.argsort(-scores[keep], kind="stable")][:max_detections]
-    return Detections(candidates[keep], scores[keep], ids[classes[keep]])
+    return Detections(candidates[keep], scores[keep], ids[classes[keep]], regions[keep])
 
 
 def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, ids: np.ndarray) -> Detections:

@@ -34,16 +34,14 @@ class ScreenThresholds:
     Attributes:
         score: smallest score of a region that is kept, in 0..1. The score is the object probability times the quality.
         nms: a region is dropped if its IoU with a region of higher score is above this, in 0..1.
-        quality_power: the detector multiplies the class probabilities of a region by quality ** quality_power.
     """
 
     score: float
     nms: float
-    quality_power: float
 
 
 # Thresholds of a screen before they are fitted: only regions that are almost certainly background are dropped.
-MILD = ScreenThresholds(score=0.005, nms=0.9, quality_power=0.0)
+MILD = ScreenThresholds(score=0.005, nms=0.9)
 
 
 class Screen(nn.Module):

@@ -2,8 +2,8 @@
 
 The networks score all regions that pass mild thresholds. Each pair of a score threshold and an NMS threshold then keeps
 some of these regions. The fit takes the pair that keeps the fewest regions and loses at most `LARGEST_LOSS` of the
-objects that the whole detector finds under the mild thresholds. Last, it takes the power of the quality that gives the
-highest mean AP.
+objects that the whole detector finds under the mild thresholds. Last, the scores of the detections that are left are
+calibrated.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,11 @@ import numpy as np
 from ...data.boxes import iou
 from ...data.dataset import Dataset, Sample
 from ...proposals.screen import MILD, ScreenThresholds, best_regions
+from ..calibration import ScoreCalibration
 from ..detector import Detector, ScoredPicture
 from ..model_files import Model
 from ..suppression import Detections
+from .calibration import expected_calibration_error, fit_calibration
 from .errors import TrainingError
 from .measure_detector import evaluate_detections
 from .progress import Report, no_report
@@ -31,7 +33,6 @@ FEWEST_OBJECTS = 50
 # The values that the fit tries for each threshold.
 SCORES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
 OVERLAPS = (0.9, 0.8, 0.7)
-POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FOUND_IOU = 0.5
 
 
@@ -41,11 +42,14 @@ class FittedThresholds:
 
     Attributes:
         thresholds: the fitted thresholds.
+        calibration: of the scores of the detections under these thresholds.
         figures: for the model's card: "pictures", "objects" (found under the mild thresholds), "regions" (kept in a
-            picture, on average) and "lost" (share of the objects).
+            picture, on average), "lost" (share of the objects), and the expected calibration error of the detections'
+            scores "before" and "after" the calibration.
     """
 
     thresholds: ScreenThresholds
+    calibration: ScoreCalibration
     figures: dict[str, float]
 
 
@@ -60,7 +64,7 @@ def fit_thresholds(
     """Fit the thresholds of a model's screen.
 
     Args:
-        model: the complete detector; the thresholds of its screen are ignored.
+        model: the complete detector; the thresholds of its screen and its calibration are ignored.
         samples: annotated pictures on which neither the screen nor MultiBox was trained.
         dataset: the data set of the samples.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -74,6 +78,7 @@ def fit_thresholds(
     model.screen.thresholds = MILD
     try:
         detector = Detector(model, device=device)
+        detector.calibration = None
         pictures = []
         for picture in detector.score_files([sample.path for sample in samples]):
             if picture.result.error is not None:
@@ -97,36 +102,52 @@ def _choose(
         for sample, picture in zip(samples, pictures, strict=True):
             rows = rows_of(picture)
             regions += len(rows)
-            found += _objects_found(sample, detector.detections(_rows_of(picture, rows), MILD.quality_power), known)
+            found += _objects_found(sample, detector.detections(_rows_of(picture, rows)), known)
         return found, regions / max(1, len(pictures))
 
     everything, most_regions = found_with(lambda picture: np.arange(len(picture.proposals)))
-    if everything < FEWEST_OBJECTS:
-        return FittedThresholds(MILD, {"pictures": len(pictures), "objects": everything, "regions": most_regions})
     best: tuple[float, int, ScreenThresholds] = (most_regions, everything, MILD)
-    for overlap in OVERLAPS:
+    for overlap in OVERLAPS if everything >= FEWEST_OBJECTS else ():
         for score in SCORES:
-            tried = ScreenThresholds(score, overlap, MILD.quality_power)
+            tried = ScreenThresholds(score, overlap)
             found, regions = found_with(partial(_kept_rows, thresholds=tried))
             if found >= (1 - LARGEST_LOSS) * everything and regions < best[0]:
                 best = (regions, found, tried)
     regions, found, thresholds = best
     kept = [_rows_of(picture, _kept_rows(picture, thresholds)) for picture in pictures]
-    marks_difficult = any(sample.difficult.any() for sample in samples)
-    aps = [
-        evaluate_detections(
-            samples, [detector.detections(picture, power) for picture in kept], dataset, marks_difficult
-        ).mean_ap()
-        for power in POWERS
-    ]
-    thresholds = replace(thresholds, quality_power=POWERS[int(np.argmax(aps))])
+    calibration, errors = _calibrated(detector, samples, kept, dataset)
     figures = {
         "pictures": len(pictures),
         "objects": everything,
         "regions": round(regions, 1),
-        "lost": round(1 - found / everything, 4),
+        "lost": round(1 - found / max(1, everything), 4),
+        **errors,
     }
-    return FittedThresholds(thresholds, figures)
+    return FittedThresholds(thresholds, calibration, figures)
+
+
+def _calibrated(
+    detector: Detector, samples: Sequence[Sample], pictures: Sequence[ScoredPicture], dataset: Dataset
+) -> tuple[ScoreCalibration, dict[str, float]]:
+    """The calibration of the detector's scores, and the expected calibration errors before and after it."""
+    found = [detector.detections(picture) for picture in pictures]
+    marks_difficult = any(sample.difficult.any() for sample in samples)
+    evaluation = evaluate_detections(samples, found, dataset, marks_difficult)
+    counted = ~evaluation.ignored
+    right = (evaluation.matched >= 0)[counted]
+    probability = np.concatenate([one.scores for one in found])[counted]
+    quality = np.concatenate([_qualities(*pair) for pair in zip(found, pictures, strict=True)])[counted]
+    calibration = fit_calibration(probability, quality, right)
+    scores = calibration.scores(probability[:, None], quality)[:, 0]
+    before, after = (expected_calibration_error(one, right) for one in (probability, scores))
+    return calibration, {"calibration error before": round(before, 4), "calibration error after": round(after, 4)}
+
+
+def _qualities(found: Detections, picture: ScoredPicture) -> np.ndarray:
+    """The quality of the region that each detection comes from."""
+    assert found.regions is not None
+    assert picture.proposals.quality is not None
+    return picture.proposals.quality[found.regions]
 
 
 def _kept_rows(picture: ScoredPicture, thresholds: ScreenThresholds) -> np.ndarray:

@@ -173,7 +173,7 @@ def train_detector(
         fitted = fit_thresholds(
             model, list(_with_known_classes(unseen, categories)), unseen, device=device, report=report
         )
-        model.screen.thresholds = fitted.thresholds
+        model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
         model.card["screen"] = {
             "data": seen.name,
             "pictures": len(seen),
@@ -181,7 +181,8 @@ def train_detector(
             "thresholds": fitted.figures,
         }
     elif kept is not None and kept.screen is not None and multibox is None:
-        model.screen, model.card["screen"] = kept.screen, kept.card.get("screen", {})
+        model.screen, model.calibration = kept.screen, kept.calibration
+        model.card["screen"] = kept.card.get("screen", {})
     save_model(model, out)
     if validation is not None:
         _add_measurement(run, model, out, validation, measured, warn)

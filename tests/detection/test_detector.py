@@ -12,6 +12,7 @@ from PIL import Image
 
 from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.categories import Category
+from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.detector import FileResult, _Picture
 from inception_rcnn.detection.engines import ensemble as ensemble_module
 from inception_rcnn.detection.model_files import Model, RegionSettings
@@ -171,7 +172,7 @@ def test_settings_out_of_range_are_refused(option):
 # The screen
 
 
-def screened_model(score: float = 0.0, quality_power: float = 0.0) -> Model:
+def screened_model(score: float = 0.0, calibration: ScoreCalibration | None = None) -> Model:
     """One narrow GoogLeNet with a MultiBox network and a screen of random weights."""
     torch.manual_seed(0)
     network = GoogLeNet(3, auxiliary=False).eval()
@@ -183,8 +184,8 @@ def screened_model(score: float = 0.0, quality_power: float = 0.0) -> Model:
         network.classifier.weight.mul_(0.001)
         screen.classifier.weight.mul_(0.1)
         screen.quality.weight.mul_(0.1)
-    screen.thresholds = ScreenThresholds(score, nms=0.95, quality_power=quality_power)
-    return Model([network], CATEGORIES, multibox=multibox, screen=screen)
+    screen.thresholds = ScreenThresholds(score, nms=0.95)
+    return Model([network], CATEGORIES, multibox=multibox, screen=screen, calibration=calibration)
 
 
 @pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
@@ -223,12 +224,21 @@ def test_members_share_their_lower_blocks(screen):
 
 
 @pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
-def test_scores_are_multiplied_by_the_quality_to_the_power_of_the_model():
+def test_scores_are_calibrated_with_the_quality_of_the_region():
     image = picture(0)
     plain = Detector(screened_model(), device="cpu", max_detections=1000, max_regions=1)(image)
-    square = Detector(screened_model(quality_power=2), device="cpu", max_detections=1000, max_regions=1)
-    quality = square.propose(image).quality[0]
-    np.testing.assert_allclose(square(image).scores, plain.scores * quality**2, rtol=1e-5)
+    calibration = ScoreCalibration(0.5, 2.0, 0.25)
+    model = screened_model(calibration=calibration)
+    detector = Detector(model, device="cpu", max_detections=1000, max_regions=1)
+    quality = float(detector.propose(image).quality[0])
+    expected = [
+        1 / (1 + np.exp(-(0.5 * np.log(p / (1 - p)) + 2 * np.log(quality / (1 - quality)) + 0.25)))
+        for p in plain.scores.astype(float)
+    ]
+    np.testing.assert_allclose(detector(image).scores, expected, rtol=1e-4)
+    unscreened = Detector(model, device="cpu", max_detections=1000, screen=False)(image)
+    without = Detector(screened_model(), device="cpu", max_detections=1000, screen=False)(image)
+    np.testing.assert_array_equal(unscreened.scores, without.scores)
 
 
 @pytest.mark.slow
@@ -237,7 +247,7 @@ def test_screened_detections_do_not_depend_on_the_other_files_nor_on_a_proposals
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
     for seed, path in enumerate(paths):
         Image.fromarray(picture(seed)).save(path)
-    model = screened_model(quality_power=0.5)
+    model = screened_model(calibration=ScoreCalibration(1.0, 0.5, 0.0))
     detector = Detector(model, device="cpu", max_regions=20)
     alone = [detector(picture(seed)) for seed in range(3)]
     together = [result.detections for result in detector.detect_files(reversed(paths))]

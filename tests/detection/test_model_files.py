@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inception_rcnn import GoogLeNet
-from inception_rcnn.data.categories import Category
+from inception_rcnn.data.categories import Category, Subclass
+from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.model_files import Model, RegionSettings, load_model, save_model
 from inception_rcnn.detection.networks.backbones import TorchvisionGoogLeNet, headless, with_classes
 from inception_rcnn.detection.networks.weights import ModelError
@@ -217,7 +218,7 @@ def model_with_screen() -> Model:
     screen = Screen(
         2, multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels, width=8, grid=3, hidden=16
     )
-    screen.thresholds = ScreenThresholds(score=0.03, nms=0.8, quality_power=0.25)
+    screen.thresholds = ScreenThresholds(score=0.03, nms=0.8)
     return Model([GoogLeNet(3, auxiliary=False)], CATEGORIES, multibox=multibox, screen=screen.eval())
 
 
@@ -225,10 +226,36 @@ def test_a_screen_comes_back_in_float16_with_its_thresholds(tmp_path, tiny_googl
     model = model_with_screen()
     save_model(model, tmp_path)
     loaded = load_model(tmp_path).screen
-    assert loaded.thresholds == ScreenThresholds(score=0.03, nms=0.8, quality_power=0.25)
+    assert loaded.thresholds == ScreenThresholds(score=0.03, nms=0.8)
     for name, value in model.screen.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
     assert not loaded.training
+
+
+def test_a_calibration_comes_back(tmp_path, tiny_googlenet):
+    model = replace(model_with_screen(), calibration=ScoreCalibration(0.75, 0.5, -1.25))
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).calibration == model.calibration
+    save_model(replace(model, calibration=None), tmp_path)
+    assert load_model(tmp_path).calibration is None
+
+
+def test_subclasses_come_back_and_add_to_their_categories(tmp_path, tiny_googlenet):
+    first, second = CATEGORIES
+    subclasses = (
+        Subclass("n1", "beagle", second.id),
+        Subclass("n2", "seashore", None),
+        Subclass("n3", "tabby", first.id),
+        Subclass("n4", "Samoyed", second.id),
+    )
+    model = Model([GoogLeNet(5, auxiliary=False)], CATEGORIES, subclasses=subclasses)
+    assert model.output_columns().tolist() == [0, 2, 0, 1, 2]
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).subclasses == subclasses
+    assert Model([], CATEGORIES).output_columns() is None
+    save_model(replace(model, subclasses=(*subclasses[:2], subclasses[3], subclasses[3])), tmp_path)
+    with pytest.raises(ModelError, match="some categories have no subclass"):
+        load_model(tmp_path)
 
 
 def test_a_screen_without_a_multibox_network_is_refused(tmp_path, tiny_googlenet):

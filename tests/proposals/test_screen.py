@@ -39,7 +39,7 @@ def with_scores(
 def test_regions_are_kept_by_objectness_times_quality_and_near_duplicates_dropped(screen, monkeypatch):
     # Scores: 0.45, 0.4, 0.02, 0.06. The first two boxes overlap by 38 / 40 = 0.95.
     screen = with_scores(screen, monkeypatch, [0.9, 0.8, 0.1, 0.6], [0.5, 0.5, 0.2, 0.1])
-    screen.thresholds = ScreenThresholds(score=0.05, nms=0.9, quality_power=0.5)
+    screen.thresholds = ScreenThresholds(score=0.05, nms=0.9)
     kept = screen.keep(proposals(), random_map(), 100, 100)
     np.testing.assert_array_equal(kept.boxes, BOXES[[0, 3]])
     np.testing.assert_allclose(kept.scores, [0.45, 0.06], rtol=1e-6)
@@ -49,13 +49,13 @@ def test_regions_are_kept_by_objectness_times_quality_and_near_duplicates_droppe
 
 def test_near_duplicates_stay_up_to_the_threshold(screen, monkeypatch):
     screen = with_scores(screen, monkeypatch, [0.9, 0.8, 0.1, 0.6], [0.5, 0.5, 0.2, 0.1])
-    screen.thresholds = ScreenThresholds(score=0.05, nms=0.96, quality_power=0.5)
+    screen.thresholds = ScreenThresholds(score=0.05, nms=0.96)
     np.testing.assert_array_equal(screen.keep(proposals(), random_map(), 100, 100).boxes, BOXES[[0, 1, 3]])
 
 
 def test_a_number_of_regions_replaces_the_least_score(screen, monkeypatch):
     screen = with_scores(screen, monkeypatch, [0.9, 0.8, 0.1, 0.6], [0.5, 0.5, 0.2, 0.1])
-    screen.thresholds = ScreenThresholds(score=0.05, nms=0.9, quality_power=0.5)
+    screen.thresholds = ScreenThresholds(score=0.05, nms=0.9)
     np.testing.assert_array_equal(screen.keep(proposals(), random_map(), 100, 100, 1).boxes, BOXES[[0]])
     np.testing.assert_array_equal(screen.keep(proposals(), random_map(), 100, 100, 9).boxes, BOXES[[0, 3, 2]])
 

@@ -29,11 +29,10 @@ class AllRegionsAreDogs:
 
     categories = (DOG,)
 
-    def detections(self, picture: ScoredPicture, quality_power: float | None = None) -> Detections:
-        quality = picture.proposals.quality ** (quality_power or 0)
-        scores = picture.scores.probabilities[:, 1] * quality
+    def detections(self, picture: ScoredPicture) -> Detections:
+        scores = picture.scores.probabilities[:, 1]
         order = np.argsort(-scores, kind="stable")
-        return Detections(picture.proposals.boxes[order], scores[order], np.ones(len(order), np.int64))
+        return Detections(picture.proposals.boxes[order], scores[order], np.ones(len(order), np.int64), order)
 
 
 def scored(boxes, screen_scores, probabilities, quality) -> ScoredPicture:
@@ -101,14 +100,19 @@ def test_two_lost_objects_of_a_hundred_are_too_many():
     assert fitted(pictures).thresholds.score == 0.01
 
 
-def test_the_power_of_the_quality_that_ranks_objects_first_is_taken():
-    # The far region has the higher probability and the lower quality: 0.95 * 0.2^p < 0.9 * 0.9^p from p = 0.25 on.
-    assert fitted([picture_with_object_at(0.04)] * 60).thresholds.quality_power == 0.25
+def test_the_calibration_learns_that_regions_of_low_quality_are_wrong():
+    # The object's region has probability 0.9 and quality 0.9, a far region has 0.95 and 0.2.
+    found = fitted([picture_with_object_at(0.04)] * 60)
+    right, wrong = found.calibration.scores(np.array([[0.9], [0.95]]), np.array([0.9, 0.2]))[:, 0].tolist()
+    assert right > 0.9
+    assert wrong < 0.1
+    assert found.figures["calibration error after"] < 0.1 < found.figures["calibration error before"]
 
 
 def test_with_few_objects_the_thresholds_stay_mild():
     found = fitted([picture_with_object_at(0.04)] * (screen_thresholds.FEWEST_OBJECTS - 1))
     assert found.thresholds == MILD
+    assert found.figures["lost"] == 0
 
 
 def test_networks_score_the_best_regions_only(monkeypatch):
