@@ -54,6 +54,8 @@ def roi_align(maps: Tensor, boxes: list[Tensor], size: int, *, spatial_scale: fl
     Returns:
         float [R, C, size, size], R the number of regions of all maps.
     """
+    if maps.requires_grad and torch.is_grad_enabled():
+        import torchvision  # noqa: F401  # registers the gradient
     numbers = torch.cat([torch.full_like(rows[:, :1], number) for number, rows in enumerate(boxes)])
     numbered = torch.cat([numbers, torch.cat(boxes)], dim=1)
     return torch.ops.torchvision.roi_align(maps, numbered, spatial_scale, size, size, sampling_ratio, True)

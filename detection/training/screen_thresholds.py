@@ -9,6 +9,7 @@ calibrated.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,15 @@ class FittedThresholds:
     thresholds: ScreenThresholds
     calibration: ScoreCalibration
     figures: dict[str, float]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "FittedThresholds":
+        """The thresholds that `dataclasses.asdict` made this document of."""
+        return cls(
+            ScreenThresholds(**document["thresholds"]),
+            ScoreCalibration(**document["calibration"]),
+            document["figures"],
+        )
 
 
 def fit_thresholds(

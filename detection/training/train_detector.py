@@ -1,6 +1,8 @@
 """Training a detector on a data set, from pictures to a model folder."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +20,10 @@ from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
+from ...runtime.atomic_write import atomic_write
 from ..engines.choice import resolve_device
 from ..engines.quantisation import measure_input_ranges
-from ..model_files import Model, RegionSettings, load_model, save_model
+from ..model_files import Model, RegionSettings, load_model, model_digest, save_model
 from ..networks.backbones import Backbone, with_classes
 from ..regression import BoxRegressor
 from ..warping.warp import warp_regions
@@ -35,7 +38,7 @@ from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .progress import Report, no_report
 from .regions import all_regions, screened_regions
 from .screen import ScreenSettings, train_screen
-from .screen_thresholds import fit_thresholds
+from .screen_thresholds import FittedThresholds, fit_thresholds
 from .teacher import Lesson, Teacher, make_lesson, with_teachers_classifier
 from .windows import Windows, collect_windows
 
@@ -170,16 +173,11 @@ def train_detector(
     if len(model.members) > 1:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
     if screen is not None and model.screen is not None:
-        fitted = fit_thresholds(
-            model, list(_with_known_classes(unseen, categories)), unseen, device=device, report=report
-        )
-        model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
-        model.card["screen"] = {
-            "data": seen.name,
-            "pictures": len(seen),
-            "settings": asdict(screen),
-            "thresholds": fitted.figures,
-        }
+        model.card["screen"] = {"data": seen.name, "pictures": len(seen), "settings": asdict(screen)}
+        if len(unseen):
+            fitted = _fitted_thresholds(run, model, _with_known_classes(unseen, categories))
+            model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
+            model.card["screen"]["thresholds"] = fitted.figures
     elif kept is not None and kept.screen is not None and multibox is None:
         model.screen, model.calibration = kept.screen, kept.calibration
         model.card["screen"] = kept.card.get("screen", {})
@@ -395,6 +393,19 @@ def _trained_screen(
             report=run.report,
         )
     return screen.half().float()
+
+
+def _fitted_thresholds(run: _Run, model: Model, held_out: Dataset) -> FittedThresholds:
+    """The thresholds of the model's screen and the calibration. They are kept in a file, so they are fitted once."""
+    with TemporaryDirectory(dir=run.folder) as stored:
+        save_model(model, stored)
+        digest = hashlib.sha256(f"{model_digest(stored)} {[sample.path for sample in held_out]}".encode())
+    file = run.folder / f"screen_thresholds_{digest.hexdigest()[:16]}.json"
+    if not file.exists():
+        fitted = fit_thresholds(model, list(held_out), held_out, device=run.device, report=run.report)
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(asdict(fitted)))
+    return FittedThresholds.from_json(json.loads(file.read_text()))
 
 
 def _fitted_regressor(run: _Run, model: Model, windows: Windows) -> BoxRegressor | None:

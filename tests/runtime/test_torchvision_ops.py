@@ -40,6 +40,18 @@ def test_roi_align_is_torchvisions_with_its_gradient() -> None:
 
 
 @pytest.mark.slow
+def test_roi_align_has_its_gradient_in_a_process_that_did_not_import_torchvision() -> None:
+    program = """
+import torch
+from inception_rcnn.runtime.torchvision_ops import roi_align
+maps = torch.ones(1, 1, 4, 4, requires_grad=True)
+roi_align(maps, [torch.tensor([[0., 0, 4, 4]])], 1, spatial_scale=1.0, sampling_ratio=2).sum().backward()
+assert abs(maps.grad.sum().item() - 1) < 1e-6, maps.grad
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["import torchvision", "pass"])
 def test_the_detector_starts_without_torchvision_and_works_beside_it(after: str) -> None:
     program = f"""

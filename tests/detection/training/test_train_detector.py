@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from inception_rcnn import Detector
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.model_files import Model, load_model, save_model
+from inception_rcnn.detection.calibration import ScoreCalibration
+from inception_rcnn.detection.model_files import Model, load_model, model_digest, save_model
 from inception_rcnn.detection.networks.backbones import headless, with_classes
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.regression import BoxRegressor
@@ -24,8 +25,11 @@ from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.initial_network import initial_network
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
+from inception_rcnn.detection.training.screen import ScreenSettings
+from inception_rcnn.detection.training.screen_thresholds import FittedThresholds
 from inception_rcnn.detection.training.train_detector import BACKGROUND_SHIFT, _with_known_classes, train_detector
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
+from inception_rcnn.proposals.screen import MILD, ScreenThresholds
 
 pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module", "uncompiled_networks")
 
@@ -327,3 +331,74 @@ def test_known_classes_are_matched_by_name(dataset):
     assert known[dog].labels.tolist() == [3]
     assert known[cat].labels.tolist() == []
     assert known[cat].boxes.shape == (0, 4)
+
+
+RECIPES = {
+    "multibox": MultiBoxSettings(iterations=1, batch=2, views=1, size=64, shapes=2),
+    "screen": ScreenSettings(iterations=3, batch=2, positives=4, near=6, far=4),
+}
+
+
+@pytest.fixture(scope="module")
+def screened(dataset, start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("screened")
+    settings = replace(SETTINGS, freeze_below="classifier", iterations=1)
+    states = states_of_training(dataset, out, init=start, settings=settings, regression=False, **RECIPES)
+    return out, settings, states
+
+
+def test_multibox_and_the_screen_are_trained_before_the_networks(dataset, screened):
+    out, _, states = screened
+    order = list(dict.fromkeys(stage for stage, _ in states))
+    assert order == [
+        "MultiBox, frozen blocks", "MultiBox, training", "regions", "feature maps", "screen", "proposals",
+        "frozen blocks", "training",
+    ]  # fmt: skip
+    model = load_model(out)
+    assert model.screen.num_classes == 2
+    assert model.screen.thresholds == MILD  # four pictures: none is held out for the fit
+    assert model.card["screen"]["pictures"] == 4
+    assert Detector(model, device="cpu").propose(np.asarray(Image.open(dataset[0].path))).quality is not None
+
+
+def test_a_repeated_training_with_a_screen_repeats_no_step(dataset, start, screened):
+    out, settings, _ = screened
+    before = model_digest(out)
+    again = states_of_training(dataset, out, init=start, settings=settings, regression=False, **RECIPES)
+    assert {stage for stage, _ in again} == {"regions", "proposals"}
+    assert model_digest(out) == before
+
+
+def test_0_members_keep_the_screen_or_start_from_it(dataset, screened, tmp_path):
+    first = load_model(screened[0])
+    states_of_training(dataset, tmp_path / "kept", init=str(screened[0]), members=0, regression=False)
+    kept = load_model(tmp_path / "kept")
+    assert same_weights(kept.screen.state_dict(), first.screen.state_dict())
+    assert kept.calibration == first.calibration
+    still = replace(RECIPES["screen"], iterations=1, learning_rate=0.0)
+    states_of_training(dataset, tmp_path / "new", init=str(screened[0]), members=0, regression=False, screen=still)
+    new = load_model(tmp_path / "new").screen.state_dict()
+    for name, value in first.screen.state_dict().items():
+        assert name.startswith("classifier.") or torch.equal(new[name], value)
+
+
+def test_thresholds_are_fitted_on_pictures_that_the_screen_has_not_seen_and_only_once(
+    dataset, start, screened, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train_detector_module, "_ONE_UNSEEN_IN", 4)
+    calls = []
+    fitted = FittedThresholds(ScreenThresholds(0.25, 0.5), ScoreCalibration(0.5, 0.25, -1.0), {"pictures": 1})
+
+    def fit(model, samples, held_out, **options):
+        calls.append([sample.path for sample in samples])
+        return fitted
+
+    monkeypatch.setattr(train_detector_module, "fit_thresholds", fit)
+    for _ in range(2):
+        model = train_detector(
+            dataset, tmp_path / "out", init=start, settings=screened[1], regression=False, device="cpu", **RECIPES
+        )
+        assert (model.screen.thresholds, model.calibration) == (fitted.thresholds, fitted.calibration)
+        assert model.card["screen"]["pictures"] == 3
+    assert len(calls) == 1
+    assert len(calls[0]) == 1
