@@ -17,6 +17,7 @@ from torch import nn
 from inception_rcnn.detection.engines import compiled_cache, openvino_cpu
 from inception_rcnn.detection.engines.compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
 from inception_rcnn.detection.engines.engine import CompiledForward
+from inception_rcnn.runtime import announcement
 
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
 
