@@ -273,7 +273,9 @@ def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) 
     except ValueError:
         before = None
     if not isinstance(before, dict):
-        raise RunStateError(f"{file} is not the state of a run (its settings are damaged); delete it to start a new run")
+        raise RunStateError(
+            f"{file} is not the state of a run (its settings are damaged); delete it to start a new run"
+        )
     now = json.loads(about["settings"])
     changes = [
         f"{name} was {str(before.get(name, 'not set'))[:80]}, is now {now.get(name, 'not set')}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..proposals.proposals import Proposals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Mode(str, Enum):

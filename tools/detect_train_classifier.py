@@ -17,7 +17,7 @@ from .error_messages import errors_as_messages
 from .progress import StageProgress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 @app.command(
