@@ -8,11 +8,13 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from .suppression import Detections
 
@@ -58,7 +60,8 @@ class RunState:
             for picture in state.left():
                 state.add(...)
 
-    One process at a time may work on a run. SQLite's lock on the file ends with the process, however that ends.
+    One process at a time may work on a run; others may read the file meanwhile. The lock, on the file
+    `run.sqlite.lock`, ends with the process, however the process ends.
 
     Args:
         file: the SQLite file. A missing folder is created.
@@ -99,22 +102,24 @@ class RunState:
         }
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:
-                raise self._damaged("the file is too short")
-            self._database = sqlite3.connect(file, timeout=0)
+            with ExitStack() as opened:
+                # The thread that closes the state need not be the thread that opened it.
+                opened.enter_context(FileLock(f"{file}.lock", timeout=0, thread_local=False))
+                self._database = opened.enter_context(closing(sqlite3.connect(file)))
+                if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:
+                    raise self._damaged("the file is too short")
+                self._open(about, resume)
+                self._opened = opened.pop_all()
+        except Timeout as error:
+            raise RunStateError(
+                f"{file}: another process is working on this run; wait until it ends, or choose another --out"
+            ) from error
         except (OSError, sqlite3.Error) as error:
             raise RunStateError(f"{file} cannot be opened: {error}") from error
-        try:
-            self._open(about, resume)
-        except BaseException:
-            self._database.close()
-            raise
 
     def _open(self, about: Mapping[str, str], resume: bool) -> None:
-        """Lock the file. Start a new run in it, or check the run that it holds."""
+        """Start a new run in the file, or check the run that it holds."""
         try:
-            # The connection keeps its locks until it is closed, so that no other process can open the file.
-            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             # With WAL and NORMAL, a crash of the program loses no commit. A power cut can lose the last commits, but it
             # does not damage the file.
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -159,7 +164,7 @@ class RunState:
 
     def _start(self, about: Mapping[str, str]) -> None:
         with self._database:  # one transaction: after a crash, the file holds the old run or the new run
-            self._database.execute("BEGIN EXCLUSIVE")
+            self._database.execute("BEGIN IMMEDIATE")
             for table, columns in _TABLES.items():
                 self._database.execute(f"DROP TABLE IF EXISTS {table}")
                 self._database.execute(f"CREATE TABLE {table} ({columns})")
@@ -169,13 +174,8 @@ class RunState:
         return RunStateError(f"{self.file} is not the state of a run ({reason}); delete it to start a new run")
 
     def _unusable(self, error: sqlite3.Error) -> RunStateError:
-        # Python 3.10 hands out the messages of SQLite, but not the error codes.
-        message = str(error)
-        if "is locked" in message:
-            return RunStateError(
-                f"{self.file}: another process is working on this run; wait until it ends, or choose another --out"
-            )
-        if any(reason in message for reason in ("unable to open", "is full", "disk I/O error", "readonly")):
+        message = str(error)  # Python 3.10 does not hand out SQLite's error codes
+        if any(reason in message for reason in ("locked", "unable to open", "is full", "disk I/O error", "readonly")):
             return RunStateError(f"{self.file} cannot be written: {message}")
         return self._damaged(message)
 
@@ -183,7 +183,7 @@ class RunState:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self._opened.close()
 
     def left(self) -> list[int]:
         """The indices of the pictures without a result, in order."""

@@ -38,6 +38,7 @@ class _Announcement(event.Listener):
 
 event.register("numba:compile", _Announcement())
 
+
 class _VerifiedFiles(IndexDataCacheFile):
     """The files of a kernel's cache, with a hash at their end. numba itself would run a file with wrong bytes."""
 

@@ -28,6 +28,7 @@ from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls
 from ..runtime.atomic_write import atomic_write
 from ..runtime.remote import is_url
+from .error_messages import message_of
 from .outputs import check_folder
 from .progress import progress_bar
 
@@ -166,7 +167,7 @@ def detect(
     try:
         paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="INPUT") from error
+        raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
     check_folder(out, "--out")
     if pictures and not ray:
         check_folder(out / "pictures", "--out")
@@ -226,7 +227,7 @@ def detect(
             class_ids = [category.id for category in loaded.categories]
             state = RunState(out / "run.sqlite", settings, paths, resume=resume, class_ids=class_ids)
         except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, OSError, ValueError) as error:
-            raise typer.BadParameter(str(error)) from error
+            raise typer.BadParameter(message_of(error)) from error
     names = {category.id: category.name for category in loaded.categories}
     with state:
         left = state.left()
@@ -248,7 +249,7 @@ def detect(
             state.finish()
         except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError, KeyboardInterrupt) as error:
             console.print(
-                f"[red]stopped:[/red] {escape(str(error) or 'interrupted')}\n"
+                f"[red]stopped:[/red] {escape(message_of(error) or 'interrupted')}\n"
                 f"the results of {len(paths) - len(state.left())} of {len(paths)} pictures are stored in "
                 f"{escape(str(state.file))}; continue with the same command and --resume"
             )
@@ -270,7 +271,7 @@ def _describe(model: str) -> None:
     try:
         describe(model, load_model(model), Console(emoji=False))
     except ModelError as error:
-        raise typer.BadParameter(str(error), param_hint="--model") from error
+        raise typer.BadParameter(message_of(error), param_hint="--model") from error
 
 
 def _draw_results(
@@ -311,7 +312,7 @@ def _draw_results(
                         raise
                     console.print(
                         f"[yellow]warning:[/yellow] {escape(str(result.path))}: its drawing cannot be written: "
-                        f"{escape(str(error))}",
+                        f"{escape(message_of(error))}",
                         soft_wrap=True,
                     )
             height, width = result.image.shape[:2]

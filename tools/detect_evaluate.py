@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .error_messages import message_of
 from .outputs import check_file, check_folder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -118,7 +119,7 @@ def detect_evaluate(
         with messages.status("writing ..."):
             _write(evaluation, analysis, mean.value, intervals, json, plots, html)
     except (ValueError, OSError) as error:
-        messages.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        messages.print(f"[red]error:[/red] {escape(message_of(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -20,6 +20,7 @@ from .. import __version__
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
 from ..runtime.prefetch import prefetch
+from .error_messages import message_of
 from .outputs import check_file
 from .progress import progress_bar
 
@@ -121,7 +122,7 @@ def detect_propose(
     try:
         paths = find_images([str(path) for path in inputs], recursive)
     except (ListingError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="INPUT") from error
+        raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
 
     from ..proposals.combine import combine
     from ..proposals.files import ProposalFileError, ProposalWriter, names_below_common_folder
@@ -143,7 +144,7 @@ def detect_propose(
     try:  # on a tiny image, to reject settings out of range before the work begins
         selective_search(np.zeros((8, 8, 3), np.uint8), **search)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
 
     def propose(picture: np.ndarray) -> Proposals:
         if multibox is not None and method is Method.multibox:
@@ -178,7 +179,7 @@ def detect_propose(
     except OSError as error:  # the file cannot be written; errors of reading an image are ImageErrors
         raise typer.BadParameter(f"cannot write {out}: {error.strerror or error}", param_hint="--out") from error
     except ProposalFileError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
     read = len(paths) - failed
     console.print(f"{boxes:,} boxes of {read} pictures, {boxes / max(read, 1):,.0f} each; written: {escape(str(out))}")
     if failed:
@@ -202,7 +203,7 @@ def _load_multibox(model: str, device: str) -> tuple[MultiBoxEngine, RegionSetti
             )
         return MultiBoxEngine(loaded.multibox, device=device), loaded.regions
     except (ModelError, EngineError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from ..proposals.files import ProposalFileError, read_proposals
 from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
 from ..runtime.atomic_write import atomic_write
+from .error_messages import message_of
 from .outputs import check_file, check_folder
 from .progress import progress_bar
 
@@ -106,7 +107,7 @@ def detect_recall(
     try:
         dataset = open_dataset(root, split, read_categories(classes) if classes else None, ("val",))
     except (AnnotationError, CategoryError, CocoError, LayoutError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
     files = [_parse_file(text) for text in proposals or []]
     searches = [_parse_search(text) for text in method or ([] if files else ["selective search="])]
     names = [name for name, _ in (*files, *searches)]
@@ -121,7 +122,7 @@ def detect_recall(
         for name, settings in searches:
             methods.append(_measure_search(name, settings, dataset, matching.value, unreadable))
     except (AnnotationError, ProposalFileError, RecallError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
     report = {
         "dataset": dataset.name,
         "matching": matching.value,

@@ -20,20 +20,8 @@ def check_folder(folder: Path | None, option: str) -> None:
     Raises:
         typer.BadParameter: the folder is a file, or it cannot be created or written to.
     """
-    if folder is None:
-        return
-    nearest = folder.absolute()
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise typer.BadParameter(f"{folder} cannot be written: {nearest} is not a folder", param_hint=option)
-    try:
-        with tempfile.TemporaryFile(dir=nearest) as probe:
-            probe.write(_PROBE)
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        raise typer.BadParameter(f"{folder} cannot be written: {error.strerror or error}", param_hint=option) from error
+    if folder is not None:
+        _check(folder, folder, option)
 
 
 def check_file(file: Path | None, option: str) -> None:
@@ -49,5 +37,21 @@ def check_file(file: Path | None, option: str) -> None:
     if file is None or (file.exists() and not file.is_file() and not file.is_dir()):
         return
     if file.is_dir():
-        raise typer.BadParameter(f"{file} cannot be written: it is a folder, expected a file", param_hint=option)
-    check_folder(Path(os.path.realpath(file)).parent, option)
+        raise typer.BadParameter(f"cannot write {file}: it is a folder, expected a file", param_hint=option)
+    _check(file, Path(os.path.realpath(file)).parent, option)
+
+
+def _check(named: Path, folder: Path, option: str) -> None:
+    """Check that files can be written to `folder`. Messages name `named`."""
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise typer.BadParameter(f"cannot write {named}: {nearest} is not a folder", param_hint=option)
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(_PROBE)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {named}: {error.strerror or error}", param_hint=option) from error

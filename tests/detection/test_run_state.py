@@ -133,6 +133,8 @@ def test_a_second_process_is_refused_while_a_run_is_going_on(tmp_path, pictures,
         with pytest.raises(RunStateError, match=r"run\.sqlite: another process is working on this run"):
             RunState(file, SETTINGS, pictures, resume=resume)
         state.add(result(1))
+        with closing(sqlite3.connect(file)) as reader:  # others may read
+            assert reader.execute("SELECT count(*) FROM results").fetchone() == (2,)
     with RunState(file, SETTINGS, pictures, resume=True) as state:
         assert state.left() == [2]
 
