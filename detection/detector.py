@@ -87,7 +87,7 @@ class _Picture:
 
 
 class Detector:
-    """Finds objects in pictures.
+    """Finds objects in pictures. Any number of threads may use a detector at the same time.
 
         detector = Detector.load("default")
         detections = detector(image)  # image: uint8 RGB [H, W, 3]

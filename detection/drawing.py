@@ -32,6 +32,7 @@ FONT_FILES = (
     "msyh.ttc",
 )
 COLOUR_SEED = 12426  # found by trial: the colours of sixteen common DET classes are easy to tell apart
+LONGEST_NAME = 200  # letters of a class name on a label
 RIM_COLOUR: Colour = (20, 20, 20)  # a dark rim separates a frame from a background of the same colour
 
 
@@ -95,7 +96,7 @@ def class_colour(name: str) -> Colour:
 
     The colour depends only on the name, so it is the same in every run.
     """
-    code = zlib.crc32(name.encode(), COLOUR_SEED)
+    code = zlib.crc32(name.encode(errors="surrogatepass"), COLOUR_SEED)
     hue, tone = code % 24, code // 24 % 3
     red, green, blue = colorsys.hls_to_rgb(hue / 24, (0.45, 0.60, 0.74)[tone], (0.95, 0.90, 0.85)[tone])
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -105,8 +106,12 @@ def class_colour(name: str) -> Colour:
 def _writable_name(name: str, height: int) -> tuple[str, Font]:
     """Returns the name, with only letters that some font has, and that font.
 
-    If no installed font has all letters of the name, accents are removed and other non-ASCII letters become "?".
+    If no installed font has all letters of the name, accents are removed and other non-ASCII letters become "?". Line
+    breaks and control characters become spaces. A long name is cut.
     """
+    if len(name) > LONGEST_NAME:
+        name = name[:LONGEST_NAME] + ".."
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
     builtin = _builtin_font(height)
     if name.isascii():
         return name, builtin

@@ -7,23 +7,28 @@ missing, never partial.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from .suppression import Detections
 
 FORMAT = "inception-rcnn run 1"
 
-_TABLES = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE results (
-    picture INTEGER PRIMARY KEY, width INTEGER, height INTEGER, boxes BLOB, scores BLOB, labels BLOB, failure TEXT
-);
-"""
+# SQLite takes a shorter file for an empty database, and overwrites it.
+_SMALLEST_FILE = 512
+
+_TABLES = {
+    "about": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "results": (
+        "picture INTEGER PRIMARY KEY, width INTEGER, height INTEGER, boxes BLOB, scores BLOB, labels BLOB, failure TEXT"
+    ),
+}
 
 
 class RunStateError(RuntimeError):
@@ -55,54 +60,130 @@ class RunState:
             for picture in state.left():
                 state.add(...)
 
+    One process at a time may work on a run; others may read the file meanwhile. The lock, on the file
+    `run.sqlite.lock`, ends with the process, however the process ends.
+
     Args:
         file: the SQLite file. A missing folder is created.
         settings: everything that the results depend on. Error messages show the keys as names.
         pictures: the files or URLs, in order. They must not change until the run is finished.
-        resume: True continues the run in `file`. False starts a new run, which replaces a finished run in `file`.
+        resume: True continues the run in `file`, or starts a new run if there is no file. False starts a new run, which
+            replaces a finished run in `file`.
+        class_ids: the class ids that results may have; None for any.
+
+    Attributes:
+        file: the SQLite file.
+        finished: whether the run in `file` was already finished when it was resumed.
 
     Raises:
-        RunStateError: with `resume`, `file` holds no run, or a run with other settings or pictures. Without `resume`,
-            `file` holds an unfinished run, which would be lost.
+        RunStateError: `file` cannot be written, is damaged or is no state of a run; or another process works on it.
+            With `resume`, `file` holds a run with other settings or pictures. Without `resume`, `file` holds an
+            unfinished run, which would be lost.
     """
 
-    def __init__(self, file: Path, settings: Mapping[str, object], pictures: Sequence[Path | str], *, resume: bool):
+    def __init__(
+        self,
+        file: Path,
+        settings: Mapping[str, object],
+        pictures: Sequence[Path | str],
+        *,
+        resume: bool,
+        class_ids: Collection[int] | None = None,
+    ):
         self.file = file
+        self.finished = False
         self._count = len(pictures)
+        self._class_ids = None if class_ids is None else np.array(sorted(class_ids), np.int64)
         about = {
             "format": FORMAT,
             "settings": json.dumps({name: str(value) for name, value in settings.items()}),
             "pictures": _digest(pictures),
             "finished": "no",
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        known = _read_about(file)
-        if resume:
-            _check_same(file, known, about)
-        elif known and known.get("finished") == "no":
-            done = _count_results(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as opened:
+                # The thread that closes the state need not be the thread that opened it.
+                opened.enter_context(FileLock(f"{file}.lock", timeout=0, thread_local=False))
+                self._database = opened.enter_context(closing(sqlite3.connect(file)))
+                if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:
+                    raise self._damaged("the file is too short")
+                self._open(about, resume)
+                self._opened = opened.pop_all()
+        except Timeout as error:
             raise RunStateError(
-                f"{file} holds an unfinished run with results for {done} pictures: continue it with --resume, choose "
-                "another --out, or delete the file to start again"
-            )
-        else:
-            for stale in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm")):
-                stale.unlink(missing_ok=True)
-        # With WAL and NORMAL, a crash of the program loses no commit. A power cut can lose the last commits, but it
-        # does not damage the file.
-        self._database = sqlite3.connect(file)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
+                f"{file}: another process is working on this run; wait until it ends, or choose another --out"
+            ) from error
+        except (OSError, sqlite3.Error) as error:
+            raise RunStateError(f"{file} cannot be opened: {error}") from error
+
+    def _open(self, about: Mapping[str, str], resume: bool) -> None:
+        """Start a new run in the file, or check the run that it holds."""
+        try:
+            # With WAL and NORMAL, a crash of the program loses no commit. A power cut can lose the last commits, but it
+            # does not damage the file.
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            known = self._read_about()
+            if known is None or (not resume and known.get("finished") == "yes"):
+                self._start(about)
+                return
+            # Damage is found here, and not when hours of work are done.
+            self._check_about(known)
+            done = sum(1 for _ in self.results())
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
         if not resume:
-            with self._database:
-                self._database.executescript(_TABLES)
-                self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+            raise RunStateError(
+                f"{self.file} holds an unfinished run with results for {done} pictures: continue it with --resume, "
+                "choose another --out, or delete the file to start again"
+            )
+        _check_same(self.file, known, about)
+        self.finished = known["finished"] == "yes"
+
+    def _read_about(self) -> dict[str, str] | None:
+        """The content of the table `about`; None if the file holds nothing."""
+        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
+            return None
+        if "about" not in tables:
+            raise self._damaged("it lacks the table 'about'")
+        return dict(self._database.execute("SELECT name, value FROM about"))
+
+    def _check_about(self, about: Mapping[str, str]) -> None:
+        if about.get("format") != FORMAT:
+            raise RunStateError(
+                f"{self.file}: the format is {str(about.get('format'))[:40]!r}, this version reads {FORMAT!r}; choose "
+                "another --out, or delete the file to start a new run"
+            )
+        for name in ("settings", "pictures", "finished"):
+            if not isinstance(about.get(name), str):
+                raise self._damaged(f"the table 'about' has no text {name!r}")
+        if about["finished"] not in ("yes", "no"):
+            raise self._damaged(f"'finished' is {about['finished'][:40]!r}, expected 'yes' or 'no'")
+
+    def _start(self, about: Mapping[str, str]) -> None:
+        with self._database:  # one transaction: after a crash, the file holds the old run or the new run
+            self._database.execute("BEGIN IMMEDIATE")
+            for table, columns in _TABLES.items():
+                self._database.execute(f"DROP TABLE IF EXISTS {table}")
+                self._database.execute(f"CREATE TABLE {table} ({columns})")
+            self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+
+    def _damaged(self, reason: str) -> RunStateError:
+        return RunStateError(f"{self.file} is not the state of a run ({reason}); delete it to start a new run")
+
+    def _unusable(self, error: sqlite3.Error) -> RunStateError:
+        message = str(error)  # Python 3.10 does not hand out SQLite's error codes
+        if any(reason in message for reason in ("locked", "unable to open", "is full", "disk I/O error", "readonly")):
+            return RunStateError(f"{self.file} cannot be written: {message}")
+        return self._damaged(message)
 
     def __enter__(self) -> "RunState":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self._opened.close()
 
     def left(self) -> list[int]:
         """The indices of the pictures without a result, in order."""
@@ -118,25 +199,54 @@ class RunState:
         """
         found = result.detections
         blobs = [None] * 3 if found is None else [found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()]
+        # The reason may quote a name that is not UTF-8, which SQLite does not store.
+        failure = None if result.failure is None else result.failure.encode(errors="backslashreplace").decode()
         with self._database:
             self._database.execute(
                 "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (result.picture, result.width, result.height, *blobs, result.failure),
+                (result.picture, result.width, result.height, *blobs, failure),
             )
 
     def results(self) -> Iterator[Result]:
-        """Yields the results so far, in the order of the pictures."""
-        for picture, width, height, boxes, scores, labels, failure in self._database.execute(
-            "SELECT * FROM results ORDER BY picture"
-        ):
-            found = None
-            if boxes is not None:
-                found = Detections(
-                    np.frombuffer(boxes, np.float32).reshape(-1, 4),
-                    np.frombuffer(scores, np.float32),
-                    np.frombuffer(labels, np.int64),
-                )
-            yield Result(picture, width, height, found, failure)
+        """Yields the results so far, in the order of the pictures.
+
+        Raises:
+            RunStateError: a row cannot be read, or does not fit the run.
+        """
+        try:
+            for row in self._database.execute(
+                "SELECT picture, width, height, boxes, scores, labels, failure FROM results ORDER BY picture"
+            ):
+                yield self._result(*row)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _result(
+        self, picture: Any, width: Any, height: Any, boxes: Any, scores: Any, labels: Any, failure: Any
+    ) -> Result:
+        """The result in a row of the table, whose values can have any type if the file is damaged."""
+        where = f"the row of picture {str(picture)[:40]}"
+        if not isinstance(picture, int) or not 0 <= picture < self._count:
+            raise self._damaged(f"{where} does not belong to a run over {self._count} pictures")
+        if isinstance(failure, str):
+            return Result(picture, 0, 0, None, failure)
+        if failure is not None or not all(isinstance(blob, bytes) for blob in (boxes, scores, labels)):
+            raise self._damaged(f"{where} holds neither detections nor a failure")
+        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            raise self._damaged(f"{where} has no size of the picture")
+        count, rest = divmod(len(scores), 4)
+        if rest or len(boxes) != 16 * count or len(labels) != 8 * count:
+            raise self._damaged(f"{where} has boxes, scores and labels of different lengths")
+        found = Detections(
+            np.frombuffer(boxes, np.float32).reshape(-1, 4),
+            np.frombuffer(scores, np.float32),
+            np.frombuffer(labels, np.int64),
+        )
+        if not np.isfinite(found.boxes).all() or not ((found.scores >= 0) & (found.scores <= 1)).all():
+            raise self._damaged(f"{where} has boxes that are not finite, or scores outside 0..1")
+        if self._class_ids is not None and not np.isin(found.labels, self._class_ids).all():
+            raise self._damaged(f"{where} has class ids that the model lacks")
+        return Result(picture, width, height, found, None)
 
     def finish(self) -> None:
         """Mark the run as finished. Call this after its output files are written."""
@@ -148,40 +258,27 @@ def _digest(pictures: Sequence[Path | str]) -> str:
     """SHA-256 of the names, sizes and modification times of the pictures, in order."""
     digest = hashlib.sha256()
     for path in pictures:
+        digest.update(str(path).encode(errors="surrogatepass"))  # a name on Linux need not be UTF-8
         try:
             status = Path(path).stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        except OSError:  # a URL, or a missing file: the error is reported when it is read
-            digest.update(f"{path}\0\0\0".encode())
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        except (OSError, ValueError):  # a URL, or a file that is not there: the error is reported when it is read
+            digest.update(b"\0\0\0")
     return digest.hexdigest()
 
 
-def _read_about(file: Path) -> dict[str, str]:
-    """The content of the table `about`; empty if the file or the table does not exist."""
-    if not file.exists():
-        return {}
-    try:
-        with closing(sqlite3.connect(file)) as database:
-            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
-                return {}
-            return dict(database.execute("SELECT name, value FROM about"))
-    except sqlite3.DatabaseError as error:
-        raise RunStateError(f"{file} is not the state of a run ({error}); delete it to start a new run") from error
-
-
-def _count_results(file: Path) -> int:
-    with closing(sqlite3.connect(file)) as database:
-        return int(database.execute("SELECT count(*) FROM results").fetchone()[0])
-
-
 def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) -> None:
-    if not known:
-        raise RunStateError(f"{file}: there is no run to resume; start a run without --resume")
-    if known.get("format") != FORMAT:
-        raise RunStateError(f"{file}: the format is {known.get('format')!r}, this version reads {FORMAT!r}")
-    before, now = json.loads(known["settings"]), json.loads(about["settings"])
+    try:
+        before = json.loads(known["settings"])
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise RunStateError(
+            f"{file} is not the state of a run (its settings are damaged); delete it to start a new run"
+        )
+    now = json.loads(about["settings"])
     changes = [
-        f"{name} was {before.get(name, 'not set')}, is now {now.get(name, 'not set')}"
+        f"{name} was {str(before.get(name, 'not set'))[:80]}, is now {now.get(name, 'not set')}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]

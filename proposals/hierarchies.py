@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from .regions import colour_bin_factors, describe, neighbours, pixel_codes, row_
 from .segmentation import components, smooth_planes, split_channels
 from .strategies import SIMILARITIES, Strategy
 from .workspace import Workspace, borrow, drop_large
+
+# With this k, all pixels are one superpixel. A larger k would give the same, but overflow float32.
+_LARGEST_K = 1e30
 
 _Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]  # like list(map(work, items))
 
@@ -78,7 +81,7 @@ def _superpixels(
 ) -> _Superpixels:
     channels = pixels.channels
     with borrow() as scratch:
-        labels, regions = components(pixels.edges, height, width, k, round(k), scratch)
+        labels, regions = components(pixels.edges, height, width, k, min(round(k), height * width), scratch)
         counts = scratch.take("counts", (regions, row_length(channels)), np.int32)
         rows = workspace.take("rows", (regions, row_length(channels)), np.float32)
         size = workspace.take("size", regions, np.int32)
@@ -137,6 +140,7 @@ def hierarchies(
         merging. The last box is the whole image.
     """
     image = np.ascontiguousarray(image)
+    strategies = [replace(strategy, k=min(strategy.k, _LARGEST_K)) for strategy in strategies]
     spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
     workers = min(threads or _cores(), len(strategies))
     boxes: dict[Strategy, NDArray[np.int32]] = {}

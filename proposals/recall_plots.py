@@ -40,6 +40,8 @@ def recall_plots(methods: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
         boxes = [step["boxes_per_image"] for step in steps]
         # matplotlib would interpret an unescaped dollar sign as the beginning of a formula.
         label = f"{method['name']} ({method['boxes_per_image']:,.0f})".replace("$", r"\$")
+        if label.startswith("_"):
+            label = " " + label  # a legend leaves out names that begin with "_"
         _axes(curves).plot(method["curve"]["iou"], method["curve"]["recall"], color=colour, label=label)
         for threshold, line in (("0.5", "-"), ("0.7", "--")):
             values = [step["recall"][threshold] for step in steps]

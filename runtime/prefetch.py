@@ -60,8 +60,17 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: i
     """
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="map_ahead") as pool:
-        for item in items:
-            pending.append(pool.submit(work, item))
+        source = iter(items)
+        while True:
+            try:
+                pending.append(pool.submit(work, next(source)))
+            except StopIteration:
+                break
+            except Exception as error:  # raised after the results before it
+                failed: Future[R] = Future()
+                failed.set_exception(error)
+                pending.append(failed)
+                break
             if len(pending) >= max(ahead, workers):
                 yield pending.popleft().result()
         while pending:

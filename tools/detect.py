@@ -3,15 +3,19 @@
 detect photos/ --out found/
 """
 
+import errno
 import hashlib
+import os
 import sqlite3
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import typer
@@ -23,6 +27,9 @@ from rich.table import Table
 from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls
 from ..runtime.atomic_write import atomic_write
+from ..runtime.remote import is_url
+from .error_messages import message_of
+from .outputs import check_folder
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -36,8 +43,14 @@ if TYPE_CHECKING:
 KEPT_SCORE = 0.01
 SHOWN_SCORE = 0.5
 
+# Longest name of a drawing in bytes, without suffix. File systems allow 255, and a suffix and a number are added.
+_LONGEST_NAME = 200
+
+# Errors of a disk that has room for nothing: the run stops. It goes on after other errors that concern a drawing.
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Switch(str, Enum):
@@ -129,7 +142,7 @@ def detect(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the interrupted run in OUT, with the same options.")
+        bool, typer.Option("--resume", help="Resume the run in OUT, with the same options; start it if there is none.")
     ] = False,
     ray: Annotated[
         str | None,
@@ -154,7 +167,10 @@ def detect(
     try:
         paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="INPUT") from error
+        raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
+    check_folder(out, "--out")
+    if pictures and not ray:
+        check_folder(out / "pictures", "--out")
     kept_score = KEPT_SCORE if score_threshold is None else score_threshold
     shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
 
@@ -208,15 +224,17 @@ def detect(
             if loaded.screen is not None:  # runs of models without a screen have no such settings
                 settings["--screen"] = screen.value
                 settings["--regions"] = "those above the threshold" if regions is None else regions
-            state = RunState(out / "run.sqlite", settings, paths, resume=resume)
-        except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, ValueError) as error:
-            raise typer.BadParameter(str(error)) from error
+            class_ids = [category.id for category in loaded.categories]
+            state = RunState(out / "run.sqlite", settings, paths, resume=resume, class_ids=class_ids)
+        except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, OSError, ValueError) as error:
+            raise typer.BadParameter(message_of(error)) from error
     names = {category.id: category.name for category in loaded.categories}
     with state:
         left = state.left()
         console.print(
             f"{len(paths)} pictures, {networks} network(s) on {where}{why}"
             + (f"; {len(paths) - len(left)} pictures are already done" if resume else "")
+            + ("; the run is complete" if state.finished else "")
         )
         if cluster:
             to_do = [(picture, paths[picture]) for picture in left]
@@ -229,9 +247,9 @@ def detect(
             _store_results(paths, results, len(left), state)
             found, failed = _write_detections(paths, state, loaded.categories, shown_score, out, parquet=bool(ray))
             state.finish()
-        except (OSError, sqlite3.Error, ClusterError, KeyboardInterrupt) as error:
+        except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError, KeyboardInterrupt) as error:
             console.print(
-                f"[red]stopped:[/red] {escape(str(error) or 'interrupted')}\n"
+                f"[red]stopped:[/red] {escape(message_of(error) or 'interrupted')}\n"
                 f"the results of {len(paths) - len(state.left())} of {len(paths)} pictures are stored in "
                 f"{escape(str(state.file))}; continue with the same command and --resume"
             )
@@ -251,9 +269,9 @@ def _describe(model: str) -> None:
     from .model_description import describe
 
     try:
-        describe(model, load_model(model), Console())
+        describe(model, load_model(model), Console(emoji=False))
     except ModelError as error:
-        raise typer.BadParameter(str(error), param_hint="--model") from error
+        raise typer.BadParameter(message_of(error), param_hint="--model") from error
 
 
 def _draw_results(
@@ -277,7 +295,7 @@ def _draw_results(
     from ..detection.drawing import draw_detections
     from ..detection.run_state import Result
 
-    drawing_names = _distinct_names(paths)
+    drawing_names = _distinct_names(paths) if drawings else {}
     with closing(files):
         for picture, result in zip(left, files, strict=True):
             if result.image is None or result.detections is None:
@@ -287,7 +305,16 @@ def _draw_results(
                 shown = result.detections.above(shown_score)
                 texts = [names[int(label)] for label in shown.labels]
                 drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
-                _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
+                try:
+                    _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
+                except (OSError, ValueError) as error:  # Pillow raises both for pictures that JPEG cannot hold
+                    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+                        raise
+                    console.print(
+                        f"[yellow]warning:[/yellow] {escape(str(result.path))}: its drawing cannot be written: "
+                        f"{escape(message_of(error))}",
+                        soft_wrap=True,
+                    )
             height, width = result.image.shape[:2]
             yield Result(picture, width, height, result.detections, None)
 
@@ -352,18 +379,29 @@ def _file_digest(file: Path) -> str:
 
 
 def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
-    """A distinct name for the drawing of each picture: its file name without suffix, numbered if the name is taken."""
+    """A distinct name for the drawing of each picture: its file name without suffix, numbered if the name is taken.
+
+    The query of a URL is no part of the name. A long name is cut.
+    """
     taken: set[str] = set()
+    last_number: defaultdict[str, int] = defaultdict(lambda: 1)
     names = {}
     for path in paths:
-        stem = Path(path).stem
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
+        stem = Path(urlsplit(str(path)).path if is_url(path) else path).stem or "picture"
+        while len(os.fsencode(stem)) > _LONGEST_NAME:
+            stem = stem[:-1]
+        name = stem
+        while _same_file(name) in taken:
+            last_number[stem] += 1
+            name = f"{stem}-{last_number[stem]}"
+        taken.add(_same_file(name))
         names[path] = name
     return names
+
+
+def _same_file(name: str) -> str:
+    """Equal for two names that are one file on some file system."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _write_jpeg(file: Path, pixels: np.ndarray) -> None:
@@ -374,7 +412,7 @@ def _write_jpeg(file: Path, pixels: np.ndarray) -> None:
 def _print_summary(found: Counter[str], score: float, read: int) -> None:
     table = Table("class", "objects", title=f"{sum(found.values())} objects with score >= {score} in {read} pictures")
     for name, count in found.most_common():
-        table.add_row(name, str(count))
+        table.add_row(escape(name), str(count))
     if found:
         console.print(table)
     else:

@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .error_messages import message_of
+from .outputs import check_file, check_folder
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console()
-messages = Console(stderr=True)
+console = Console(emoji=False)
+messages = Console(stderr=True, emoji=False)
 
 
 class Protocol(str, Enum):
@@ -101,6 +104,9 @@ def detect_evaluate(
         raise typer.BadParameter("intervals need --mean present", param_hint="--bootstrap")
     if resamples and protocol is Protocol.coco:
         raise typer.BadParameter("the coco protocol has no intervals", param_hint="--bootstrap")
+    check_file(json, "--json")
+    check_file(html, "--html")
+    check_folder(plots, "--plots")
     try:
         with messages.status("evaluating ..."):
             truth = _ground_truth(root, split, annotations, image_list, images, classes)
@@ -113,7 +119,7 @@ def detect_evaluate(
         with messages.status("writing ..."):
             _write(evaluation, analysis, mean.value, intervals, json, plots, html)
     except (ValueError, OSError) as error:
-        messages.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        messages.print(f"[red]error:[/red] {escape(message_of(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 

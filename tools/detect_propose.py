@@ -5,10 +5,11 @@ detect-propose photos/ --out proposals.npz
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -19,14 +20,17 @@ from .. import __version__
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
 from ..runtime.prefetch import prefetch
+from .error_messages import message_of
+from .outputs import check_file
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..detection.engines.multibox import MultiBoxEngine
+    from ..detection.model_files import RegionSettings
     from ..proposals.proposals import Proposals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Mode(str, Enum):
@@ -79,15 +83,30 @@ def detect_propose(
         Mode, typer.Option(help="Number of pooled groupings: 8 (fast, as in R-CNN), 80 (quality) or 1 (single).")
     ] = Mode.fast,
     superpixel_scale: Annotated[
-        float, typer.Option(help="Size of the superpixels: 1 as in R-CNN; 2 as in GoogLeNet, with half the boxes.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            help="Size of the superpixels: 1 as in R-CNN; 2 as in GoogLeNet, with half the boxes. Default: 2; with "
+            "--method both, the value of --model.",
+            show_default=False,
+        ),
+    ] = None,
     min_side: Annotated[
-        float, typer.Option(min=0, help="Minimum side of a region, in pixels of the picture resized to width 500.")
-    ] = 20,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Minimum side of a region, in pixels of the picture resized to width 500. Default: 20; with --method "
+            "both, the value of --model.",
+            show_default=False,
+        ),
+    ] = None,
     connectivity: Annotated[
-        int,
-        typer.Option(help="Neighbours of a pixel, 4 or 8. 8: a tenth fewer boxes with slightly higher recall."),
-    ] = 4,
+        int | None,
+        typer.Option(
+            help="Neighbours of a pixel, 4 or 8. 8: a tenth fewer boxes with slightly higher recall. Default: 4; with "
+            "--method both, the value of --model.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the ranking.")] = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Reject pictures with more pixels than this.")] = MAX_PIXELS,
 ) -> None:
@@ -95,42 +114,48 @@ def detect_propose(
 
     detect-recall measures the recall of this file. detect --proposals-file uses it in place of its own proposals.
     """
-    if not 0 < superpixel_scale < float("inf"):
+    if superpixel_scale is not None and not 0 < superpixel_scale < float("inf"):
         raise typer.BadParameter(f"expected a number above 0, got {superpixel_scale}", param_hint="--superpixel-scale")
-    if connectivity not in (4, 8):
+    if connectivity not in (None, 4, 8):
         raise typer.BadParameter(f"expected 4 or 8, got {connectivity}", param_hint="--connectivity")
+    check_file(out, "--out")
     try:
         paths = find_images([str(path) for path in inputs], recursive)
     except (ListingError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="INPUT") from error
+        raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
 
     from ..proposals.combine import combine
-    from ..proposals.files import ProposalWriter, names_below_common_folder
+    from ..proposals.files import ProposalFileError, ProposalWriter, names_below_common_folder
     from ..proposals.selective_search import selective_search
 
-    multibox = None if method is Method.selective_search else _load_multibox(model, device)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(selective_search).parameters.items()}
+    multibox = None
+    if method is not Method.selective_search:
+        multibox, regions = _load_multibox(model, device)
+        if method is Method.both:
+            defaults.update(vars(regions))
+    search: dict[str, Any] = {
+        "mode": mode.value,
+        "superpixel_scale": defaults["superpixel_scale"] if superpixel_scale is None else superpixel_scale,
+        "min_side": defaults["min_side"] if min_side is None else min_side,
+        "connectivity": defaults["connectivity"] if connectivity is None else connectivity,
+        "seed": seed,
+    }
+    try:  # on a tiny image, to reject settings out of range before the work begins
+        selective_search(np.zeros((8, 8, 3), np.uint8), **search)
+    except ValueError as error:
+        raise typer.BadParameter(message_of(error)) from error
 
     def propose(picture: np.ndarray) -> Proposals:
         if multibox is not None and method is Method.multibox:
             return multibox(picture)
-        selective = selective_search(
-            picture,
-            mode=mode.value,
-            superpixel_scale=superpixel_scale,
-            min_side=min_side,
-            connectivity=connectivity,
-            seed=seed,
-        )
+        selective = selective_search(picture, **search)
         return selective if multibox is None else combine(selective, multibox(picture))
 
     settings = {
         "method": method.value.replace("-", " "),
         **({} if multibox is None else {"model": Path(model).name}),
-        "mode": mode.value,
-        "superpixel_scale": superpixel_scale,
-        "min_side": min_side,
-        "connectivity": connectivity,
-        "seed": seed,
+        **search,
         "program": f"inception-rcnn {__version__}",
     }
     boxes = failed = 0
@@ -152,7 +177,9 @@ def detect_propose(
                     boxes += len(proposals)
                 progress.advance(task)
     except OSError as error:  # the file cannot be written; errors of reading an image are ImageErrors
-        raise typer.BadParameter(f"cannot write {out}: {error.strerror}", param_hint="--out") from error
+        raise typer.BadParameter(f"cannot write {out}: {error.strerror or error}", param_hint="--out") from error
+    except ProposalFileError as error:
+        raise typer.BadParameter(message_of(error)) from error
     read = len(paths) - failed
     console.print(f"{boxes:,} boxes of {read} pictures, {boxes / max(read, 1):,.0f} each; written: {escape(str(out))}")
     if failed:
@@ -162,21 +189,21 @@ def detect_propose(
         raise typer.Exit(3)
 
 
-def _load_multibox(model: str, device: str) -> MultiBoxEngine:
+def _load_multibox(model: str, device: str) -> tuple[MultiBoxEngine, RegionSettings]:
     from ..detection.engines.engine import EngineError
     from ..detection.engines.multibox import MultiBoxEngine
     from ..detection.model_files import load_model
     from ..detection.networks.weights import ModelError
 
     try:
-        network = load_model(model).multibox
-        if network is None:
+        loaded = load_model(model)
+        if loaded.multibox is None:
             raise typer.BadParameter(
                 f"{model} has no MultiBox network; add it with detect-train-multibox", param_hint="--model"
             )
-        return MultiBoxEngine(network, device=device)
+        return MultiBoxEngine(loaded.multibox, device=device), loaded.regions
     except (ModelError, EngineError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 --met
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -27,13 +28,15 @@ from ..proposals.files import ProposalFileError, read_proposals
 from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
 from ..runtime.atomic_write import atomic_write
+from .error_messages import message_of
+from .outputs import check_file, check_folder
 from .progress import progress_bar
 
 # The settings that --method accepts, with their defaults.
 SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "connectivity": 4, "seed": 0}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Matching(str, Enum):
@@ -98,10 +101,13 @@ def detect_recall(
     The measures are recall at IoU 0.5 to 0.9, average recall (AR) and mean average best overlap (MABO), by number of
     proposals and by size of the object.
     """
+    check_file(json_file, "--json")
+    check_file(html, "--html")
+    check_folder(plots, "--plots")
     try:
         dataset = open_dataset(root, split, read_categories(classes) if classes else None, ("val",))
     except (AnnotationError, CategoryError, CocoError, LayoutError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
     files = [_parse_file(text) for text in proposals or []]
     searches = [_parse_search(text) for text in method or ([] if files else ["selective search="])]
     names = [name for name, _ in (*files, *searches)]
@@ -116,7 +122,7 @@ def detect_recall(
         for name, settings in searches:
             methods.append(_measure_search(name, settings, dataset, matching.value, unreadable))
     except (AnnotationError, ProposalFileError, RecallError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(message_of(error)) from error
     report = {
         "dataset": dataset.name,
         "matching": matching.value,
@@ -141,7 +147,7 @@ def detect_recall(
 def _parse_file(text: str) -> tuple[str, Path]:
     """Parses [NAME=]FILE. Without a name, the method is named after the file."""
     name, equals, file = text.partition("=")
-    if not equals or Path(text).exists():  # the name of a file may contain "="
+    if not equals or os.path.exists(text):  # the name of a file may contain "="
         return Path(text).stem, Path(text)
     return name, Path(file)
 
@@ -205,10 +211,10 @@ def _with_progress(dataset: Dataset, name: str) -> Iterator[Sample]:
 
 
 def _print_tables(report: dict[str, Any]) -> None:
-    out = Console()
+    out = Console(emoji=False)
     methods = report["methods"]
     title = f"{report['objects']:,} objects in {report['images']:,} images of {report['dataset']}, {report['matching']}"
-    table = Table("percent", title=title)
+    table = Table("percent", title=escape(title))
     for heading in ("boxes", *(f"R@{iou}" for iou in methods[0]["recall"]), "AR", "MABO"):
         table.add_column(heading, justify="right")
     for method in methods:

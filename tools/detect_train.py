@@ -10,14 +10,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..data.categories import read_categories
 from ..data.layouts import open_dataset, open_validation
 from .error_messages import errors_as_messages
+from .outputs import check_folder
 from .progress import StageProgress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class OutsideBoxes(str, Enum):
@@ -140,6 +142,7 @@ def detect_train(
     The steps: the networks, MultiBox, the box regression, the cascade of an ensemble, the screen, and the measurement
     on validation pictures. Finished steps are not repeated.
     """
+    check_folder(out, "--out")
     from ..detection.training.finetune import FineTuneSettings
     from ..detection.training.initial_network import initial_multibox, initial_network
     from ..detection.training.multibox import MultiBoxSettings
@@ -187,9 +190,11 @@ def detect_train(
     if figures:
         low, high = figures["interval"]
         console.print(
-            f"mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of {figures['data']}"
+            f"mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of "
+            f"{escape(str(figures['data']))}"
         )
-    console.print(f"{len(model.categories)} classes; the model is in {out}: detect PICTURES --model {out}")
+    where = escape(str(out))
+    console.print(f"{len(model.categories)} classes; the model is in {where}: detect PICTURES --model {where}")
 
 
 def main() -> None:

@@ -11,13 +11,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..data.image_folders import open_image_folders
 from .error_messages import errors_as_messages
+from .outputs import check_folder
 from .progress import StageProgress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 @app.command(
@@ -53,22 +55,24 @@ def detect_train_classifier(
 
     The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights.
     """
+    check_folder(out, "--out")
     from dataclasses import asdict
 
     import torch
     from torch import distributed
 
+    from ..detection.engines.choice import resolve_device
     from ..detection.model_files import save_classifier
     from ..detection.networks.googlenet import GoogLeNet
     from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier, untrained
 
     settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     distributed_run = "WORLD_SIZE" in os.environ  # torchrun sets it.
-    if distributed_run and device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
     try:
         with errors_as_messages(console):
+            if distributed_run and device == "auto" and torch.cuda.is_available():
+                device = f"cuda:{os.environ['LOCAL_RANK']}"
+                torch.cuda.set_device(resolve_device(device))
             images = open_image_folders(dataset / "train" if (dataset / "train").is_dir() else dataset)
             tests = open_image_folders(dataset / "val", images.classes) if (dataset / "val").is_dir() else None
             if distributed_run:
@@ -93,7 +97,7 @@ def detect_train_classifier(
                     card["top1"], card["top5"] = accuracy(average, tests, device=device)
                     console.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
                 save_classifier(average, images.classes, out / "classifier.safetensors", card)
-                console.print(f"{len(images.classes)} classes; written: {out / 'classifier.safetensors'}")
+                console.print(f"{len(images.classes)} classes; written: {escape(str(out / 'classifier.safetensors'))}")
     finally:
         if distributed_run and distributed.is_initialized():
             distributed.destroy_process_group()

@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..data.categories import read_categories
 from ..data.layouts import open_dataset, open_validation
 from .error_messages import errors_as_messages
+from .outputs import check_folder
 from .progress import StageProgress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 @app.command(
@@ -75,6 +77,8 @@ def detect_train_multibox(
     ] = None,
 ) -> None:
     """Train a MultiBox network, which proposes 200 regions of a picture beside those of selective search."""
+    check_folder(out, "--out")
+    check_folder(tensorboard, "--tensorboard")
     from ..detection.training.multibox import MultiBoxSettings, add_multibox
 
     if size % 32:
@@ -118,7 +122,8 @@ def detect_train_multibox(
     finally:
         if writer is not None:
             writer.close()
-    console.print(f"the model is in {out}: detect PICTURES --model {out}")
+    where = escape(str(out))
+    console.print(f"the model is in {where}: detect PICTURES --model {where}")
 
 
 def _summary_writer(folder: Path | None) -> Any:

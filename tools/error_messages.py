@@ -1,4 +1,4 @@
-"""The error messages of the training commands."""
+"""The error messages of the commands."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,17 +11,32 @@ from rich.markup import escape
 from ..data.annotation import AnnotationError
 from ..data.categories import CategoryError
 from ..data.coco import CocoError
+from ..data.ground_truth import GroundTruthError
 from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
 from ..data.partial import PartialAnnotationError
 
+# Longest message. A message can quote a file, and a file can hold a line of any length.
+_LONGEST = 2000
+
+
+def message_of(error: BaseException) -> str:
+    """The message of an error. The middle of a long message is left out."""
+    message = str(error)
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 2 :]}"
+
 
 @contextmanager
 def errors_as_messages(console: Console) -> Iterator[None]:
-    """Turn errors that a user can resolve into messages. The exit code is 2 for data and settings, 1 for the disk."""
+    """Turn errors that a user can resolve into messages. The exit code is 2 for data and settings, 1 for the disk
+    and the memory of a GPU."""
+    import torch
     from safetensors import SafetensorError
 
-    from ..detection.engines.engine import EngineError
+    from ..detection.engines.choice import EngineError
+    from ..detection.evaluation.checks import EvaluationError
     from ..detection.networks.caffemodel import CaffeModelError
     from ..detection.networks.weights import ModelError
     from ..detection.training.errors import TrainingError
@@ -34,15 +49,17 @@ def errors_as_messages(console: Console) -> Iterator[None]:
         CategoryError,
         CocoError,
         EngineError,
+        EvaluationError,
+        GroundTruthError,
         ImageError,
         LayoutError,
         ModelError,
         PartialAnnotationError,
         TrainingError,
     ) as error:
-        raise typer.BadParameter(str(error)) from error
-    except (OSError, sqlite3.Error, SafetensorError) as error:
-        reason = escape(str(error))
+        raise typer.BadParameter(message_of(error)) from error
+    except (OSError, sqlite3.Error, SafetensorError, torch.OutOfMemoryError) as error:
+        reason = escape(message_of(error))
         console.print(
             f"[red]stopped:[/red] {reason}\nresolve the error and repeat the command: finished work is kept",
             soft_wrap=True,

@@ -7,6 +7,7 @@ torch-compiled   torch.compile on any device, and a CUDA graph on a GPU; in bflo
 torch            plain torch on any device, in float32 by default: slow; the other engines are compared with it
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,20 +33,26 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device
-    if device.split(":")[0] == "cuda":
-        if not torch.cuda.is_available():
-            raise EngineError(
-                f"device {device!r} was requested, but torch finds no GPU; use --device cpu or --device auto"
-            )
-        return device
-    raise EngineError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    numbered = re.fullmatch(r"cuda(?::(0|[1-9][0-9]{0,3}))?", device)
+    if numbered is None:
+        raise EngineError(f"unknown device {device[:40]!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if not torch.cuda.is_available():
+        raise EngineError(f"device {device!r} was requested, but torch finds no GPU; use --device cpu or --device auto")
+    found = torch.cuda.device_count()
+    if numbered[1] and int(numbered[1]) >= found:
+        raise EngineError(
+            f"device {device!r} was requested, but torch finds {found} GPU(s), cuda:0 to cuda:{found - 1}; "
+            "use one of these"
+        )
+    return device
 
 
 def computes_bfloat16(device: str) -> bool:
     """Whether `device` multiplies bfloat16 in hardware. Emulated bfloat16 is slower than float32."""
     if device == "cpu":
         return cpu_computes_bfloat16()
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    with torch.cuda.device(device):  # torch asks the current device
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def choose(kind: Kind = "auto", device: str = "auto", precision: Precision = "au
         EngineError: torch does not find the device, or this kind of engine does not run on it.
     """
     if kind not in get_args(Kind):
-        raise EngineError(f"unknown engine {kind!r}: expected one of {', '.join(get_args(Kind))}")
+        raise EngineError(f"unknown engine {kind[:40]!r}: expected one of {', '.join(get_args(Kind))}")
     if device == "auto" and kind in ("openvino", "openvino-int8"):
         device = "cpu"
     requested, device = device, resolve_device(device)

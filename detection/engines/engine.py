@@ -11,6 +11,7 @@ size and the number of threads are. On a GPU, they stay within the tolerance.
 
 import copy
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -34,7 +35,7 @@ class CompiledForward:
     """A compiled network that takes any number of uint8 crops, or float32 feature maps, and returns float32.
 
     If the device has too little memory for a batch, the batch size is halved, repeatedly if necessary, with a
-    RuntimeWarning.
+    RuntimeWarning. Any number of threads may call it; they take turns.
 
     Args:
         network: float RGB in 0..255 [N, 3, size, size], or maps, -> [N, ...]. It is copied, and the copy runs in
@@ -71,6 +72,8 @@ class CompiledForward:
         self._row_shape = (size, size, 3) if maps is None else maps
         self._dtype = torch.uint8 if maps is None else torch.float32
         self._threads = threads
+        # A forward pass writes to buffers that belong to the compiled network, and it uses all cores anyway.
+        self._lock = threading.Lock()
         self._network = (_FromCrops(copy.deepcopy(network)) if maps is None else copy.deepcopy(network)).eval()
         self._forward: OpenVINOForward | TorchForward | None = None
         self._build()
@@ -100,6 +103,14 @@ class CompiledForward:
                 f"the inputs are {inputs.dtype} {list(inputs.shape)}, expected {expected} [N, "
                 f"{', '.join(map(str, self._row_shape))}]"
             )
+        with self._lock:
+            parts = self._outputs(inputs)
+        if isinstance(parts[0], Tensor):
+            return torch.cat([part for part in parts if isinstance(part, Tensor)])
+        return np.concatenate(parts)
+
+    def _outputs(self, inputs: np.ndarray | Tensor) -> list[np.ndarray | Tensor]:
+        """The outputs of one batch after the other."""
         parts: list[np.ndarray | Tensor] = []
         start = 0
         while start < len(inputs):
@@ -114,9 +125,7 @@ class CompiledForward:
             # Here, after the `except` block, the error no longer keeps the memory of the failed pass allocated.
             self._halve_batch_size(message)
             self._build()
-        if isinstance(parts[0], Tensor):
-            return torch.cat([part for part in parts if isinstance(part, Tensor)])
-        return np.concatenate(parts)
+        return parts
 
     def _build(self) -> None:
         while self._forward is None:

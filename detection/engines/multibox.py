@@ -1,6 +1,5 @@
 """The compiled MultiBox network, and the screen that reads the same feature maps."""
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +57,6 @@ class MultiBoxEngine:
             CompiledForward(one, device=device, batch_size=1, threads=threads, size=size)
             for one, size in zip(networks, network.sizes, strict=True)
         ]
-        self._lock = threading.Lock()  # a compiled network serves one thread at a time
 
     def __call__(self, image: np.ndarray) -> Proposals:
         """Return the best boxes of an image, uint8 RGB [H, W, 3], in pixels, with confidences in 0..1 as scores."""
@@ -69,8 +67,7 @@ class MultiBoxEngine:
         height, width = image.shape[:2]
         whole = np.array([[0, 0, width, height]], np.float32)
         crops = [warp_regions(image, whole, size=size, padding=0) for size in self._sizes]
-        with self._lock:
-            outputs = [forward(crop)[0] for forward, crop in zip(self._forwards, crops, strict=True)]
+        outputs = [forward(crop)[0] for forward, crop in zip(self._forwards, crops, strict=True)]
         feature_map = None
         if self._map_shape is not None:
             values = outputs[0]

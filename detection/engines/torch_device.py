@@ -1,5 +1,6 @@
 """Networks run by torch: plain, or compiled for a GPU."""
 
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -7,9 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+# `torch.backends.cudnn.flags` sets flags of the whole process. If two threads set and reset them at the same time, a
+# network could use TF32.
+_CUDNN_FLAGS = threading.Lock()
+
 
 class TorchForward:
-    """A network in torch, on any device.
+    """A network in torch, on any device. One thread at a time may call it.
 
     A compiled network is channels-last, and `torch.compile` fuses its element-wise operations. On a GPU the whole
     forward pass is one CUDA graph with a fixed batch size. Without the graph, a network of sixty small convolutions
@@ -76,7 +81,7 @@ class TorchForward:
     @torch.inference_mode()
     def _run_network(self, batch: Tensor) -> Tensor:
         mixed = torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32)
-        with mixed, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with _CUDNN_FLAGS, mixed, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._network(batch).float()
 
     @torch.inference_mode()

@@ -37,7 +37,7 @@ def write_plots(
         _save(_all_curves(present), folder / "curves.png"),
     ]
     for result in present:
-        name = re.sub(r"[^\w-]+", "_", result.category.name)
+        name = re.sub(r"[^\w-]+", "_", result.category.name)[:60]  # 60 letters have at most 240 bytes
         files.append(_save(_one_curve(result), folder / "curves" / f"{result.category.id:03}_{name}.png"))
     return files
 

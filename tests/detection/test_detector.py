@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,34 @@ def test_screened_detections_do_not_depend_on_the_other_files_nor_on_a_proposals
     with read_proposals(tmp_path / "regions.npz") as proposals:
         from_file = [result.detections for result in detector.detect_files(paths, proposals=proposals)]
     assert all(map(same, alone, from_file))
+
+
+# Threads
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_threads_that_share_a_detector_get_what_one_thread_gets(compiled, request, tmp_path):
+    if not compiled:
+        request.getfixturevalue("uncompiled_networks")
+    detector = Detector(screened_model(), device="cpu")
+    images = [picture(number)[: 40 + 30 * number] for number in range(4)]
+    files = []
+    for number, image in enumerate(images):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(files[-1])
+    expected = [detector(image) for image in images]
+    assert len({len(found) for found in expected}) > 1
+
+    def detect(number: int) -> list[Detections | None]:
+        streamed = [result.detections for result in detector.detect_files(files[: number + 1])]
+        return [*streamed, detector(images[number])]
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in enumerate(pool.map(detect, range(4))):
+            right = [*expected[: number + 1], expected[number]]
+            for one, other in zip(found, right, strict=True):
+                assert same(one, other)
 
 
 # Regions and boxes

@@ -137,6 +137,13 @@ def test_a_name_is_written_in_a_font_that_has_its_letters() -> None:
     assert font in fonts
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "a\0b", "tab\t", "x" * 300_000, "\udcff", "", "\r\n"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    image = np.zeros((60, 300, 3), np.uint8)
+    drawn = draw_detections(image, np.array([[10, 30, 200, 50]], np.float32), [name], [0.5])
+    assert drawn.any()
+
+
 def test_different_numbers_of_boxes_names_and_scores_are_an_error() -> None:
     with pytest.raises(ValueError, match="got 1 boxes, 2 names, 1 scores"):
         draw_detections(np.zeros((9, 9, 3), np.uint8), np.zeros((1, 4), np.float32), ["a", "b"], [0.5])

@@ -1,7 +1,9 @@
 """The results of a run in SQLite: storing, resuming, refusing."""
 
 import json
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +101,129 @@ def test_an_unfinished_run_is_not_overwritten_and_a_finished_run_is(tmp_path, pi
         assert state.left() == [0, 1, 2]
 
 
-def test_resuming_needs_the_state_of_a_run(tmp_path, pictures):
-    with pytest.raises(RunStateError, match="no run to resume"):
-        RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=True)
-    (tmp_path / "run.sqlite").write_bytes(b"this is no database, though it has its name" * 100)
-    with pytest.raises(RunStateError, match="delete it"):
-        RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=True)
+@pytest.mark.parametrize("empty", [False, True])
+def test_resuming_starts_a_run_where_there_is_none(tmp_path, pictures, empty):
+    file = tmp_path / "out" / "run.sqlite"
+    if empty:
+        file.parent.mkdir()
+        file.touch()
+    with RunState(file, SETTINGS, pictures, resume=True) as state:
+        assert (state.left(), state.finished) == ([0, 1, 2], False)
+        state.add(result(0))
+    with RunState(file, SETTINGS, pictures, resume=True) as state:
+        assert state.left() == [1, 2]
+
+
+def test_a_finished_run_says_so_when_it_is_resumed(tmp_path, pictures):
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, pictures, resume=False) as state:
+        for picture in range(3):
+            state.add(result(picture))
+        assert not state.finished
+        state.finish()
+    with RunState(file, SETTINGS, pictures, resume=True) as state:
+        assert (state.left(), state.finished, len(list(state.results()))) == ([], True, 3)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_second_process_is_refused_while_a_run_is_going_on(tmp_path, pictures, resume):
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, pictures, resume=False) as state:
+        state.add(result(0))
+        with pytest.raises(RunStateError, match=r"run\.sqlite: another process is working on this run"):
+            RunState(file, SETTINGS, pictures, resume=resume)
+        state.add(result(1))
+        with closing(sqlite3.connect(file)) as reader:  # others may read
+            assert reader.execute("SELECT count(*) FROM results").fetchone() == (2,)
+    with RunState(file, SETTINGS, pictures, resume=True) as state:
+        assert state.left() == [2]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_file_that_is_no_state_is_kept_and_refused(tmp_path, pictures, resume):
+    file = tmp_path / "run.sqlite"
+    text = b"this is no database, though it has its name" * 100
+    file.write_bytes(text)
+    with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run.*delete it"):
+        RunState(file, SETTINGS, pictures, resume=resume)
+    assert file.read_bytes() == text
+    file.unlink()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE photos (name TEXT)")
+    with pytest.raises(RunStateError, match="lacks the table 'about'"):
+        RunState(file, SETTINGS, pictures, resume=resume)
+
+
+def test_a_run_where_no_file_can_be_is_refused(tmp_path, pictures):
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "run.sqlite").mkdir()
+    for file in (tmp_path / "text" / "run.sqlite", tmp_path / "run.sqlite"):
+        with pytest.raises(RunStateError, match=r"run\.sqlite cannot be opened"):
+            RunState(file, SETTINGS, pictures, resume=False)
+
+
+NAN_BOX = np.full(4, np.nan, np.float32).tobytes().hex()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE results",
+        "ALTER TABLE results DROP COLUMN failure",
+        "UPDATE results SET picture = 3",
+        "UPDATE results SET picture = -1",
+        "UPDATE results SET width = NULL",
+        "UPDATE results SET height = 'high'",
+        "UPDATE results SET width = 0",
+        "UPDATE results SET boxes = x'00'",
+        "UPDATE results SET boxes = 'text'",
+        "UPDATE results SET scores = NULL",
+        "UPDATE results SET scores = x'0000003f0000003f'",
+        "UPDATE results SET scores = x'00000040'",
+        "UPDATE results SET scores = x'0000c07f'",
+        "UPDATE results SET labels = x'00000000'",
+        "UPDATE results SET labels = x'0100000000000000'",
+        f"UPDATE results SET boxes = x'{NAN_BOX}'",
+        "UPDATE results SET failure = x'00'",
+        "UPDATE results SET boxes = NULL, scores = NULL, labels = NULL",
+        "UPDATE about SET value = 'x' WHERE name = 'settings'",
+        "UPDATE about SET value = '5' WHERE name = 'settings'",
+        "UPDATE about SET value = x'00' WHERE name = 'settings'",
+        "DELETE FROM about WHERE name = 'settings'",
+        "DELETE FROM about WHERE name = 'pictures'",
+        "DELETE FROM about WHERE name = 'finished'",
+        "UPDATE about SET value = 'maybe' WHERE name = 'finished'",
+    ],
+)
+def test_a_damaged_run_is_refused_when_it_is_resumed(tmp_path, pictures, damage):
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, pictures, resume=False) as state:
+        state.add(result(0))
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(damage)
+    with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run .*; delete it"):
+        RunState(file, SETTINGS, pictures, resume=True, class_ids=[7, 58])
+
+
+def test_a_cut_file_is_refused(tmp_path, pictures):
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, pictures, resume=False) as state:
+        state.add(result(0))
+    whole = file.read_bytes()
+    for length in range(1, len(whole), 1000):
+        file.write_bytes(whole[:length])
+        with pytest.raises(RunStateError, match=r"run\.sqlite"):
+            RunState(file, SETTINGS, pictures, resume=True)
+
+
+def test_names_and_reasons_that_are_not_utf8_are_stored(tmp_path):
+    names = [os.fsdecode(b"/photos/\xff.jpg"), "https://a/b.jpg?" + 5000 * "q", "null\0.jpg"]
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, names, resume=False) as state:
+        state.add(Result(0, 0, 0, None, f"{names[0]}: no such file"))
+    with RunState(file, SETTINGS, names, resume=True) as state:
+        (kept,) = state.results()
+    assert kept.failure == "/photos/\\udcff.jpg: no such file"
 
 
 def test_a_file_of_another_format_is_refused(tmp_path, pictures):

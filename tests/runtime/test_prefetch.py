@@ -85,3 +85,23 @@ def test_an_exception_of_the_work_follows_the_results_before_it():
     assert [next(mapped), next(mapped)] == [0, 1]
     with pytest.raises(KeyError, match="gone"):
         next(mapped)
+
+
+def test_an_exception_of_the_source_follows_the_results_before_it():
+    def items():
+        yield from range(3)
+        raise KeyError("gone")
+
+    mapped = map_ahead(lambda number: -number, items(), 2, 5)
+    assert [next(mapped), next(mapped), next(mapped)] == [0, -1, -2]
+    with pytest.raises(KeyError, match="gone"):
+        next(mapped)
+
+
+def test_an_interruption_of_the_source_does_not_wait_for_results():
+    def items():
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(map_ahead(lambda number: number, items(), 2, 5))

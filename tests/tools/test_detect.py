@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,6 +325,79 @@ def test_a_full_disk_stops_the_run_and_keeps_the_results_so_far(many, model, tmp
     assert run(*arguments, "--resume").exit_code == 3
     assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("encoder error -2 when writing image file"),
+        OSError(36, "File name too long"),
+        ValueError("Maximum supported image dimension is 65500 pixels"),
+    ],
+)
+def test_a_drawing_that_cannot_be_written_is_a_warning(many, model, tmp_path, monkeypatch, error):
+    def refuse(file, pixels):
+        raise error
+
+    monkeypatch.setattr(detect, "_write_jpeg", refuse)
+    result = run(many, "--out", tmp_path, "--model", model, "--device", "cpu")
+    assert result.exit_code == 3, result.output
+    assert result.output.count("its drawing cannot be written") == 7
+    assert len(json.loads((tmp_path / "detections.json").read_text())["images"]) == 7
+
+
+def test_the_same_command_line_starts_resumes_and_completes_a_run(odd_folder, model, tmp_path):
+    arguments = (odd_folder / "plain.jpg", "--out", tmp_path / "out", "--model", model, "--device", "cpu", "--resume")
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "complete" not in first.output
+    written = outputs(tmp_path / "out")
+    again = run(*arguments)
+    assert again.exit_code == 0, again.output
+    assert "1 pictures are already done; the run is complete" in " ".join(again.output.split())
+    assert outputs(tmp_path / "out") == written
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_loaded(below, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "file").write_text("text")
+    result = run("--demo", "--model", "nowhere", "--out", tmp_path / "file" / below)
+    assert result.exit_code == 2
+    assert "--out" in result.output
+    assert "is not a folder" in result.output
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_class_names_are_printed_as_they_are_written(monkeypatch):
+    stream = StringIO()
+    monkeypatch.setattr(detect, "console", Console(file=stream, width=120, emoji=False))
+    names = ("a/b [c]", "[/b]x", "[red] ball", ":dog:")
+    detect._print_summary(detect.Counter(dict.fromkeys(names, 1)), 0.5, 1)
+    assert all(name in stream.getvalue() for name in names)
+
+
+def test_drawings_have_names_that_every_file_system_takes():
+    paths = [
+        Path("a/frame.0001.jpg"),
+        Path("b/frame.0001.png"),
+        Path("FRAME.0001.jpg"),
+        "https://host/photos/cat.jpg?X-Amz-Signature=" + 400 * "a.b/c",
+        "https://host/",
+        Path("x" * 250 + ".jpg"),
+        Path("写" * 84 + ".jpg"),
+        Path("e\u0301.jpg"),
+        Path("\u00e9.jpg"),
+    ]
+    names = list(detect._distinct_names(paths).values())
+    assert names[:5] == ["frame.0001", "frame.0001-2", "FRAME.0001-3", "cat", "picture"]
+    assert names[5:7] == ["x" * 200, "写" * 66]
+    assert names[7:] == ["e\u0301", "\u00e9-2"]
+
+
+def test_many_pictures_of_one_name_get_distinct_names_quickly():
+    names = detect._distinct_names([Path(f"{number}/image.jpg") for number in range(50_000)])
+    assert len(set(names.values())) == 50_000
 
 
 def test_members_and_cascade_reach_the_detector(odd_folder, model, tmp_path):

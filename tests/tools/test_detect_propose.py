@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from inception_rcnn import GoogLeNet
+from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.images import read_image
-from inception_rcnn.detection.model_files import Model, save_model
+from inception_rcnn.detection.model_files import Model, RegionSettings, load_model, save_model
 from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.proposals.combine import combine
 from inception_rcnn.proposals.files import read_proposals
@@ -67,6 +67,15 @@ def test_the_file_contains_the_proposals_of_selective_search(photos: Path, tmp_p
             assert np.array_equal(found.scores, searched.scores)
 
 
+def test_a_huge_superpixel_scale_gives_one_superpixel(photos: Path, tmp_path: Path) -> None:
+    code, output = run(photos / "a.png", "--out", tmp_path / "p.npz", "--superpixel-scale", "1e300")
+    assert code == 0, output
+    with read_proposals(tmp_path / "p.npz") as file:
+        found = file.find(photos / "a.png")
+    assert found is not None
+    assert found.boxes.tolist() == [[0, 0, 120, 90]]
+
+
 def test_unreadable_images_are_listed_and_the_exit_code_is_3(photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"no picture")
     code, output = run(photos, "--out", tmp_path / "p.npz", "--mode", "single")
@@ -87,7 +96,10 @@ def test_unreadable_images_are_listed_and_the_exit_code_is_3(photos: Path, tmp_p
         (["photos", "--out", "p.npz", "--superpixel-scale", "0"], "above 0"),
         (["photos", "--out", "p.npz", "--mode", "best"], "'best' is not one of"),
         (["photos", "--out", "p.npz", "--connectivity", "6"], "expected 4 or 8"),
-        (["photos", "--out", "photos/a.png/p.npz", "--mode", "single"], "cannot write"),
+        (["photos", "--out", "photos/a.png/p.npz", "--mode", "single"], "is not a folder"),
+        (["photos", "--out", "photos", "--mode", "single"], "it is a folder, expected a file"),
+        (["photos", "--out", "p.npz", "--superpixel-scale", "1e308"], "k must be a positive number"),
+        (["photos", "--out", "p.npz", "--method", "both", "--device", "cuda:x"], "expected 'auto', 'cpu', 'cuda'"),
     ],
 )
 def test_wrong_usage_is_explained(
@@ -117,7 +129,8 @@ def model(tmp_path: Path, tiny_googlenet: None) -> Path:
     folder = tmp_path / "model"
     grids = [PriorGrid(16, 1, ((20.0, 30.0),)), PriorGrid(32, 1, ((50.0, 40.0),))]
     network = MultiBox(headless(GoogLeNet(2)), grids, width=8, sizes=(64,))
-    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),), multibox=network), folder)
+    regions = RegionSettings(min_side=5)
+    save_model(Model([GoogLeNet(2, auxiliary=False)], (Category(1, "a", "a"),), regions, multibox=network), folder)
     return folder
 
 
@@ -125,7 +138,7 @@ def model(tmp_path: Path, tiny_googlenet: None) -> Path:
 def test_boxes_of_multibox_are_written_alone_or_combined(photos: Path, model: Path, tmp_path: Path) -> None:
     found = {}
     for method in ("multibox", "both"):
-        arguments = ("--method", method, "--model", model, "--device", "cpu", "--min-side", 0)
+        arguments = ("--method", method, "--model", model, "--device", "cpu")
         code, output = run(photos / "a.png", "--out", tmp_path / f"{method}.npz", *arguments)
         assert code == 0, output
         with read_proposals(tmp_path / f"{method}.npz") as file:
@@ -135,7 +148,9 @@ def test_boxes_of_multibox_are_written_alone_or_combined(photos: Path, model: Pa
     assert alone is not None
     assert both is not None
     image = read_image(photos / "a.png")
-    expected = combine(selective_search(image, min_side=0), alone)
+    detector = Detector(load_model(model), device="cpu", engine="torch")
+    np.testing.assert_array_equal(both.boxes, detector.propose(image).boxes)  # as in `detect`
+    expected = combine(selective_search(image, min_side=5, connectivity=8), alone)
     np.testing.assert_array_equal(both.boxes, expected.boxes)
     np.testing.assert_array_equal(both.source, expected.source)
     assert set(alone.source) == {Source.MULTIBOX}

@@ -3,12 +3,13 @@
 import sqlite3
 
 import pytest
+import torch
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
 from inception_rcnn.detection.training.errors import TrainingError
-from inception_rcnn.tools.error_messages import errors_as_messages
+from inception_rcnn.tools.error_messages import errors_as_messages, message_of
 
 
 def exit_of(error: Exception) -> tuple[int, str]:
@@ -41,3 +42,17 @@ def test_an_error_of_the_disk_has_exit_code_1_and_the_remedy(error):
 def test_other_errors_are_not_caught():
     with pytest.raises(ZeroDivisionError), errors_as_messages(Console(stderr=True)):
         raise ZeroDivisionError
+
+
+def test_a_gpu_without_memory_has_exit_code_1():
+    code, output = exit_of(torch.OutOfMemoryError("CUDA out of memory"))
+    assert code == 1
+    assert "stopped: CUDA out of memory" in output
+
+
+def test_the_middle_of_a_long_message_is_left_out():
+    message = message_of(ValueError(f"list.txt, line 7: {'x' * 300_000}; expected a number"))
+    assert len(message) < 2100
+    assert message.startswith("list.txt, line 7: xxx")
+    assert message.endswith("xxx; expected a number")
+    assert message_of(ValueError("short")) == "short"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -158,6 +160,42 @@ def test_other_arrays_are_refused_with_the_expected_shape(crops):
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match="batch_size is 0"):
         small_forward(0)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["openvino", "torch"])
+def test_threads_with_unequal_batches_get_what_one_thread_gets(kind):
+    forward = small_forward(4, kind)
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (1, 2, 3, 4, 5, 7, 9, 11)]
+    expected = [forward(batch) for batch in batches]
+
+    def repeat(number: int) -> list[np.ndarray]:
+        return [forward(batches[number]) for _ in range(50)]
+
+    with ThreadPoolExecutor(len(batches)) as pool:
+        for outputs, right in zip(pool.map(repeat, range(len(batches))), expected, strict=True):
+            for output in outputs:
+                np.testing.assert_array_equal(output, right)
+
+
+def test_threads_on_plain_torch_leave_cudnns_flags_as_they_were():
+    allowed = torch.backends.cudnn.allow_tf32
+    forwards = [small_forward(2, "torch") for _ in range(4)]
+    seen = []
+
+    def look(*_: Any) -> None:
+        time.sleep(0.001 * (1 + len(seen) % 4))  # other threads end meanwhile
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    for forward in forwards:
+        forward._forward._network.register_forward_pre_hook(look)  # type: ignore[union-attr]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda forward: [forward(SMALL_CROPS) for _ in range(5)], forwards))
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32 == allowed
 
 
 # --- lack of memory ---------------------------------------------------------------------------------------------------
