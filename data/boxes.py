@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-LARGEST_COORDINATE = 2**24
-"""Files may place boxes at most this many pixels from the origin. Beyond it, float32 skips whole pixels."""
+LARGEST_COORDINATE = 2**23
+"""Files may place boxes at most this many pixels from the origin. Up to it, float32 resolves half pixels."""
 
 
 def area(boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from .annotation_cache import read_annotations
 from .categories import Category, category_ids, det_categories
-from .ilsvrc import open_dataset, picture_path, read_image_list, split_folder
+from .ilsvrc import annotation_path, listed_pictures, open_dataset, read_image_list, split_folder
+from .json_values import shown
 
 
 class GroundTruthError(ValueError):
@@ -160,12 +161,12 @@ def read_ground_truth(
         GroundTruthError: the list names a picture twice.
     """
     categories = det_categories() if categories is None else tuple(categories)
-    entries = read_image_list(image_list)
+    entries = read_image_list(image_list, [Path(annotations)])
     names = [image_id for image_id, _ in entries]
-    repeated = next((name for name, following in pairwise(sorted(names)) if name == following), None)
+    repeated = next((image_id for image_id, following in pairwise(sorted(names)) if image_id == following), None)
     if repeated is not None:
         raise GroundTruthError(f"{image_list}: names {repeated!r} twice; expected each picture once")
-    parsed = read_annotations([Path(annotations) / f"{image_id}.xml" for image_id in names], cache)
+    parsed = read_annotations([annotation_path(Path(annotations), image_id) for image_id in names], cache)
     indices = np.array([index for _, index in entries], dtype=np.int64)
     return GroundTruth.from_arrays(
         indices,
@@ -195,12 +196,12 @@ def read_ilsvrc_ground_truth(
     root = Path(root)
     dataset = open_dataset(root, split, categories)  # raises an error if the layout is incomplete
     image_list = root / "ImageSets" / "DET" / f"{split}.txt"
-    pictures = split_folder(root, "Data", split)
+    annotations, pictures = (split_folder(root, kind, split) for kind in ("Annotations", "Data"))
     return read_ground_truth(
-        split_folder(root, "Annotations", split),
+        annotations,
         image_list,
         dataset.categories,
-        paths={index: picture_path(pictures, image_id) for image_id, index in read_image_list(image_list)},
+        paths={index: path for _, index, path in listed_pictures(image_list, pictures, [annotations])},
         cache=cache,
         name=dataset.name,
     )
@@ -231,8 +232,10 @@ def read_blacklist(path: str | Path, categories: Sequence[Category] | None = Non
         where = f"{path}, line {number}"
         if len(fields) != 2 or not (fields[0].isascii() and fields[0].isdigit()):
             raise GroundTruthError(f"{where}: expected 'image_index wnid', got {line.strip()[:80]!r}")
+        if len(fields[0]) > 15 or int(fields[0]) < 1:
+            raise GroundTruthError(f"{where}: the index is {fields[0][:80]}; expected from 1 to 15 digits, at least 1")
         if (wnid := fields[1].strip()) not in ids:
-            raise GroundTruthError(f"{where}: the class {wnid!r} is not in the class list")
+            raise GroundTruthError(f"{where}: the class {shown(wnid)} is not in the class list")
         pairs.append((int(fields[0]), ids[wnid]))
     return pairs
 

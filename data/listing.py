@@ -114,13 +114,13 @@ def _list_pictures(path: Path) -> list[Path]:
     in_layout = absolute.parent.name == "DET" and absolute.parent.parent.name == "ImageSets"
     folders = [split_folder(absolute.parents[2], "Data", path.stem)] if in_layout else [path.parent, Path()]
     try:
-        candidates = [listed_pictures(path, folder) for folder in folders]
+        candidates = [[picture for _, _, picture in listed_pictures(path, folder, folders)] for folder in folders]
     except LayoutError as error:
         raise ListingError(str(error)) from error
     if not candidates[0]:
         raise ListingError(f"{path}: the list is empty; expected an image id or a path on each line")
-    pictures = [next((path for path in paths if path.exists()), paths[0]) for paths in zip(*candidates, strict=True)]
-    if any(picture.exists() for picture in pictures):
+    pictures = [next(filter(os.path.exists, paths), paths[0]) for paths in zip(*candidates, strict=True)]
+    if any(map(os.path.exists, pictures)):
         return pictures  # including missing files, so that the command reports them
     expected = " or ".join(str(pictures[0]) for pictures in candidates)
     remedy = "" if in_layout else "; an ILSVRC list must be in ROOT/ImageSets/DET, with its pictures in ROOT/Data/DET"

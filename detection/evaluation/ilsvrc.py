@@ -24,6 +24,10 @@ from .detection_order import rank_detections
 from .matching import match_free_objects, object_thresholds, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
 
+# The official kit evaluates all ids from 1 to the largest. Beyond this id, and in files with the id 0, only the classes
+# that occur in the ground truth are evaluated: the ids of some tools are large numbers like 100,000,000.
+_LARGEST_KIT_ID = 10_000
+
 
 def evaluate(
     ground_truth: GroundTruth,
@@ -61,14 +65,15 @@ def evaluate(
     matched = match_free_objects(pairs, rank_detections(detections), len(ground_truth))
     counted = ~np.isin(object_keys, blacklisted_keys)
     largest = int(ground_truth.labels.max())
+    labels: Iterable[int] = range(1, largest + 1)
+    if ground_truth.labels.min() < 1 or largest > _LARGEST_KIT_ID:
+        labels = np.unique(ground_truth.labels).tolist()
     beyond = int((detections.labels > largest).sum())
     if beyond:
         notices.append(f"{beyond} detections of classes above {largest}, the largest in the ground truth, are left out")
     return Evaluation(
         protocol="ilsvrc",
-        classes=class_results(
-            ground_truth, detections, range(1, largest + 1), counted, matched, ignored, area_under_envelope
-        ),
+        classes=class_results(ground_truth, detections, labels, counted, matched, ignored, area_under_envelope),
         ground_truth=ground_truth,
         detections=detections,
         thresholds=thresholds,

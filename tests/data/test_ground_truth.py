@@ -82,6 +82,9 @@ def test_blacklists_are_read_as_pairs_of_index_and_label(tmp_path: Path) -> None
         ("n00007846 46", "line 2: expected 'image_index wnid'"),
         ("46", "line 2: expected"),
         ("46 n0", "line 2: the class 'n0'"),
+        ("0 n00007846", "line 2: the index is 0; expected"),
+        ("99999999999999999999 n00007846", "line 2: the index is 9+; expected"),
+        (f"{'9' * 5000} n00007846", "line 2: the index is 9+; expected"),
     ],
 )
 def test_the_error_for_a_malformed_blacklist_names_the_line(tmp_path: Path, line: str, problem: str) -> None:

@@ -37,14 +37,16 @@ def test_ids_as_text_are_read() -> None:
 @pytest.mark.parametrize("read", [json_values.number, json_values.coordinate, json_values.area])
 @pytest.mark.parametrize("value", NOT_NUMBERS)
 def test_numbers_are_finite_and_neither_text_nor_flags(read: Callable[[object], float], value: object) -> None:
-    with pytest.raises(ValueError, match="expected a (finite )?number"):
+    with pytest.raises(ValueError, match=r"expected a (finite )?number"):
         read(value)
 
 
 @pytest.mark.parametrize(
     "value",
-    [None, "1234", [], [1, 2, 3], [1, 2, 3, 4, 5], {"x": 1}, [1, 2, -3, 4], [1, 2, 3, -4], [True, 2, 3, 4]]
-    + [["1", 2, 3, 4], [1, 2, math.nan, 4], [1, 2, 1e300, 4], [-(2**24) - 1, 2, 3, 4], [[1, 2, 3, 4]]],
+    [
+        *(None, "1234", [], [1, 2, 3], [1, 2, 3, 4, 5], {"x": 1}, [1, 2, -3, 4], [1, 2, 3, -4], [True, 2, 3, 4]),
+        *(["1", 2, 3, 4], [1, 2, math.nan, 4], [1, 2, 1e300, 4], [-(2**23) - 1, 2, 3, 4], [[1, 2, 3, 4]]),
+    ],
 )
 def test_boxes_are_four_numbers_with_a_size(value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -66,7 +68,7 @@ def test_flags_are_read(value: object, expected: bool) -> None:
     assert json_values.flag(value) is expected
 
 
-@pytest.mark.parametrize("value", [*NOT_NUMBERS, 0, -5, 640.5, 2**24 + 1])
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, 0, -5, 640.5, 2**23 + 1])
 def test_sides_of_pictures_are_positive_whole_numbers(value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         json_values.side(value)
