@@ -33,8 +33,8 @@ _SUFFIXES = (
     ".JPEG",
     *(
         spelled(suffix)
-        for spelled in (str.lower, str.upper, lambda s: f".{s[1:].title()}")
-        for suffix in sorted(IMAGE_SUFFIXES)
+        for spelled in (str.lower, str.upper, lambda suffix: f".{suffix[1:].title()}")
+        for suffix in sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix in (".avif", ".heic", ".heif"), suffix))
     ),
 )
 # Pictures of ILSVRC train that were verified not to contain a class; the challenge has no XML files for them.

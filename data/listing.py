@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..runtime.remote import is_url, list_remote
 from .ilsvrc import LayoutError, listed_pictures, split_folder
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 
 class ListingError(ValueError):
@@ -21,7 +21,7 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
 
     An input is one of the following:
 
-    - a folder: its files with a suffix of `IMAGE_SUFFIXES`, sorted, without hidden files;
+    - a folder: its files with a suffix of `IMAGE_SUFFIXES` or `UNREADABLE_SUFFIXES`, sorted, without hidden files;
     - a list (`.txt`) with an image id or a path in each line; an index may follow. The pictures of the list
       `ROOT/ImageSets/DET/<split>.txt` are in `ROOT/Data/DET/<split>`. The pictures of another list are in the folder
       of the list or in the working directory;
@@ -146,7 +146,8 @@ def _empty_folder_message(folder: Path, recursive: bool) -> str:
 
 
 def _has_picture_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Whether a file is listed as a picture. Pictures that cannot be read are listed too, so that their failure is."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES | UNREADABLE_SUFFIXES
 
 
 def _suffixes() -> str:

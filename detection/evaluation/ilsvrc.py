@@ -19,7 +19,7 @@ import numpy as np
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
 from .average_precision import area_under_envelope
-from .checks import check_detections
+from .checks import absent_class_notices, check_detections
 from .detection_order import rank_detections
 from .matching import match_free_objects, object_thresholds, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
@@ -66,10 +66,11 @@ def evaluate(
     counted = ~np.isin(object_keys, blacklisted_keys)
     largest = int(ground_truth.labels.max())
     labels: Iterable[int] = range(1, largest + 1)
-    if ground_truth.labels.min() < 1 or largest > _LARGEST_KIT_ID:
-        labels = np.unique(ground_truth.labels).tolist()
     beyond = int((detections.labels > largest).sum())
-    if beyond:
+    if largest > _LARGEST_KIT_ID or min(category.id for category in ground_truth.categories) < 1:
+        labels = np.unique(ground_truth.labels).tolist()
+        notices += absent_class_notices(ground_truth, detections)
+    elif beyond:
         notices.append(f"{beyond} detections of classes above {largest}, the largest in the ground truth, are left out")
     return Evaluation(
         protocol="ilsvrc",
