@@ -1,11 +1,13 @@
 """Reads and writes ILSVRC and PASCAL VOC annotation files: one XML file per picture.
 
-The files are untrusted: the reader refuses XML entities (defusedxml) and checks every value before it is used.
+The files are untrusted: the reader refuses XML entities (defusedxml) and very large files, and checks every value that
+the program uses. <truncated> and <size> may have any form, because the boxes do not depend on them.
 An `Annotation` holds the coordinates of its file; `Annotation.boxes` converts them to the program's box convention.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import math
 import re
@@ -20,10 +22,28 @@ from defusedxml import ElementTree as SafeElementTree
 from defusedxml.common import DefusedXmlException
 
 from ..runtime.atomic_write import atomic_write
-from .boxes import from_inclusive, reach_beyond
+from .boxes import LARGEST_COORDINATE, from_inclusive, reach_beyond
+from .json_values import LONGEST_NAME, shown
 
+_LARGEST_FILE = 16 * 2**20  # bytes: some 50,000 objects. Parsing takes up to 30 times as much memory.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = {"0": False, "1": True, "false": False, "true": True, "unspecified": False}
+_DECLARED_ENCODING = re.compile(rb"""<\?xml[^>]{1,100}encoding\s{0,9}=\s{0,9}["']([\w.-]{1,40})["']""")
+# Encodings of several bytes per letter, which the XML parser does not know.
+_DOUBLE_BYTE = {
+    "gb2312",
+    "gbk",
+    "gb18030",
+    "big5",
+    "big5hkscs",
+    "cp950",
+    "shift_jis",
+    "cp932",
+    "euc_jp",
+    "euc_kr",
+    "cp949",
+}
 
 
 class AnnotationError(ValueError):
@@ -55,7 +75,7 @@ class Annotation:
 
     Attributes:
         filename: name of the picture; ILSVRC files omit the suffix.
-        width, height: size of the picture in pixels.
+        width, height: size of the picture in pixels; 0 if the file does not say.
         objects: the objects in the order of the file. A picture may have no objects.
         folder, database: source of the picture; may be empty.
         path: the file that was read, for error messages. Comparisons ignore it.
@@ -85,7 +105,7 @@ class Annotation:
 
         A box may extend by one pixel because some files count pixels from 0.
         """
-        return reach_beyond(self.boxes, self.width, self.height)
+        return reach_beyond(self.boxes, self.width or math.inf, self.height or math.inf)
 
     def labels(self, ids: Mapping[str, int]) -> npt.NDArray[np.int64]:
         """Returns the class ids of the objects, int64 [N].
@@ -103,17 +123,22 @@ class Annotation:
 
 
 def read_annotation(path: str | Path) -> Annotation:
-    """Reads an annotation file. <pose>, <truncated>, <difficult>, <folder> and <source> may be missing.
+    """Reads an annotation file. An object needs only <name> and <bndbox>; <size>, <folder>, <source> may be missing.
 
     Raises:
-        AnnotationError: the file does not exist, is not XML or contains entities; or an element is missing or
-            malformed (not a number, not finite, an inverted box).
+        AnnotationError: the file does not exist, is not XML, is larger than 16 MB or contains entities; or an element
+            is missing or malformed (not a number, too large, an inverted box).
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise AnnotationError(f"{path}: cannot read the annotation: {error.strerror}") from error
+    except ValueError as error:  # a NUL character
+        raise AnnotationError(f"{path}: cannot read the annotation: {error}") from error
+    if len(content) > _LARGEST_FILE:
+        raise AnnotationError(f"{path}: more than {_LARGEST_FILE >> 20} MB; expected the annotation of one picture")
     return _parse(content, path)
 
 
@@ -134,22 +159,36 @@ def write_annotation(path: str | Path, annotation: Annotation) -> None:
 
 def _parse(content: bytes, path: Path) -> Annotation:
     try:
-        root = SafeElementTree.fromstring(content)
+        root = SafeElementTree.fromstring(_decode(content))
     except DefusedXmlException as error:
         raise AnnotationError(f"{path}: entities are not allowed in an annotation ({type(error).__name__})") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # ValueError, LookupError: unknown encodings
         raise AnnotationError(f"{path}: not well-formed XML: {error}") from error
     if root.tag != "annotation":
         raise _error(path, f"<{root.tag}>", "expected <annotation> as the root element")
+    width, height = (_pixels(root, f"size/{side}", path) for side in ("width", "height"))
     return Annotation(
         filename=_text(root, "filename", path),
-        width=_pixels(root, "size/width", path),
-        height=_pixels(root, "size/height", path),
+        width=width if height else 0,
+        height=height if width else 0,
         objects=tuple(_object(element, n, path) for n, element in enumerate(root.findall("object"), start=1)),
         folder=_optional_text(root, "folder") or "",
         database=_optional_text(root, "source/database") or "",
         path=path,
     )
+
+
+def _decode(content: bytes) -> bytes | str:
+    """Decodes a file in an encoding that the XML parser does not know. Leaves other files to the parser."""
+    declared = _DECLARED_ENCODING.match(content.removeprefix(codecs.BOM_UTF8))
+    if declared is None:
+        return content
+    encoding = codecs.lookup(declared[1].decode("ascii", "replace")).name
+    if encoding == "utf-16":  # The declaration is readable, so the file is not in UTF-16.
+        return content.decode("utf-8-sig")
+    if encoding not in _DOUBLE_BYTE:
+        return content
+    return content.decode("gb18030" if encoding.startswith("gb") else encoding)
 
 
 def _object(element: ElementTree.Element, number: int, path: Path) -> AnnotatedObject:
@@ -159,10 +198,10 @@ def _object(element: ElementTree.Element, number: int, path: Path) -> AnnotatedO
         got = f"({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})"
         raise _error(path, f"{where}<bndbox>", f"expected xmin <= xmax and ymin <= ymax, got {got}")
     return AnnotatedObject(
-        name=_text(element, "name", path, where),
+        name=_class_name(element, path, where),
         box=(xmin, ymin, xmax, ymax),
-        difficult=bool(_flag(element, "difficult", path, where)),
-        truncated=_flag(element, "truncated", path, where),
+        difficult=_difficult(element, path, where),
+        truncated=_truncated(element),
         pose=_optional_text(element, "pose"),
     )
 
@@ -179,32 +218,52 @@ def _text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") ->
     return text
 
 
+def _class_name(element: ElementTree.Element, path: Path, where: str) -> str:
+    name = _text(element, "name", path, where)
+    if len(name) > LONGEST_NAME:
+        raise _error(
+            path, f"{where}<name>", f"expected at most {LONGEST_NAME} characters, got {len(name)}: {name[:40]!r}"
+        )
+    return name
+
+
 def _number(parent: ElementTree.Element, tag: str, path: Path, where: str) -> float:
     text = _text(parent, tag, path, where)
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number):
         raise _error(path, f"{where}<{tag}>", f"expected a finite number, got {text[:40]!r}")
+    if abs(number) > LARGEST_COORDINATE:
+        raise _error(path, f"{where}<{tag}>", f"expected at most {LARGEST_COORDINATE:,} pixels, got {number:g}")
     return number
 
 
 def _pixels(parent: ElementTree.Element, tag: str, path: Path) -> int:
+    """Returns a side of the picture; 0 if it is missing."""
+    if _optional_text(parent, tag) is None:
+        return 0
     number = _number(parent, tag, path, "")
-    if number < 1 or not number.is_integer():
-        raise _error(path, f"<{tag}>", f"expected a whole number of pixels, at least 1, got {number:g}")
+    if number < 0 or not number.is_integer():
+        raise _error(path, f"<{tag}>", f"expected a whole number of pixels, got {number:g}")
     return int(number)
 
 
-def _flag(parent: ElementTree.Element, tag: str, path: Path, where: str) -> bool | None:
-    text = _optional_text(parent, tag)
-    if text not in (None, "0", "1"):
-        raise _error(path, f"{where}<{tag}>", f"expected 0 or 1, got {text[:40]!r}")
-    return None if text is None else text == "1"
+def _difficult(element: ElementTree.Element, path: Path, where: str) -> bool:
+    text = _optional_text(element, "difficult") or "0"
+    if text.lower() not in _FLAGS:
+        raise _error(path, f"{where}<difficult>", f"expected 0 or 1, got {text[:40]!r}")
+    return _FLAGS[text.lower()]
+
+
+def _truncated(element: ElementTree.Element) -> bool | None:
+    """Returns whether any part of the object is missing. Some files give the missing fraction; some only a word."""
+    text = _optional_text(element, "truncated") or ""
+    return float(text) > 0 if _NUMBER.fullmatch(text) else {"false": False, "true": True}.get(text.lower())
 
 
 def _unknown_class(name: str, ids: Mapping[str, int]) -> str:
-    near = difflib.get_close_matches(name, ids, n=3)
+    near = difflib.get_close_matches(name[:LONGEST_NAME], ids, n=3)
     hint = f"the nearest are {', '.join(near)}" if near else f"the list begins with {', '.join(list(ids)[:6])}"
-    return f"the class {name!r} is not in the class list; {hint}. Name your own classes with --classes FILE"
+    return f"the class {shown(name)} is not in the class list; {hint}. Name your own classes with --classes FILE"
 
 
 def _error(path: Path | None, element: str, problem: str) -> AnnotationError:

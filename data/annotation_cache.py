@@ -1,18 +1,20 @@
 """Reads many annotation files into arrays, and caches the arrays by the content of the files.
 
 Parsing 20,000 XML files takes seconds; reading their bytes takes a fraction of a second. The cache key is therefore a
-hash of all bytes. An edited file changes the key, so the cache never returns stale data.
+hash of all bytes. An edited file changes the key, so the cache never returns stale data. An entry contains a hash of
+its arrays. A damaged entry is written again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from ..runtime.atomic_write import atomic_write
 from ..runtime.user_cache import user_cache
 from . import annotation
 from .annotation import AnnotatedObject, Annotation, AnnotationError, read_annotation
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,8 @@ def _digest(paths: Sequence[Path]) -> str:
                 content = stream.read()
         except OSError as error:
             raise AnnotationError(f"{path}: cannot read the annotation: {error.strerror}") from error
+        except ValueError as error:  # a NUL character
+            raise AnnotationError(f"{path}: cannot read the annotation: {error}") from error
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.hexdigest()
@@ -126,13 +132,31 @@ _ARRAYS = ("files", "names", "name_numbers", "inclusive", "difficult")
 
 
 def _load(file: Path, paths: Sequence[Path]) -> ParsedAnnotations | None:
+    """Returns a cached entry; None if it is missing, unreadable or damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return ParsedAnnotations(tuple(paths), **{name: arrays[name] for name in _ARRAYS})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # the file is missing or damaged
+        stream = file.open("rb")
+    except OSError:
         return None
+    try:
+        with stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in _ARRAYS}
+            if stored["checksum"].tobytes() == _checksum(arrays):
+                return ParsedAnnotations(tuple(paths), **arrays)
+    except Exception:  # zipfile and numpy raise many types of errors for damaged files
+        pass
+    _logger.warning("%s: the cached annotations are damaged; the annotation files are read again", file)
+    return None
 
 
 def _store(file: Path, parsed: ParsedAnnotations) -> None:
+    arrays = {name: getattr(parsed, name) for name in _ARRAYS}
     with suppress(OSError), atomic_write(file, shared=True) as partial, partial.open("wb") as stream:
-        np.savez(stream, **{name: getattr(parsed, name) for name in _ARRAYS})
+        np.savez(stream, checksum=np.frombuffer(_checksum(arrays), np.uint8), **arrays)
+
+
+def _checksum(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.digest()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from .json_values import LONGEST_NAME, shown
+
 _DET_TABLE = Path(__file__).with_name("det_categories.tsv")
 
 
@@ -81,6 +83,8 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     for number, line in lines:
         where = f"{path}, line {number}"
         category = _from_row(line, where) if is_table else Category(len(categories) + 1, line, line)
+        if max(len(category.name), len(category.wnid)) > LONGEST_NAME:
+            raise CategoryError(f"{where}: expected names of at most {LONGEST_NAME} characters, got {shown(line)}")
         for field in ("id", "wnid", "name"):
             key = (field, getattr(category, field))
             if key in seen:
@@ -102,7 +106,8 @@ def category_ids(categories: Iterable[Category]) -> dict[str, int]:
 def _from_row(line: str, where: str) -> Category:
     fields = [field.strip() for field in line.split("\t")]
     if len(fields) != 3 or not all(fields) or not (fields[0].isascii() and fields[0].isdigit()):
-        raise CategoryError(f"{where}: expected id, WNID and name separated by tabs, got {line!r}")
-    if int(fields[0]) < 1:
-        raise CategoryError(f"{where}: the id is {fields[0]}; expected at least 1 (0 is the background)")
+        raise CategoryError(f"{where}: expected id, WNID and name separated by tabs, got {shown(line)}")
+    if len(fields[0]) > 15 or int(fields[0]) < 1:
+        problem = "expected at least 1 (0 is the background) and at most 15 digits"
+        raise CategoryError(f"{where}: the id is {fields[0][:40]}; {problem}")
     return Category(int(fields[0]), fields[1], fields[2])

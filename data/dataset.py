@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ class Sample:
     def from_annotation(
         cls, image_id: str, index: int, path: Path, annotation: Annotation | None, ids: Mapping[str, int]
     ) -> Sample:
-        """Makes a sample from an annotation; clips the boxes to the picture.
+        """Makes a sample from an annotation; clips the boxes to the picture if the annotation has its size.
 
         Args:
             annotation: None for a picture without objects and without an annotation file.
@@ -59,16 +60,18 @@ class Sample:
         Raises:
             AnnotationError: the class of an object is not in `ids`.
         """
-        known = annotation or Annotation(image_id, 1, 1)
+        known = annotation or Annotation(image_id, 0, 0)
+        size = (known.width, known.height) if known.width and known.height else None
+        width, height = size or (math.inf, math.inf)
         return cls(
             image_id=image_id,
             index=index,
             path=path,
-            boxes=clip(known.boxes, known.width, known.height),
+            boxes=clip(known.boxes, width, height),
             labels=known.labels(ids),
             difficult=known.difficult,
             outside=known.outside,
-            size=None if annotation is None else (known.width, known.height),
+            size=size,
         )
 
 

@@ -10,6 +10,8 @@ The list of a part of a split (`train_15.txt`, `val2.txt`) uses the folders of t
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +21,24 @@ from pathlib import Path
 from .annotation import read_annotation
 from .categories import Category, category_ids, det_categories
 from .dataset import Dataset, Sample
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, without_suffix
+from .json_values import shown
 from .partial import AnnotatedClasses, read_annotated_classes
 
 _PART_OF_SPLIT = re.compile(r"(train|val|test)(_.*|\d+)")
-_LIST_LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<number>[+-]?\d+)(?:\s+(?:-1|0|1))?)?", re.ASCII)
+_BLANK = " \t\f\v\r"
+_INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+_MARKS = ("-1", "0", "1")
+_LONGEST_NAME = 255  # bytes in a name on common file systems
+# The order in which `picture_path` looks for a picture: cameras and Windows write suffixes in capitals.
+_SUFFIXES = (
+    ".JPEG",
+    *(
+        spelled(suffix)
+        for spelled in (str.lower, str.upper, lambda suffix: f".{suffix[1:].title()}")
+        for suffix in sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix in (".avif", ".heic", ".heif"), suffix))
+    ),
+)
 # Pictures of ILSVRC train that were verified not to contain a class; the challenge has no XML files for them.
 _EXTRA_PICTURES = "ILSVRC2013_train_extra"
 
@@ -62,7 +77,8 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
         raise LayoutError("\n".join([f"{root}: not a data set in the ILSVRC DET layout", *missing, *_hints(root)]))
     categories = det_categories() if categories is None else tuple(categories)
     list_path = _list_path(root, split)
-    entries = _read_list(list_path)
+    pictures, annotations = (split_folder(root, kind, split) for kind in ("Data", "Annotations"))
+    entries = _read_list(list_path, [annotations, pictures])
     if not entries:
         raise LayoutError(f"{list_path}: the list is empty; expected lines 'image_id index'")
     seen: set[str] = set()
@@ -71,17 +87,13 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
             raise LayoutError(f"{list_path}: names {entry.image_id!r} twice; expected each picture once")
         seen.add(entry.image_id)
     partly = list_path.with_name(f"{split}_annotated.txt")
-    read = partial(
-        _read_sample,
-        pictures=split_folder(root, "Data", split),
-        annotations=split_folder(root, "Annotations", split),
-        ids=category_ids(categories),
-        annotated=read_annotated_classes(partly, categories) if partly.is_file() else AnnotatedClasses(()),
-    )
+    annotated = read_annotated_classes(partly, categories) if partly.is_file() else AnnotatedClasses(())
+    ids = category_ids(categories)
+    read = partial(_read_sample, pictures=pictures, annotations=annotations, ids=ids, annotated=annotated)
     return Dataset(f"{root.resolve().name} {split}", categories, entries, read)
 
 
-def read_image_list(path: str | Path) -> list[tuple[str, int]]:
+def read_image_list(path: str | Path, folders: Sequence[Path] = ()) -> list[tuple[str, int]]:
     """Reads an image list; returns the image_id and the index of each line.
 
     A picture suffix is removed from the id. The index is the number in the second column, which submission files use.
@@ -89,19 +101,29 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
     class occurs in the picture, 0 if it occurs partly, -1 if it does not occur. In both cases the index is the number
     of the entry, starting at 1. Marks in a third column are ignored.
 
+    Names may contain spaces, may be in quotation marks, and need not be UTF-8.
+
+    Args:
+        folders: the folders of the pictures or annotations. A name may end in a number, as in "Screenshot 101112": if
+            a folder has a file of the name with the number, the number is not an index.
+
     Raises:
-        LayoutError: the file cannot be read, or an index is not positive or occurs twice.
+        LayoutError: the file cannot be read, an index is not positive or occurs twice, or a name cannot be a file name.
     """
-    return [(entry.image_id, entry.index) for entry in _read_list(Path(path))]
+    return [(entry.image_id, entry.index) for entry in _read_list(Path(path), folders)]
 
 
-def listed_pictures(path: str | Path, folder: Path) -> list[Path]:
-    """Returns the paths in `folder` of the pictures that a list names, in the order of the list. Files may be missing.
+def listed_pictures(path: str | Path, folder: Path, folders: Sequence[Path] = ()) -> list[tuple[str, int, Path]]:
+    """Returns the image_id, the index and the path in `folder` of each picture in a list. Files may be missing.
+
+    Args:
+        folders: further folders, as in `read_image_list`.
 
     Raises:
         LayoutError: see `read_image_list`.
     """
-    return [picture_path(folder, entry.name) for entry in _read_list(Path(path))]
+    entries = _read_list(Path(path), [folder, *folders])
+    return [(entry.image_id, entry.index, picture_path(folder, entry.name)) for entry in entries]
 
 
 def split_folder(root: Path, kind: str, split: str) -> Path:
@@ -119,44 +141,73 @@ def split_folder(root: Path, kind: str, split: str) -> Path:
 
 
 def picture_path(folder: Path, image_id: str) -> Path:
-    """Returns the path of a picture.
+    """Returns the path of a picture: the file `image_id` itself if it exists, else a file with a picture suffix.
 
-    If `image_id` has no picture suffix, the function looks for a file with the suffix `.JPEG`, then for files with the
-    other suffixes of `IMAGE_SUFFIXES`. If none of these files exists, it returns the path with `.JPEG`.
+    The function looks for the suffix `.JPEG` first, then for the other suffixes of `IMAGE_SUFFIXES`, also in capitals.
+    If `image_id` has a picture suffix, files with another suffix count last. If no file exists, the function returns
+    the path of `image_id`, with `.JPEG` if it has no picture suffix.
     """
-    if _without_suffix(image_id) != image_id:
+    stem = without_suffix(image_id)
+    if stem != image_id and os.path.exists(folder / image_id):
         return folder / image_id
-    expected = folder / f"{image_id}.JPEG"
-    if expected.exists():
-        return expected
-    candidates = (folder / f"{image_id}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))
-    return next((path for path in candidates if path.exists()), expected)
+    for name in dict.fromkeys((image_id, stem)):
+        for suffix in _SUFFIXES:
+            path = folder / f"{name}{suffix}"
+            if os.path.exists(path):
+                return path
+    return folder / (image_id if stem != image_id else f"{image_id}.JPEG")
+
+
+def annotation_path(folder: Path, image_id: str) -> Path:
+    """Returns the path of an XML file, `<image_id>.xml`; with the suffix in capitals if only that file exists."""
+    path = folder / f"{image_id}.xml"
+    capitals = folder / f"{image_id}.XML"
+    return capitals if not os.path.exists(path) and os.path.exists(capitals) else path
 
 
 def _read_sample(
     entry: _Entry, pictures: Path, annotations: Path, ids: Mapping[str, int], annotated: AnnotatedClasses
 ) -> Sample:
-    path = annotations / f"{entry.image_id}.xml"
-    annotation = None if entry.negative and not path.exists() else read_annotation(path)
-    path = picture_path(pictures, entry.name)
-    sample = Sample.from_annotation(entry.image_id, entry.index, path, annotation, ids)
+    path = annotation_path(annotations, entry.image_id)
+    annotation = None if entry.negative and not os.path.exists(path) else read_annotation(path)
+    picture = picture_path(pictures, entry.name)
+    sample = Sample.from_annotation(entry.image_id, entry.index, picture, annotation, ids)
     return replace(sample, annotated=annotated.of(entry.image_id, sample.labels.tolist()))
 
 
-def _read_list(path: Path) -> list[_Entry]:
+def _read_list(path: Path, folders: Sequence[Path]) -> list[_Entry]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise LayoutError(f"{path}: cannot read the image list: {error}") from error
+    # Like the names of files, names in lists need not be UTF-8.
+    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    lines = [
+        (line_number, line)
+        for line_number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
+        if line.strip(_BLANK)
+    ]
+    files = _Files(folders)
+    has_numbers = _has_numbers([line for _, line in lines], files)
     names: list[str] = []
     numbers: list[tuple[int, int]] = []  # (line, second column)
-    for line_number, line in enumerate(lines, start=1):
-        if line.strip():
-            match = _LIST_LINE.fullmatch(line.strip())
-            assert match is not None  # because .+? matches any line that is not empty
-            names.append(match["name"])
-            if match["number"] is not None:
-                numbers.append((line_number, int(match["number"])))
+    for line_number, line in lines:
+        name, number = _split(line) if has_numbers else (line, None)
+        name = _listed_name(name, files)
+        parts = name.split("/")
+        if (
+            parts[-1] in ("", ".", "..")
+            or "\0" in name
+            or max(len(os.fsencode(part)) for part in parts) > _LONGEST_NAME
+        ):
+            raise LayoutError(f"{path}, line {line_number}: {shown(name)} cannot be the name of a file")
+        names.append(name)
+        if number is not None:
+            if not _INTEGER.fullmatch(number):
+                raise LayoutError(
+                    f"{path}, line {line_number}: the index is {shown(number)}; expected at most 15 digits"
+                )
+            numbers.append((line_number, int(number)))
 
     indices = [number for _, number in numbers]
     if len(indices) not in (0, len(names)):
@@ -173,14 +224,80 @@ def _read_list(path: Path) -> list[_Entry]:
                 raise LayoutError(f"{path}, line {line_number}: the index is {index}; {problem}")
             first[index] = line_number
     return [
-        _Entry(name, _without_suffix(name), index, mark or name.startswith(_EXTRA_PICTURES))
+        _Entry(name, without_suffix(name), index, mark or name.startswith(_EXTRA_PICTURES))
         for name, index, mark in zip(names, indices, negative, strict=True)
     ]
 
 
-def _without_suffix(image_id: str) -> str:
-    stem, dot, suffix = image_id.rpartition(".")
-    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else image_id
+def _split(line: str) -> tuple[str, str | None]:
+    """Splits a line into the name and the second column, a number; None if the line has no second column.
+
+    The name keeps the blanks at its ends.
+    """
+    before, last = _last_field(line)
+    if not before.strip(_BLANK) or not _is_number(last):
+        return line, None
+    name, number = _last_field(before)
+    if last in _MARKS and name.strip(_BLANK) and _is_number(number):
+        return name, number  # the third column is a mark
+    return before, last
+
+
+def _last_field(line: str) -> tuple[str, str]:
+    """Splits the last field from a line, and one blank before it."""
+    line = line.rstrip(_BLANK)
+    position = max(line.rfind(blank) for blank in _BLANK)
+    return line[: max(position, 0)], line[position + 1 :]
+
+
+def _is_number(field: str) -> bool:
+    digits = field[1:] if field[:1] in ("+", "-") else field
+    return digits.isascii() and digits.isdigit()
+
+
+def _has_numbers(lines: Sequence[str], files: _Files) -> bool:
+    """Whether the numbers at the ends of lines are a second column and not a part of the names.
+
+    The first line that names an existing file decides.
+    """
+    for line in lines:
+        name, number = _split(line)
+        if number is not None:
+            whole, part = (_listed_name(text, files) in files for text in (line, name))
+            if whole or part:
+                return not whole
+    return True
+
+
+def _listed_name(text: str, files: _Files) -> str:
+    """Returns the name that a text of a list means: an existing file, else the text without blanks and quotes."""
+    stripped = text.strip(_BLANK)
+    quoted = len(stripped) > 2 and stripped[0] in "'\"" and stripped[-1] == stripped[0]
+    readings = dict.fromkeys((text, stripped, stripped[1:-1] if quoted else stripped))
+    return next((name for name in readings if len(readings) > 1 and name in files), list(readings)[-1])
+
+
+class _Files:
+    """The files in some folders, with and without suffixes. Folders are listed when a name in them is asked for."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._listed: dict[Path, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a folder has a picture or an annotation of this name."""
+        paths = [folder / name for folder in self._folders]
+        return any(path.name in self._names(path.parent) for path in paths)
+
+    def _names(self, folder: Path) -> set[str]:
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):  # ValueError: a NUL character
+                names = []
+            stems = (name[:-4] if name.lower().endswith(".xml") else without_suffix(name) for name in names)
+            self._listed[folder] = {*names, *stems}
+        return self._listed[folder]
 
 
 def _list_path(root: Path, split: str) -> Path:
@@ -199,7 +316,7 @@ def _missing_folders(root: Path, split: str) -> list[str]:
 
 def _hints(root: Path) -> list[str]:
     hints = []
-    lists = (root / "ImageSets" / "DET").glob("*.txt")
+    lists = (root / "ImageSets" / "DET").glob("[!.]*.txt")
     splits = sorted(path.stem for path in lists if not path.stem.endswith("_annotated"))
     if splits:
         hints.append(f"hint: the data set has the splits {', '.join(splits[:8])}{', ...' if len(splits) > 8 else ''}")

@@ -1,7 +1,8 @@
 """Reads picture files as upright 8-bit RGB arrays.
 
-The format (JPEG, PNG, WebP, BMP, TIFF or GIF) is recognised by the content of the file, not by its name. The reader
-refuses all other formats of Pillow, because decoders such as PostScript are unsafe for untrusted files.
+The format (JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC) is recognised by the content of the file, not by its name.
+The reader refuses all other formats of Pillow, because decoders such as PostScript are unsafe for untrusted files. AVIF
+needs Pillow 11.3 or later; HEIC needs pillow-heif, which the extra `heic` installs.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,37 @@ from PIL import Image, UnidentifiedImageError
 from ..runtime.remote import is_url, read_remote
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
 )
-"""Lower-case suffixes of the files that count as pictures in a folder."""
+"""Lower-case suffixes of the pictures that `read_image` reads."""
+
+UNREADABLE_SUFFIXES: frozenset[str] = frozenset(
+    {".dng", ".cr2", ".cr3", ".crw", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".jp2", ".j2k", ".jxl"}
+)
+"""Lower-case suffixes of pictures that `read_image` refuses: raw files of cameras, JPEG 2000 and JPEG XL."""
 
 MAX_PIXELS = 178_956_970  # above this number Pillow raises a DecompressionBombError by default
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+# Tags of TIFF 6.0 and of DNG.
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _DNG_VERSION = 258, 259, 262, 284, 50706
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange width and height
 
+_STRIP = 2**20  # pixels that are converted at once, which limits the memory beside the decoded picture
+
 _Pixels = npt.NDArray[np.uint8]
+
+
+def without_suffix(name: str) -> str:
+    """Returns the name of a picture, with or without folders, without its picture suffix.
+
+    Other suffixes stay: "frame.0001" and "frame.0002" are different pictures.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
 
 
 class ImageError(ValueError):
@@ -70,8 +91,8 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         uint8 [H, W, 3], C-contiguous, writeable.
 
     Raises:
-        ImageError: the file does not exist, is not a picture, is truncated, damaged or too large, or its pixels have
-            no defined range (32-bit float or integer).
+        ImageError: the file does not exist, is not a picture, is truncated, damaged or too large, its pixels have no
+            defined range (32-bit float or integer), its decoder is not installed, or memory runs out.
     """
     path = source if isinstance(source, str) and is_url(source) else Path(source)
     # Pillow has its own limit for the whole process. A `max_pixels` above this limit increases it.
@@ -105,7 +126,9 @@ def read_size(source: str | Path) -> tuple[int, int]:
 def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
     """Opens a picture of at most `max_pixels` without decoding it; turns errors in the block into an ImageError."""
     try:
-        with _open(path) as file, Image.open(file, formats=_FORMATS) as picture:
+        with _open(path) as file, Image.open(file, formats=_formats(file, path)) as picture:
+            if picture.format == "TIFF":
+                _check_tiff(picture, path)
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
@@ -115,10 +138,15 @@ def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(path, _too_large("far too many pixels", max_pixels)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(path, "not a JPEG, PNG, WebP, BMP, TIFF or GIF picture, or damaged") from error
+        if _has_unreadable_suffix(path):
+            raise ImageError(path, _CONVERT) from error
+        reason = "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC picture, or damaged"
+        raise ImageError(path, reason) from error
     except Exception as error:  # Decoders raise many types of errors for damaged files: SyntaxError, struct.error ...
         if isinstance(error, OSError) and error.errno is not None:
             reason = os.strerror(error.errno)
+        elif isinstance(error, MemoryError) or "out of memory" in str(error):
+            reason = "not enough memory to read this picture; --max-pixels refuses large pictures"
         else:
             reason = f"damaged or truncated: {error or type(error).__name__}"
         raise ImageError(path, reason) from error
@@ -143,27 +171,88 @@ def _open(path: Path | str) -> BinaryIO:
     return open(path, "rb")
 
 
+_CONVERT = "raw files of cameras, JPEG 2000 and JPEG XL are not read; convert it to JPEG, PNG or TIFF"
+
+
+def _has_unreadable_suffix(path: Path | str) -> bool:
+    return os.path.splitext(path)[1].lower() in UNREADABLE_SUFFIXES
+
+
+def _formats(file: BinaryIO, path: Path | str) -> tuple[str, ...]:
+    """Returns the formats of Pillow that the file may have, and loads the decoders of AVIF and HEIC.
+
+    Raises:
+        ImageError: the file is in AVIF or HEIC, and there is no decoder.
+    """
+    head = file.read(64)
+    file.seek(0)
+    brand = head[8:12]
+    if head[4:8] != b"ftyp" or brand not in (*_AVIF_BRANDS, *_HEIC_BRANDS):
+        return _FORMATS
+    if brand in _AVIF_BRANDS or any(other in head[16:] for other in _AVIF_BRANDS):
+        Image.init()
+        if "AVIF" not in Image.OPEN:
+            raise ImageError(path, "an AVIF picture: install Pillow 11.3 or later, or convert it to JPEG")
+        return ("AVIF",)
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        remedy = "pip install inception-rcnn[heic], or convert it to JPEG"
+        raise ImageError(path, f"a HEIC picture, which needs pillow-heif: {remedy}") from error
+    register_heif_opener()
+    return ("HEIF",)
+
+
+def _check_tiff(picture: Image.Image, path: Path | str) -> None:
+    """Raises an ImageError for TIFF files of which Pillow would return other pixels than the file means."""
+    tags: Mapping[int, Any] = picture.tag_v2  # type: ignore[attr-defined]
+    if _DNG_VERSION in tags or _has_unreadable_suffix(path):  # Pillow would read the preview.
+        raise ImageError(path, _CONVERT)
+    is_wide = any(bits > 8 for bits in _bits_per_sample(picture))
+    if is_wide and tags.get(_PLANAR_CONFIGURATION) == 2 and tags.get(_COMPRESSION, 1) == 1:
+        problem = "16-bit TIFF with separate planes and without compression is not read"
+        raise ImageError(path, f"{problem}; save it with interleaved channels or with 8 bits per channel")
+
+
+def _bits_per_sample(picture: Image.Image) -> tuple[int, ...]:
+    bits = picture.tag_v2.get(_BITS_PER_SAMPLE, 1)  # type: ignore[attr-defined]
+    return bits if isinstance(bits, tuple) else (bits,)
+
+
 def _too_large(size: str, max_pixels: int) -> str:
     return f"{size}, more than the limit of {max_pixels:,}; if you trust the file, raise the limit with --max-pixels"
 
 
 def _to_rgb(picture: Image.Image, path: Path | str) -> _Pixels:
     """Converts a loaded picture to uint8 RGB [H, W, 3] without applying the EXIF orientation."""
-    mode = picture.mode
     # Pillow's conversion would clip 16-bit values at 255.
-    if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):
-        wide = np.asarray(picture).astype(np.uint32)  # [H, W]
-        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
-        grey[wide == picture.info.get("transparency", -1)] = 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if mode in ("I", "F"):
-        kind = "integer" if mode == "I" else "float"
+    is_wide = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+    if picture.mode in ("I", "F") and not is_wide:
+        kind = "integer" if picture.mode == "I" else "float"
         raise ImageError(path, f"32-bit {kind} pixels have no defined range; save it with 8 or 16 bits per channel")
-    if picture.has_transparency_data:
-        return _blend_with_white(np.asarray(picture.convert("RGBA")))
-    if mode != "RGB":
-        picture = picture.convert("RGB")
-    return np.array(picture)
+    largest, is_negative = 65535, False
+    if is_wide and picture.format == "TIFF":
+        largest = 2 ** max(_bits_per_sample(picture)) - 1
+        is_negative = picture.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]  # 0: white is zero
+    width, height = picture.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = picture if rows >= height else picture.crop((0, top, width, min(top + rows, height)))
+        if is_wide:
+            grey = _narrow(np.asarray(strip), largest, picture.info.get("transparency", -1))
+            pixels[top : top + rows] = (255 - grey if is_negative else grey)[:, :, None]
+        elif picture.has_transparency_data:
+            pixels[top : top + rows] = _blend_with_white(np.asarray(strip.convert("RGBA")))
+        else:
+            pixels[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return pixels
+
+
+def _narrow(wide: npt.NDArray[Any], largest: int, transparent: int) -> _Pixels:
+    """Scales grey values [H, W] of 0..largest to 0..255. Transparent pixels become white."""
+    scaled = (wide.astype(np.uint32) * 255 + largest // 2) // largest
+    return np.where(wide == transparent, 255, scaled).astype(np.uint8)
 
 
 def _blend_with_white(rgba: _Pixels) -> _Pixels:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..runtime.remote import is_url, list_remote
 from .ilsvrc import LayoutError, listed_pictures, split_folder
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 
 class ListingError(ValueError):
@@ -21,7 +21,7 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
 
     An input is one of the following:
 
-    - a folder: its files with a suffix of `IMAGE_SUFFIXES`, sorted, without hidden files;
+    - a folder: its files with a suffix of `IMAGE_SUFFIXES` or `UNREADABLE_SUFFIXES`, sorted, without hidden files;
     - a list (`.txt`) with an image id or a path in each line; an index may follow. The pictures of the list
       `ROOT/ImageSets/DET/<split>.txt` are in `ROOT/Data/DET/<split>`. The pictures of another list are in the folder
       of the list or in the working directory;
@@ -114,13 +114,13 @@ def _list_pictures(path: Path) -> list[Path]:
     in_layout = absolute.parent.name == "DET" and absolute.parent.parent.name == "ImageSets"
     folders = [split_folder(absolute.parents[2], "Data", path.stem)] if in_layout else [path.parent, Path()]
     try:
-        candidates = [listed_pictures(path, folder) for folder in folders]
+        candidates = [[picture for _, _, picture in listed_pictures(path, folder, folders)] for folder in folders]
     except LayoutError as error:
         raise ListingError(str(error)) from error
     if not candidates[0]:
         raise ListingError(f"{path}: the list is empty; expected an image id or a path on each line")
-    pictures = [next((path for path in paths if path.exists()), paths[0]) for paths in zip(*candidates, strict=True)]
-    if any(picture.exists() for picture in pictures):
+    pictures = [next(filter(os.path.exists, paths), paths[0]) for paths in zip(*candidates, strict=True)]
+    if any(map(os.path.exists, pictures)):
         return pictures  # including missing files, so that the command reports them
     expected = " or ".join(str(pictures[0]) for pictures in candidates)
     remedy = "" if in_layout else "; an ILSVRC list must be in ROOT/ImageSets/DET, with its pictures in ROOT/Data/DET"
@@ -146,7 +146,8 @@ def _empty_folder_message(folder: Path, recursive: bool) -> str:
 
 
 def _has_picture_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Whether a file is listed as a picture. Pictures that cannot be read are listed too, so that their failure is."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES | UNREADABLE_SUFFIXES
 
 
 def _suffixes() -> str:

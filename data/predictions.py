@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from .categories import category_ids
 from .coco import CocoDetections, inclusive_from_xywh, read_detections
 from .ground_truth import GroundTruth
+from .images import without_suffix
 from .submission import Submission, read_submission
 
 
@@ -34,9 +36,9 @@ def read_predictions(
 ) -> tuple[Submission, list[str]]:
     """Reads `detections.json` or a list of COCO results (suffix `.json`), or a submission file (other suffixes).
 
-    The file names in `detections.json` are matched with the image ids of the ground truth: the file name without
-    suffix must end with the image id. Classes are matched by WNID, then by name. Lists of results and submission files
-    already use the ids of the ground truth.
+    The file names in `detections.json` are matched with the pictures of the ground truth: first with the names of their
+    files, then, without picture suffix, with their image ids. A file name may have further folders before it. Classes
+    are matched by WNID, then by name. Lists of results and submission files already use the ids of the ground truth.
 
     Args:
         lenient: skip and count malformed detections, and detections in pictures that are not in the ground truth.
@@ -46,7 +48,8 @@ def read_predictions(
 
     Raises:
         SubmissionError, CocoError: the file is malformed.
-        PredictionsError: two file names match the same picture, or, unless `lenient`, a file name matches no picture.
+        PredictionsError: two file names match the same picture, a file name matches two pictures, or, unless `lenient`,
+            a file name matches no picture.
     """
     if Path(path).suffix.lower() != ".json":
         return read_submission(path, lenient), []
@@ -75,35 +78,42 @@ def _match_pictures(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Returns the picture number in the ground truth for each detection, int64 [N], and whether it exists, bool [N]."""
     assert found.file_names is not None
-    numbers = dict(zip(ground_truth.image_ids, ground_truth.image_indices.tolist(), strict=True))
-    depths = sorted({image_id.count("/") + 1 for image_id in numbers}, reverse=True)
+    names = {image_id: name.replace("\\", "/") for image_id, name in found.file_names.items()}
+    by_file, by_id = _NumbersByName(_file_names(ground_truth)), _NumbersByName(_image_ids(ground_truth))
     matched: dict[int, int] = {}
-    source: dict[int, str] = {}
+    source: dict[int, int] = {}  # the inverse of `matched`
+    exact = {image_id: numbers for image_id, name in names.items() if (numbers := by_file.find(name))}
+    taken = {number for numbers in exact.values() for number in numbers}
     unlisted = []
-    for image_id, file_name in found.file_names.items():
-        parts = PurePosixPath(file_name.replace("\\", "/")).with_suffix("").parts
-        candidates = ("/".join(parts[-depth:]) for depth in depths)
-        number = next((numbers[candidate] for candidate in candidates if candidate in numbers), None)
-        if number is None:
-            unlisted.append(file_name)
-        elif number in source:
+    for image_id, name in names.items():
+        numbers = exact.get(image_id) or [one for one in by_id.find(without_suffix(name)) if one not in taken]
+        if not numbers:
+            unlisted.append(name)
+            continue
+        if len(numbers) > 1:
             raise PredictionsError(
-                f"{path}: {source[number]!r} and {file_name!r} both match picture {number} of {ground_truth.name}; "
+                f"{path}: {name!r} matches the pictures {numbers[0]} and {numbers[1]} of {ground_truth.name}; expected "
+                "file names that tell pictures apart, with suffix and folders"
+            )
+        (number,) = numbers
+        if number in source:
+            raise PredictionsError(
+                f"{path}: {names[source[number]]!r} and {name!r} both match picture {number} of {ground_truth.name}; "
                 "expected each picture once"
             )
-        else:
-            matched[image_id], source[number] = number, file_name
+        matched[image_id], source[number] = number, image_id
+    count = len(ground_truth.image_ids)
     if unlisted:
         problem = f"{len(unlisted)} of {len(found.file_names)} pictures are not in {ground_truth.name}"
         if not lenient:
-            example = f"the list contains {ground_truth.image_ids[0]!r}" if numbers else "the list is empty"
+            example = f"the list contains {ground_truth.image_ids[0]!r}" if count else "the list is empty"
             hint = f"{example}; --lenient ignores these pictures"
             raise PredictionsError(f"{path}: {problem}, the first is {unlisted[0]!r}; {hint}")
         notices.append(f"{problem}; they are ignored")
-    absent = len(numbers) - len(matched)
+    absent = count - len(matched)
     if absent:
         notices.append(
-            f"{absent} of {len(numbers)} pictures of the list are not in the predictions; their objects count as missed"
+            f"{absent} of {count} pictures of the list are not in the predictions; their objects count as missed"
         )
     images = np.array([matched.get(image_id, -1) for image_id in found.image_ids.tolist()], dtype=np.int64)
     return images, np.isin(found.image_ids, np.array(list(matched), dtype=np.int64))
@@ -124,4 +134,34 @@ def _match_classes(
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         count = int((~known).sum())
         notices.append(f"{count} detections of classes that are not in {ground_truth.name} are ignored: {shown}")
-    return np.array([label or 0 for label in labels], dtype=np.int64), known
+    return np.array([0 if label is None else label for label in labels], dtype=np.int64), known
+
+
+class _NumbersByName:
+    """Finds the numbers of pictures by the end of a path."""
+
+    def __init__(self, names: Iterable[tuple[str, int]]) -> None:
+        self._numbers: dict[str, list[int]] = {}
+        for name, number in names:
+            self._numbers.setdefault(name, []).append(number)
+        self._depths = sorted({name.count("/") + 1 for name in self._numbers}, reverse=True)
+
+    def find(self, path: str) -> list[int]:
+        """Returns the numbers of the longest name at the end of a path; an empty list if there is none."""
+        parts = PurePosixPath(path).parts
+        ends = ("/".join(parts[-depth:]) for depth in self._depths)
+        return next((self._numbers[end] for end in ends if end in self._numbers), [])
+
+
+def _image_ids(ground_truth: GroundTruth) -> Iterator[tuple[str, int]]:
+    return zip(ground_truth.image_ids, ground_truth.image_indices.tolist(), strict=True)
+
+
+def _file_names(ground_truth: GroundTruth) -> Iterator[tuple[str, int]]:
+    """Yields the name of each picture file that is known, with the number of the picture."""
+    if ground_truth.file_names is not None:
+        yield from zip(ground_truth.file_names, ground_truth.image_indices.tolist(), strict=True)
+        return
+    for image_id, number in _image_ids(ground_truth):
+        if number in ground_truth.paths:
+            yield PurePosixPath(image_id).with_name(ground_truth.paths[number].name).as_posix(), number

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import codecs
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.atomic_write import atomic_write
-from .boxes import from_inclusive, to_inclusive
+from .boxes import LARGEST_COORDINATE, from_inclusive, to_inclusive
 
 _COLUMNS = ("image_index", "det_id", "confidence", "xmin", "ymin", "xmax", "ymax")
 _EXPECTED = f"seven finite numbers, {' '.join(_COLUMNS)}, the first two being whole numbers of at least 1"
@@ -77,7 +79,7 @@ def read_submission(path: str | Path, lenient: bool = False) -> Submission:
 
     Raises:
         SubmissionError: the file cannot be read; or, unless `lenient`, a line does not consist of seven finite numbers
-            with whole numbers of at least 1 in the first two columns.
+            with whole numbers of at least 1 in the first two columns, or places a box millions of pixels away.
     """
     path = Path(path)
     try:
@@ -124,7 +126,11 @@ def write_submission(path: str | Path, submission: Submission) -> None:
 
 def _load(path: Path) -> npt.NDArray[np.float64] | None:
     """Reads all lines at once, float64 [N, 7]; returns None if any line is malformed."""
-    with warnings.catch_warnings(), open(path, encoding=_ENCODING) as file:
+    with warnings.catch_warnings(), open(path, "rb") as raw:
+        if raw.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            raw.seek(0)
+        # Letters outside ASCII are a ValueError: loadtxt would take some of them for blanks.
+        file = TextIOWrapper(raw, encoding="ascii")
         warnings.filterwarnings("ignore", "loadtxt: input contained no data")
         try:
             rows = np.loadtxt(file, dtype=np.float64, comments=None, ndmin=2)
@@ -152,7 +158,8 @@ def _load_by_line(path: Path) -> npt.NDArray[np.float64]:
 
 def _is_valid(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     ids = rows[:, :2]
-    return np.isfinite(rows).all(axis=1) & ((ids == np.floor(ids)) & (ids >= 1) & (ids < 2**53)).all(axis=1)
+    in_range = (np.abs(rows[:, 3:]) <= LARGEST_COORDINATE).all(axis=1)
+    return in_range & np.isfinite(rows).all(axis=1) & ((ids == np.floor(ids)) & (ids >= 1) & (ids < 2**53)).all(axis=1)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -19,7 +19,7 @@ from .annotation_cache import read_annotations
 from .categories import Category, category_ids
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth, read_ground_truth
-from .ilsvrc import LayoutError, picture_path, read_image_list
+from .ilsvrc import LayoutError, annotation_path, listed_pictures
 from .images import IMAGE_SUFFIXES
 
 _NAMES = (
@@ -52,10 +52,9 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
     """
     root = Path(root)
     categories = voc_categories() if categories is None else tuple(categories)
-    entries = read_image_list(_list_path(root, split))
     records = [
-        (image_id, index, picture_path(root / "JPEGImages", image_id), root / "Annotations" / f"{image_id}.xml")
-        for image_id, index in entries
+        (image_id, index, path, annotation_path(root / "Annotations", image_id))
+        for image_id, index, path in _read_split(root, split)
     ]
     return Dataset(
         f"{root.resolve().name} {split}", categories, records, partial(_read_sample, ids=category_ids(categories))
@@ -70,8 +69,8 @@ def own_categories(root: str | Path, split: str) -> tuple[Category, ...]:
         AnnotationError: an XML file is missing or malformed.
     """
     root = Path(root)
-    entries = read_image_list(_list_path(root, split))
-    return _occurring_classes([root / "Annotations" / f"{image_id}.xml" for image_id, _ in entries])
+    entries = _read_split(root, split)
+    return _occurring_classes([annotation_path(root / "Annotations", image_id) for image_id, _, _ in entries])
 
 
 def open_folder(root: str | Path, categories: Sequence[Category] | None = None) -> Dataset:
@@ -123,15 +122,19 @@ def read_voc_ground_truth(
         LayoutError, AnnotationError, GroundTruthError: see `ground_truth.read_ground_truth`.
     """
     root = Path(root)
-    entries = read_image_list(_list_path(root, split))
     return read_ground_truth(
         root / "Annotations",
         _list_path(root, split),
         voc_categories() if categories is None else categories,
-        paths={index: picture_path(root / "JPEGImages", image_id) for image_id, index in entries},
+        paths={index: path for _, index, path in _read_split(root, split)},
         cache=cache,
         name=f"{root.resolve().name} {split}",
     )
+
+
+def _read_split(root: Path, split: str) -> list[tuple[str, int, Path]]:
+    """Returns the image id, the index and the path of each picture in the list of a split."""
+    return listed_pictures(_list_path(root, split), root / "JPEGImages", [root / "Annotations"])
 
 
 def _list_path(root: Path, split: str) -> Path:

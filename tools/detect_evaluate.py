@@ -135,7 +135,7 @@ def _ground_truth(
     from ..data.categories import read_categories
     from ..data.coco import read_instances
     from ..data.ground_truth import read_ground_truth, read_ilsvrc_ground_truth
-    from ..data.ilsvrc import picture_path, read_image_list
+    from ..data.ilsvrc import listed_pictures
     from ..data.voc import is_voc, read_voc_ground_truth
 
     categories = None if classes is None else read_categories(classes)
@@ -154,7 +154,7 @@ def _ground_truth(
         raise typer.BadParameter("a folder of XML files needs a list of pictures", param_hint="--list")
     paths = {}
     if images is not None:
-        paths = {index: picture_path(images, image_id) for image_id, index in read_image_list(image_list)}
+        paths = {index: path for _, index, path in listed_pictures(image_list, images, [annotations])}
     return read_ground_truth(annotations, image_list, categories, paths, default_cache())
 
 

@@ -19,10 +19,14 @@ import numpy as np
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
 from .average_precision import area_under_envelope
-from .checks import check_detections
+from .checks import absent_class_notices, check_detections
 from .detection_order import rank_detections
 from .matching import match_free_objects, object_thresholds, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
+
+# The official kit evaluates all ids from 1 to the largest. Beyond this id, and in files with the id 0, only the classes
+# that occur in the ground truth are evaluated: the ids of some tools are large numbers like 100,000,000.
+_LARGEST_KIT_ID = 10_000
 
 
 def evaluate(
@@ -61,14 +65,16 @@ def evaluate(
     matched = match_free_objects(pairs, rank_detections(detections), len(ground_truth))
     counted = ~np.isin(object_keys, blacklisted_keys)
     largest = int(ground_truth.labels.max())
+    labels: Iterable[int] = range(1, largest + 1)
     beyond = int((detections.labels > largest).sum())
-    if beyond:
+    if largest > _LARGEST_KIT_ID or min(category.id for category in ground_truth.categories) < 1:
+        labels = np.unique(ground_truth.labels).tolist()
+        notices += absent_class_notices(ground_truth, detections)
+    elif beyond:
         notices.append(f"{beyond} detections of classes above {largest}, the largest in the ground truth, are left out")
     return Evaluation(
         protocol="ilsvrc",
-        classes=class_results(
-            ground_truth, detections, range(1, largest + 1), counted, matched, ignored, area_under_envelope
-        ),
+        classes=class_results(ground_truth, detections, labels, counted, matched, ignored, area_under_envelope),
         ground_truth=ground_truth,
         detections=detections,
         thresholds=thresholds,

@@ -16,7 +16,9 @@ from inception_rcnn.data.annotation import (
     read_annotation,
     write_annotation,
 )
+from inception_rcnn.data.boxes import area
 from inception_rcnn.data.categories import Category, category_ids, det_categories
+from inception_rcnn.data.dataset import Sample
 
 DET_IDS = category_ids(det_categories())
 
@@ -96,7 +98,7 @@ def test_an_annotation_may_have_no_objects(tmp_path: Path) -> None:
     [
         Annotation("a", 1, 1),
         Annotation("Käse & <Brot>.jpg", 640, 480, folder='"x"', database="日本"),
-        Annotation("a", 9, 9, (AnnotatedObject("b c", (-3, 0, 1e9, 0.1)),)),
+        Annotation("a", 9, 9, (AnnotatedObject("b c", (-3, 0, 1e6, 0.1)),)),
         Annotation("a", 9, 9, (AnnotatedObject("b", (1 / 3, 1e-9, 2 / 3, 5)), AnnotatedObject("b", (1, 1, 1, 1)))),
         Annotation("a", 9, 9, (AnnotatedObject("b", (1, 2, 3, 4), True, False, "Frontal"),)),
         Annotation("a", 9, 9, (AnnotatedObject("b", (1, 2, 3, 4), False, True, None),)),
@@ -118,7 +120,8 @@ def test_coordinates_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
     ("annotation", "message"),
     [
         (Annotation("", 9, 9), "<filename>"),
-        (Annotation("a", 0, 9), "<size/width>"),
+        (Annotation("a", 0, 9), "not written"),
+        (Annotation("a", -1, 9), "<size/width>"),
         (Annotation(" a", 9, 9), "spaces around it"),
         (Annotation("a\x00b", 9, 9), "not well-formed"),
         (Annotation("a", 9, 9, (AnnotatedObject("b", (5, 1, 4, 2)),)), "object 1, <bndbox>"),
@@ -154,12 +157,11 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         (ILSVRC_XML, "<svg/>", "<svg>: expected <annotation>"),
         (ILSVRC_XML, "<?xml version='1.0' encoding='klingon'?><annotation/>", "not well-formed XML"),
         ("<filename>ILSVRC2012_val_00000001</filename>", "", "<filename>: the element is missing"),
-        ("<width>500</width>", "", "<size/width>: the element is missing"),
-        (
-            "<width>500</width>",
-            "<width>0</width>",
-            "<size/width>: expected a whole number of pixels, at least 1, got 0",
-        ),
+        ("<width>500</width>", "<width>-1</width>", "<size/width>: expected a whole number of pixels, got -1"),
+        ("<width>500</width>", "<width>1e300</width>", "<size/width>: expected at most 8,388,608 pixels"),
+        ("<xmin>111</xmin>", "<xmin>-1e308</xmin>", "object 1, <bndbox/xmin>: expected at most 8,388,608 pixels"),
+        ("<xmax>441</xmax>", "<xmax>8388609</xmax>", "object 1, <bndbox/xmax>: expected at most 8,388,608 pixels"),
+        ("<name>dog</name>", f"<name>{'z' * 300_000}</name>", "object 2, <name>: expected at most 256 characters"),
         ("<width>500</width>", "<width>500.5</width>", "<size/width>: expected a whole number"),
         ("<height>375</height>", "<height>tall</height>", "<size/height>: expected a finite number, got 'tall'"),
         ("<name>dog</name>", "<name> </name>", "object 2, <name>: the element is empty"),
@@ -175,7 +177,6 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("<xmax>441</xmax>", "<xmax>110</xmax>", r"object 1, <bndbox>: expected xmin <= xmax .* got \(111, 109, 110"),
         ("<ymax>265</ymax>", "<ymax>-7</ymax>", "object 1, <bndbox>: expected xmin <= xmax and ymin <= ymax"),
         ("<name>dog</name>", "<name>dog</name><difficult>maybe</difficult>", "object 2, <difficult>: expected 0 or 1"),
-        ("<name>dog</name>", "<name>dog</name><truncated>2</truncated>", "object 2, <truncated>: expected 0 or 1"),
     ],
 )
 def test_the_error_for_a_malformed_file_names_the_file_and_the_element(
@@ -186,6 +187,78 @@ def test_the_error_for_a_malformed_file_names_the_file_and_the_element(
     with pytest.raises(AnnotationError, match=message) as caught:
         read_annotation(path)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("", (0, 0)),
+        ("<size><width>0</width><height>0</height></size>", (0, 0)),
+        ("<size><width>500</width><height/></size>", (0, 0)),
+        ("<size><width>500.0</width><height>375</height></size>", (500, 375)),
+    ],
+)
+def test_the_size_may_be_unknown(tmp_path: Path, size: str, expected: tuple[int, int]) -> None:
+    text = ILSVRC_XML.replace("<size><width>500</width><height>375</height></size>", size)
+    annotation = read_annotation(save(tmp_path, text))
+    assert (annotation.width, annotation.height) == expected
+    sample = Sample.from_annotation("a", 1, tmp_path / "a.jpg", annotation, DET_IDS)
+    assert sample.boxes.tolist() == [[110, 108, 441, 265], [0, 0, 500, 375]]
+    assert sample.size == (expected if expected[0] else None)
+    assert sample.outside is not None
+    assert not sample.outside.any()
+
+
+@pytest.mark.parametrize(
+    ("element", "difficult", "truncated"),
+    [
+        ("<truncated>0.63</truncated>", False, True),
+        ("<truncated>0.0</truncated>", False, False),
+        ("<truncated>Unspecified</truncated><difficult>Unspecified</difficult>", False, None),
+        ("<truncated>true</truncated><difficult>True</difficult>", True, True),
+        ("<truncated/><difficult> </difficult>", False, None),
+    ],
+)
+def test_flags_may_be_fractions_words_or_empty(
+    tmp_path: Path, element: str, difficult: bool, truncated: bool | None
+) -> None:
+    text = ILSVRC_XML.replace("<name>dog</name>", f"<name>dog</name>{element}")
+    found = read_annotation(save(tmp_path, text)).objects[1]
+    assert (found.difficult, found.truncated) == (difficult, truncated)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        *(("GBK", "gbk"), ("gb2312", "gbk"), ("Shift_JIS", "cp932"), ("big5", "big5"), ("EUC-KR", "euc_kr")),
+        *(("windows-1251", "cp1251"), ("UTF-16", "utf-16"), ("utf-16", "utf-8"), ("utf-8", "utf-8-sig")),
+    ],
+)
+def test_declared_encodings_are_read(tmp_path: Path, declared: str, encoding: str) -> None:
+    name = {"euc_kr": "고양이", "cp1251": "кошка", "big5": "貓"}.get(encoding, "犬")
+    text = f'<?xml version="1.0" encoding="{declared}"?>\n' + ILSVRC_XML.replace("dog", name)
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    assert read_annotation(tmp_path / "a.xml").objects[1].name == name
+
+
+def test_a_box_at_the_largest_coordinate_has_an_area(tmp_path: Path) -> None:
+    for side in (8388608, 8388607.5):
+        text = ILSVRC_XML.replace(">111<", f">{side}<").replace(">441<", f">{side}<")
+        assert area(read_annotation(save(tmp_path, text)).boxes)[0] > 0
+
+
+def test_a_file_of_more_than_16_mb_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, ILSVRC_XML)
+    with path.open("r+b") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(AnnotationError, match="more than 16 MB"):
+        read_annotation(path)
+
+
+def test_elements_may_be_nested_deeply(tmp_path: Path) -> None:
+    nested = "<a>" * 200_000 + "</a>" * 200_000
+    assert len(read_annotation(save(tmp_path, ILSVRC_XML.replace("<folder>", nested + "<folder>"))).objects) == 2
 
 
 def test_the_error_for_a_missing_file_names_the_file(tmp_path: Path) -> None:

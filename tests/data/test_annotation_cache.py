@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,51 @@ def test_the_cache_is_keyed_by_content_and_order(folder: Path) -> None:
     assert read_annotations(paths[::-1], cache).inclusive[0, 0] == 11
 
 
-def test_a_damaged_entry_and_an_unwritable_folder_are_ignored(folder: Path) -> None:
+def replace_arrays(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.savez(stream, **{name: np.zeros(1) for name in (*annotation_cache._ARRAYS, "checksum")})
+
+
+def change_a_coordinate(file: Path) -> None:
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    arrays["inclusive"][0, 0] += 1
+    with file.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def change_the_compression(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[content.find(b"PK\x01\x02") + 10] = content[content.find(b"PK\x03\x04") + 8] = 99
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:100]),
+        lambda file: np.save(file.open("wb"), np.zeros(3)),
+        replace_arrays,
+        change_a_coordinate,
+        change_the_compression,
+    ],
+)
+def test_a_damaged_entry_is_rebuilt_with_a_warning(
+    folder: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     paths, cache = [folder / "a.xml"], folder / "cache"
-    expected = read_annotations(paths).inclusive
-    read_annotations(paths, cache)
+    expected = read_annotations(paths, cache).inclusive
     (file,) = cache.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    damage(file)
     assert np.array_equal(read_annotations(paths, cache).inclusive, expected)
+    assert f"{file}: the cached annotations are damaged" in caplog.text
+    caplog.clear()
+    assert np.array_equal(read_annotations(paths, cache).inclusive, expected)
+    assert not caplog.records
+
+
+def test_an_unwritable_folder_is_ignored(folder: Path) -> None:
+    paths = [folder / "a.xml"]
+    expected = read_annotations(paths).inclusive
     assert np.array_equal(read_annotations(paths, folder / "a.xml" / "cache").inclusive, expected)

@@ -82,6 +82,9 @@ def test_blacklists_are_read_as_pairs_of_index_and_label(tmp_path: Path) -> None
         ("n00007846 46", "line 2: expected 'image_index wnid'"),
         ("46", "line 2: expected"),
         ("46 n0", "line 2: the class 'n0'"),
+        ("0 n00007846", "line 2: the index is 0; expected"),
+        ("99999999999999999999 n00007846", "line 2: the index is 9+; expected"),
+        (f"{'9' * 5000} n00007846", "line 2: the index is 9+; expected"),
     ],
 )
 def test_the_error_for_a_malformed_blacklist_names_the_line(tmp_path: Path, line: str, problem: str) -> None:
@@ -108,3 +111,25 @@ def test_inconsistent_arrays_are_errors(arguments: tuple, problem: str) -> None:
 
 def test_ground_truth_may_have_no_objects() -> None:
     assert GroundTruth.from_arrays([1, 2], [], [], []).inclusive.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([1.5], [], [], []),
+        ([2**64], [], [], []),
+        ([float(2**53)], [], [], []),
+        (["1"], [], [], []),
+        ([1], [1], [1.5], [[1, 1, 2, 2]]),
+        ([1], [1], [True], [[1, 1, 2, 2]]),
+    ],
+)
+def test_numbers_and_class_ids_that_are_not_whole_are_errors(arguments: tuple) -> None:
+    with pytest.raises(GroundTruthError, match="expected whole numbers"):
+        GroundTruth.from_arrays(*arguments)
+
+
+@pytest.mark.parametrize("areas", [[float("nan")], [-1], [1, 2], [float("inf")]])
+def test_areas_are_numbers_of_at_least_0(areas: list[float]) -> None:
+    with pytest.raises(GroundTruthError, match="expected an area for each of 1 objects"):
+        GroundTruth.from_arrays([1], [1], [1], [[1, 1, 2, 2]], areas=areas)

@@ -11,7 +11,7 @@ import pytest
 
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, AnnotationError, write_annotation
 from inception_rcnn.data.categories import Category
-from inception_rcnn.data.ilsvrc import LayoutError, open_dataset, read_image_list
+from inception_rcnn.data.ilsvrc import LayoutError, open_dataset, picture_path, read_image_list
 from inception_rcnn.data.images import read_image
 
 DOG = AnnotatedObject("n02084071", (1, 1, 50, 40))
@@ -149,6 +149,10 @@ def test_the_extra_pictures_of_ilsvrc_train_have_no_xml_files(root: Path) -> Non
         ("000000000042 1\n7 2\n", [("000000000042", 1), ("7", 2)]),
         ("my photo 3\nmy photo 2 4\n", [("my photo", 3), ("my photo 2", 4)]),
         ("sub/a.JPEG 3\nb.v2 4\n", [("sub/a", 3), ("b.v2", 4)]),
+        ("frame.0001\nframe.0002\n", [("frame.0001", 1), ("frame.0002", 2)]),
+        ("'my photo' 3\n\"it's\" 4\n", [("my photo", 3), ("it's", 4)]),
+        ("a\u00a0b 3\nc\u2028d 4\n", [("a\u00a0b", 3), ("c\u2028d", 4)]),  # blanks of other scripts are letters
+        ("a" + " " * 100_000 + "7\n", [("a", 7)]),
     ],
 )
 def test_image_lists_give_ids_and_indices(tmp_path: Path, text: str, expected: list[tuple[str, int]]) -> None:
@@ -162,6 +166,12 @@ def test_image_lists_give_ids_and_indices(tmp_path: Path, text: str, expected: l
         ("a 2\n\nb 2\n", "line 3: the index is 2; line 1 has the same index"),
         ("a 2\nb 0\n", "line 2: the index is 0; expected at least 1"),
         ("a -4\n", "line 1: the index is -4; expected at least 1"),
+        ("b 1\na 99999999999999999999\n", "line 2: the index is '99999999999999999999'; expected at most 15 digits"),
+        (f"a {'9' * 5000}\n", "line 1: the index is .* expected at most 15 digits"),
+        ("b\na\0b\n", r"line 2: 'a.x00b' cannot be the name of a file"),
+        ("b\n..\n", r"line 2: '\.\.' cannot be the name of a file"),
+        ("n" * 256, "line 1: 'nnn.*' cannot be the name of a file"),
+        ("a" + " " * 100_000 + "b", "line 1: 'a .* b' cannot be the name of a file"),
     ],
 )
 def test_the_error_for_a_malformed_list_names_the_file_and_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -169,6 +179,7 @@ def test_the_error_for_a_malformed_list_names_the_file_and_the_line(tmp_path: Pa
     with pytest.raises(LayoutError, match=message) as caught:
         read_image_list(path)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_the_error_for_an_incomplete_layout_names_all_missing_paths(tmp_path: Path) -> None:
@@ -210,3 +221,62 @@ def test_a_data_set_of_photographs_is_read(shared: Path) -> None:
         height, width, _ = read_image(sample.path).shape
         assert (sample.boxes >= 0).all()
         assert (sample.boxes <= (width, height, width, height)).all()
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected"),
+    [
+        ("Screen 101112\nScreen 101113\n", ["Screen 101112.jpg"], [("Screen 101112", 1), ("Screen 101113", 2)]),
+        ("Screen 101112\n", ["Screen 101112.XML"], [("Screen 101112", 1)]),
+        ("lost 1\nphoto 2\nphoto 3\n", ["photo 3.png", "photo 2.png"], [("lost 1", 1), ("photo 2", 2), ("photo 3", 3)]),
+        ("photo 2 4\nphoto 7\n", ["photo.png", "photo 2.png"], [("photo 2", 4), ("photo", 7)]),
+        ("photo\nphoto 2\n", ["photo.png", "photo 2.png"], [("photo", 1), ("photo 2", 2)]),
+        ('"a"\n"b"\n', ["a.png", '"b".png'], [("a", 1), ('"b"', 2)]),
+        (" a \nb \n", [" a .png", "b.png"], [(" a ", 1), ("b", 2)]),
+        ("sub/x 3\nsub/x 4\n", ["sub/x 3.jpg", "sub/x 4.jpg"], [("sub/x 3", 1), ("sub/x 4", 2)]),
+    ],
+)
+def test_a_name_in_a_list_is_that_of_an_existing_file_if_there_is_one(
+    tmp_path: Path, lines: str, files: list[str], expected: list[tuple[str, int]]
+) -> None:
+    for name in files:
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert read_image_list(add_list(tmp_path, "list", lines), [tmp_path / "pictures"]) == expected
+
+
+def test_names_in_a_list_need_not_be_utf_8(tmp_path: Path) -> None:
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9 7\n")
+    assert read_image_list(tmp_path / "list.txt") == [(name, 7)]
+    (tmp_path / f"{name}.jpg").touch()
+    assert picture_path(tmp_path, name).exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "expected"),
+    [
+        (["a.JPG"], "a", "a.JPG"),
+        (["a.Png"], "a", "a.Png"),
+        (["a.TIF", "b.jpg"], "a", "a.TIF"),
+        (["a.jpg", "a.png"], "a.png", "a.png"),
+        (["a.JPG"], "a.jpg", "a.JPG"),
+        (["a.png"], "a.jpg", "a.png"),
+        (["a.png.jpg", "a.jpg"], "a.png", "a.png.jpg"),
+        (["frame.0001.jpg", "frame.jpg"], "frame.0001", "frame.0001.jpg"),
+        ([], "a.png", "a.png"),
+        ([], "a", "a.JPEG"),
+        ([], "n" * 300, "n" * 300 + ".JPEG"),
+    ],
+)
+def test_a_picture_of_exactly_the_name_comes_first(tmp_path: Path, files: list[str], name: str, expected: str) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    assert picture_path(tmp_path, name) == tmp_path / expected
+
+
+def test_annotations_may_have_a_suffix_in_capitals(root: Path) -> None:
+    xml = root / "Annotations" / "DET" / "val" / "a.xml"
+    xml.rename(xml.with_suffix(".XML"))
+    assert len(open_dataset(root, "val")[0].boxes) == 2

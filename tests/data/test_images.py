@@ -9,12 +9,15 @@ import warnings
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
+from inception_rcnn.data import images
 from inception_rcnn.data.images import ImageError, read_image, read_size
 
 Pixels = npt.NDArray[np.uint8]
@@ -180,6 +183,103 @@ def test_pixels_without_a_defined_range_are_refused(tmp_path: Path) -> None:
         read_image(save(tmp_path / "integer.tif", np.ones((2, 2), np.int32)))
 
 
+@pytest.mark.parametrize(("bits", "byteorder"), [(16, "<"), (16, ">"), (8, "<")])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_tiff_forms_of_colour_are_right_or_refused(
+    tmp_path: Path, bits: int, byteorder: Any, planar: bool, compression: str | None
+) -> None:
+    colour = np.random.default_rng(0).integers(0, 2**bits, (5, 6, 3)).astype(f"u{bits // 8}")
+    stored = colour.transpose(2, 0, 1) if planar else colour
+    form = "separate" if planar else "contig"
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, photometric="rgb", planarconfig=form, compression=compression, byteorder=byteorder
+    )
+    if bits == 16 and planar and compression is None:  # Pillow would return other colours
+        assert "16-bit TIFF with separate planes" in failure(tmp_path / "a.tif")
+        with pytest.raises(ImageError, match="16-bit TIFF with separate planes"):
+            read_size(tmp_path / "a.tif")
+        return
+    difference = read_image(tmp_path / "a.tif").astype(float) - colour * (255 / (2**bits - 1))
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_whose_zero_is_white_is_not_a_negative(tmp_path: Path, bits: int) -> None:
+    grey = np.array([[0, 1, 2**bits - 2, 2**bits - 1]], f"u{bits // 8}")
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [255, 254 if bits == 8 else 255, bits == 8, 0]
+
+
+def test_12_bit_grey_is_scaled_by_its_own_range(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((1, 2), np.uint16), photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages[0].tags["BitsPerSample"].overwrite(12)
+        (offset,) = file.pages[0].dataoffsets
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[offset : offset + 3] = b"\xff\xf8\x00"  # 4095 and 2048
+    (tmp_path / "a.tif").write_bytes(content)
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [255, 128]
+
+
+def test_pictures_are_converted_strip_by_strip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [
+        Image.fromarray(BLOCKS),
+        Image.fromarray(BLOCKS).quantize(8),
+        Image.fromarray(BLOCKS).convert("L"),
+        Image.fromarray(np.dstack([BLOCKS, BLOCKS[:, :, 0]])),
+        Image.fromarray(BLOCKS[:, :, 0].astype(np.uint16) * 257),
+    ]
+    for number, picture in enumerate(pictures):
+        path = save(tmp_path / f"{number}.png", picture, **({"transparency": 2} if picture.mode == "P" else {}))
+        whole = read_image(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "_STRIP", 100)
+            assert np.array_equal(read_image(path), whole)
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", BLOCKS)
+    for error in (MemoryError(), OSError("out of memory error when reading image file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "_to_rgb", Mock(side_effect=error))
+            assert failure(path).startswith("not enough memory to read this picture")
+
+
+def test_avif_pictures_are_read(tmp_path: Path) -> None:
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("requires Pillow with AVIF")
+    path = save(tmp_path / "a.avif", BLOCKS, quality=95)
+    assert np.abs(read_image(path)[MIDDLES].astype(int) - COLOURS).max() <= 12
+    assert read_size(path) == (48, 32)
+
+
+def test_the_error_for_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf" + bytes(99))
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    assert failure(tmp_path / "a.avif").startswith("an AVIF picture: install Pillow 11.3")
+
+
+@pytest.mark.parametrize("brand", ["heic", "heix", "mif1", "hevc"])
+def test_the_error_for_heic_without_a_decoder_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brand: str
+) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftyp" + brand.encode() + b"\0\0\0\0mif1heic" + bytes(99))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert "pip install inception-rcnn[heic]" in failure(tmp_path / "a.HEIC")
+
+
+def test_raw_files_are_not_read_as_their_preview(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", BLOCKS)
+    assert "raw files of cameras" in failure(path.rename(path.with_suffix(".CR2")))
+    tifffile.imwrite(tmp_path / "b.tif", BLOCKS, photometric="rgb", extratags=[(50706, 1, 4, (1, 4, 0, 0), True)])
+    assert "raw files of cameras" in failure(tmp_path / "b.tif")
+    (tmp_path / "c.jp2").write_bytes(b"\0\0\0\x0cjP  " + bytes(99))
+    assert "JPEG 2000" in failure(tmp_path / "c.jp2")
+    assert np.array_equal(read_image(save(tmp_path / "d.nef", BLOCKS, format="PNG")), BLOCKS)
+
+
 def cmyk_blocks() -> Image.Image:
     """Returns BLOCKS in CMYK with the maximal black component. RGB is (1 - ink) (1 - black)."""
     blocks = BLOCKS.astype(int)
@@ -304,7 +404,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(data)
-    assert failure(path) == "not a JPEG, PNG, WebP, BMP, TIFF or GIF picture, or damaged"
+    assert failure(path) == "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC picture, or damaged"
 
 
 def test_postscript_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,28 @@ def test_inputs_keep_their_order_without_duplicates(folder: Path) -> None:
     assert names(found) == ["b.JPG", "deep/c.webp", "Käse 1.jpeg", "a.png"]
 
 
+def test_pictures_that_cannot_be_read_are_listed_so_that_their_failure_is(folder: Path) -> None:
+    for name in ("deep/a.HEIC", "deep/b.avif", "deep/c.CR2", "deep/d.jp2", "deep/._c.webp"):
+        (folder / name).touch()
+    expected = ["a.HEIC", "b.avif", "c.CR2", "c.webp", "d.jp2"]
+    assert [path.name for path in find_images("deep")] == expected
+
+
+def test_names_that_are_not_utf_8_are_found(folder: Path) -> None:
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    (folder / "deep" / name).touch()
+    (folder / "list.txt").write_bytes(b"deep/caf\xe9.png\n")
+    assert find_images("deep") == [Path("deep") / "c.webp", Path("deep") / name]
+    assert find_images("list.txt") == [Path("deep") / name]
+
+
+def test_numbers_and_quotes_at_the_ends_of_names_in_a_list(folder: Path) -> None:
+    for name in ("Screen 101112.JPG", "my photo.png"):
+        (folder / "deep" / name).touch()
+    (folder / "list.txt").write_text('deep/Screen 101112\n"deep/my photo.png"\n')
+    assert names(find_images("list.txt")) == ["deep/Screen 101112.JPG", "deep/my photo.png"]
+
+
 def test_named_files_may_have_any_suffix(folder: Path) -> None:
     assert names(find_images(["notes.md", "deep/er/e.doc", ".hidden.jpg"])) == [
         "notes.md",
@@ -140,10 +162,10 @@ def test_an_empty_folder_is_ignored_if_other_inputs_have_pictures(folder: Path) 
         ([], "no files or folders were named"),
         (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
         (["a.png", "nowhere"], "nowhere: no such file or folder"),
-        (["empty"], "folder empty contains no files with a picture suffix (.bmp, .gif,"),
+        (["empty"], "folder empty contains no files with a picture suffix (.avif, .bmp,"),
         (["empty", "album.jpg"], "folder empty contains no files"),
         (["*.xyz"], "*.xyz: no file matches this pattern"),
-        (["*.md"], "*.md: matches 1 files or folders, but no picture (.bmp, .gif,"),
+        (["*.md"], "*.md: matches 1 files or folders, but no picture (.avif, .bmp,"),
     ],
 )
 def test_the_error_for_no_pictures_names_the_reason(folder: Path, inputs: list[str], message: str) -> None:

@@ -49,6 +49,36 @@ def test_two_file_names_of_the_same_picture_are_an_error(tmp_path: Path) -> None
         read_predictions(write(tmp_path, ["one/a.jpg", "two/a.jpg"]), truth(["a"]))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_file_of_exactly_the_name_comes_before_files_of_the_same_stem(tmp_path: Path, order: int) -> None:
+    names = ["a.jpg", "a.png", "frame.0001", "frame.0002", "sub/a.jpg", "b.tif"]
+    ids = ["a", "a", "frame.0001", "frame.0002", "sub/a", "b"]
+    numbers = dict(
+        zip(["a.jpg", "a.png", "frame.0001", "frame.0002", "sub/a.jpg", "b.JPG"], range(11, 17), strict=True)
+    )
+    file = write(tmp_path, [f"/photos/{name}" for name in list(numbers)[::order]])
+    got, _ = read_predictions(file, truth(ids, file_names=names))
+    assert got.image_indices.tolist() == list(numbers.values())[::order]
+
+
+def test_the_paths_of_pictures_tell_files_of_one_stem_apart(tmp_path: Path) -> None:
+    file = write(tmp_path, ["a.png", "a.jpg"])
+    got, notices = read_predictions(file, truth(["a"], paths={11: Path("x/a.jpg")}), lenient=True)
+    assert got.inclusive.tolist() == [[2, 1, 11, 20]]
+    assert notices == ["1 of 2 pictures are not in val; they are ignored"]
+
+
+def test_a_file_name_that_matches_two_pictures_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError, match=r"'a.bmp' matches the pictures 11 and 12 of val"):
+        read_predictions(write(tmp_path, ["a.bmp"]), truth(["a", "a"], file_names=["a.jpg", "a.png"]))
+
+
+def test_a_class_id_of_0_in_the_ground_truth_is_matched(tmp_path: Path) -> None:
+    zero = GroundTruth.from_arrays([1], [1], [0], [[1, 1, 5, 5]], image_ids=["a"], categories=[Category(0, "x", "x")])
+    got, _ = read_predictions(write(tmp_path, ["a.jpg"], (Category(1, "x", "x"),)), zero)
+    assert got.labels.tolist() == [0]
+
+
 def test_unlisted_pictures_are_an_error_or_ignored(tmp_path: Path) -> None:
     file = write(tmp_path, ["a.jpg", "z.jpg"])
     with pytest.raises(PredictionsError, match=r"1 of 2 pictures are not in val, the first is 'z.jpg'.*--lenient"):
