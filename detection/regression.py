@@ -62,9 +62,21 @@ class BoxRegressor:
             FileNotFoundError: the file does not exist.
             SafetensorError: the file is damaged.
             KeyError: the file holds other tensors.
+            ValueError: the tensors have other shapes or types, or weights are not finite.
         """
         stored = load_file(file)
-        return cls(stored["weights"].astype(np.float32) * stored["scale"][:, None])
+        weights, scale = stored["weights"], stored["scale"]
+        if weights.ndim != 3 or weights.shape[2] != 4 or scale.shape != weights.shape[1:2]:
+            raise ValueError(
+                f"weights {list(weights.shape)} and scale {list(scale.shape)}, expected [classes, 1 + D, 4] and [1 + D]"
+            )
+        if weights.dtype.kind != "f" or scale.dtype.kind != "f":
+            raise ValueError(f"weights are {weights.dtype} and scales {scale.dtype}, expected floating-point numbers")
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (weights.astype(np.float32) * scale[:, None]).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            raise ValueError("a weight is NaN or infinite")
+        return cls(scaled)
 
     def deltas(self, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Predict the deltas from regions to objects, as `box_deltas` defines them.

@@ -1,10 +1,11 @@
 """Fitting the box regression of a trained detector."""
 
-import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from ...data import boxes as box_ops
 from ...data.dataset import Dataset
@@ -16,6 +17,7 @@ from ..model_files import RegionSettings
 from ..networks.backbones import Backbone
 from ..regression import NEAR_IOU, BoxRegressor, fit_box_regressor, move_boxes
 from ..warping.warp import warp_regions
+from .keys import pictures_key, result_key
 from .progress import Report, no_report
 from .windows import Windows, label_windows
 
@@ -31,6 +33,8 @@ _HELD_OUT = 5
 # A model gets a regression only if it raises the mean IoU of the held-out windows by this much. A smaller gain is not
 # worth the time, and regression on features that do not locate the object does harm.
 LEAST_GAIN = 0.01
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 
 def train_box_regressor(
@@ -53,7 +57,8 @@ def train_box_regressor(
         windows: as for `fine_tune`, with the index of a network output as label.
         regions: how windows are warped.
         classes: number of classes, without background.
-        folder: for the fitted regression. If it exists for the same network and windows, it is loaded.
+        folder: for the fitted regression. If it exists for the same network, windows, objects and pictures, it is
+            loaded. A damaged file is replaced with a warning.
         seed: of the random choice of windows, see `near_windows`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stage "box regression" and the number of windows done.
@@ -62,19 +67,50 @@ def train_box_regressor(
         The regression, or None if it does not help, see `fit_if_it_helps`.
     """
     chosen, objects = near_windows(dataset, windows, seed)
-    digest = hashlib.sha256(b"moments")  # the kind of features in the file
-    for array in (chosen.images, chosen.boxes, objects, *(value.numpy() for value in network.state_dict().values())):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    file = folder / f"box_regression_{digest.hexdigest()[:16]}.safetensors"
-    if not file.exists():
+    file = folder / f"box_regression_{regression_key(network, dataset, chosen, objects, regions, classes)}.safetensors"
+    regressor = _stored_regressor(file, network, classes)
+    if regressor is None:
         features = _features(network, dataset, chosen, regions, device, report)
         fitted = fit_if_it_helps(features, chosen, objects, classes)
         without_classes = BoxRegressor(np.zeros((0, 1 + features.shape[1], 4), np.float32))
         with atomic_write(file) as partial:
             (fitted or without_classes).save(partial)
-    # Weights are rounded when they are saved. Loading them gives the same weights now and when training is repeated.
-    regressor = BoxRegressor.load(file)
+        # Weights are rounded when they are saved. Loading them gives the same weights now and when training is
+        # repeated.
+        regressor = BoxRegressor.load(file)
     return regressor if len(regressor.weights) else None
+
+
+def regression_key(
+    network: Backbone, dataset: Dataset, windows: Windows, objects: np.ndarray, regions: RegionSettings, classes: int
+) -> str:
+    """The key of everything that a regression depends on. The arguments are those of `_features` and the fit."""
+    return result_key(
+        network=network,
+        features="moments",
+        pictures=pictures_key(dataset, np.unique(windows.images)),
+        images=windows.images,
+        boxes=windows.boxes,
+        labels=windows.labels,
+        objects=objects,
+        warp=[regions.warp_mode, regions.padding],
+        classes=classes,
+        fit=[_PENALTIES, _HELD_OUT, LEAST_GAIN],
+    )
+
+
+def _stored_regressor(file: Path, network: Backbone, classes: int) -> BoxRegressor | None:
+    """The regression in a file, without classes if none helped; None if there is no file or it is damaged."""
+    if not file.exists():
+        return None
+    try:
+        regressor = BoxRegressor.load(file)
+        if regressor.weights.shape in [(count, 1 + 5 * network.out_channels, 4) for count in (0, classes)]:
+            return regressor
+    except (SafetensorError, KeyError, ValueError):
+        pass
+    _logger.warning("%s: damaged; the box regression is fitted again", file)
+    return None
 
 
 def fit_if_it_helps(features: np.ndarray, windows: Windows, objects: np.ndarray, classes: int) -> BoxRegressor | None:

@@ -1,8 +1,8 @@
 """The threshold of the cascade: the object probability from which on all members score a region (`Model.cascade`)."""
 
-import hashlib
 import json
-from dataclasses import asdict, replace
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ...runtime.atomic_write import atomic_write
 from ..detector import Detector
 from ..model_files import Model
 from ..warping.warp import warp_regions
+from .keys import pictures_key, result_key
 from .progress import Report, no_report
 
 # The share of regions that the other members score. Six members then cost 1 + 5 * 0.09 = 1.45 times as much as one.
@@ -21,6 +22,8 @@ PASSED_SHARE = 0.09
 # The threshold is estimated from this many regions; the share is then accurate to half a per cent.
 PICTURES = 64
 REGIONS_PER_PICTURE = 64
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 
 def fit_cascade(
@@ -37,20 +40,21 @@ def fit_cascade(
     Args:
         model: the ensemble and its MultiBox network.
         dataset: training pictures, of which a random part is used.
-        folder: for the file with the threshold. If the file exists for the same networks and region settings, its
-            threshold is returned.
+        folder: for the file with the threshold. If the file exists for the same networks, region settings, pictures and
+            seed, its threshold is returned. A damaged file is replaced with a warning.
         seed: of the random choice of pictures and regions.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stage "cascade" and the number of finished pictures.
     """
-    file = folder / f"cascade_{_digest(model)}.json"
-    if file.exists():
-        return float(json.loads(file.read_text())["cascade"])
     rng = np.random.default_rng([seed, 5])
+    chosen = rng.permutation(len(dataset))[:PICTURES]
+    file = folder / f"cascade_{cascade_key(model, dataset, chosen, seed)}.json"
+    stored = _stored_threshold(file)
+    if stored is not None:
+        return stored
     detector = Detector(
         replace(model, members=model.members[:1], regressor=None, screen=None), device=device, seed=seed
     )
-    chosen = rng.permutation(len(dataset))[:PICTURES]
     probabilities = []
     for done, index in enumerate(chosen):
         image = read_image(dataset[int(index)].path)
@@ -65,10 +69,28 @@ def fit_cascade(
     return threshold
 
 
-def _digest(model: Model) -> str:
-    """A digest of the first member, the MultiBox network and the region settings."""
-    digest = hashlib.sha256(json.dumps(asdict(model.regions)).encode())
-    for network in (model.members[0], model.multibox):
-        for value in [] if network is None else network.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def cascade_key(model: Model, dataset: Dataset, chosen: np.ndarray, seed: int) -> str:
+    """The key of everything that the threshold depends on; `chosen` are the rows of the pictures in `dataset`."""
+    return result_key(
+        member=model.members[0],
+        multibox=model.multibox,
+        regions=model.regions,
+        pictures=pictures_key(dataset, chosen),
+        seed=seed,
+        share=PASSED_SHARE,
+        regions_per_picture=REGIONS_PER_PICTURE,
+    )
+
+
+def _stored_threshold(file: Path) -> float | None:
+    """The threshold in a file; None if there is no file or it is damaged."""
+    if not file.exists():
+        return None
+    try:
+        threshold = json.loads(file.read_text(encoding="utf-8"))["cascade"]
+        if isinstance(threshold, float) and 0 <= threshold <= 1:
+            return threshold
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    _logger.warning("%s: damaged; the threshold is fitted again", file)
+    return None

@@ -28,6 +28,7 @@ from ..model_files import RegionSettings
 from ..networks.backbones import Backbone
 from .checkpoint import Checkpoint
 from .errors import TrainingError
+from .keys import pictures_key, result_key
 from .loop import Training, cosine, mixed_precision, read_ahead, seed_dropout, train
 from .lower_features import LowerBlocks, stored_features, training_crops, window_crops
 from .progress import Report, no_report
@@ -115,13 +116,16 @@ def fine_tune(
     sampler = BatchSampler(windows.labels, seed, settings.positives, settings.backgrounds)
     origin = _fingerprint(network, windows, regions, lesson)
     member_folder = folder / f"member_{member}"
-    checkpoint = Checkpoint(member_folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
+    pictures = pictures_key(dataset, np.unique(windows.images))
+    checkpoint = Checkpoint(
+        member_folder / "checkpoint.safetensors", {**asdict(settings), "data and weights": origin, "pictures": pictures}
+    )
     if frozen and checkpoint.step() < settings.iterations:
         features = stored_features(
             LowerBlocks(network, frozen),
             partial(window_crops, dataset, windows, regions, settings.seed),
             len(windows),
-            folder / f"{_FEATURES}{origin}_{settings.freeze_below}.npy",
+            folder / f"{_FEATURES}{features_key(origin, pictures, settings)}_{settings.freeze_below}.npy",
             device=device,
             report=report,
         )
@@ -195,6 +199,17 @@ def fine_tune(
         report,
     )
     network.to("cpu").eval()
+
+
+def features_key(origin: str, pictures: str, settings: FineTuneSettings) -> str:
+    """The key of everything that the features of frozen blocks depend on.
+
+    Args:
+        origin: from `_fingerprint`, the windows and the weights.
+        pictures: from `pictures_key`.
+        settings: their seed decides mirroring and colours.
+    """
+    return result_key(origin=origin, pictures=pictures, seed=settings.seed, below=settings.freeze_below, side=CROP_SIZE)
 
 
 def frozen_blocks(network: Backbone, freeze_below: str | None) -> int:

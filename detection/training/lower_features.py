@@ -1,9 +1,12 @@
 """Features of the frozen lower blocks, computed once for all training crops and stored in a file."""
 
-import json
+import logging
+import math
 import os
 import shutil
+import struct
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,6 @@ from ...data.augment import distort_colours
 from ...data.boxes import flip_horizontal
 from ...data.dataset import Dataset
 from ...data.images import read_image
-from ...runtime.atomic_write import atomic_write
 from ...runtime.prefetch import prefetch
 from ..engines.engine import CROP_SIZE, CompiledForward
 from ..model_files import RegionSettings
@@ -29,6 +31,11 @@ _PICTURES_AHEAD = 8
 _RESERVE = 500_000_000
 # Crops after which progress is saved: an interruption loses at most this much work.
 FLUSHED_EVERY = 4096
+# The end of a file of features: a mark, and the number of crops whose features are on the disk.
+_PROGRESS = struct.Struct("<8sQ")
+_MARK = b"finished"
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 
 class LowerBlocks(FirstBlocks):
@@ -86,8 +93,8 @@ def stored_features(
 ) -> np.ndarray:
     """The output of a frozen network for `count` crops.
 
-    If `file` is complete, it is used as it is; if it is partly written, the missing features are computed. The caller
-    gives different names to files of different crops or weights.
+    If `file` is complete, it is used as it is; if it is partly written, the missing features are computed. A damaged
+    file is replaced with a warning. The caller gives different names to files of different crops or weights.
 
     Args:
         network: float RGB in 0..255 [N, 3, size, size] -> [N, ...], such as `LowerBlocks`.
@@ -95,7 +102,8 @@ def stored_features(
             number of the first crop, and the crops, uint8 [n, size, size, 3]. The given number is the first crop of a
             picture.
         count: number of crops.
-        file: the .npy file. A small file beside it, which ends in .progress.json, has the number of finished crops.
+        file: the .npy file. The number of finished crops follows the array, so that the array and the number are
+            copied, deleted or lost together.
         size: side of the crops in pixels.
         device: "auto", "cpu", "cuda" or "cuda:N".
         stage: name of the stage in reports.
@@ -105,25 +113,21 @@ def stored_features(
         float16 [count, ...], memory-mapped.
 
     Raises:
-        TrainingError: the disk has no room for the file, or the file has another shape.
+        TrainingError: the disk has no room for the file.
     """
-    progress_file = file.with_suffix(".progress.json")
-    done = json.loads(progress_file.read_text())["done"] if progress_file.exists() and file.exists() else 0
     # A batch has as many pixels as 16 crops of the usual size, with which a CPU is fastest.
     batch_size = None if size == CROP_SIZE else max(1, 16 * CROP_SIZE**2 // size**2)
     forward = CompiledForward(network, device=device, size=size, batch_size=batch_size)
-    shape = forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
-    if not done:
-        file.unlink(missing_ok=True)  # A file without finished crops would count against the room on the disk.
-        check_room(file.parent, count * int(np.prod(shape)) * 2)
-    features = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=(count, *shape))
-    if features.shape != (count, *shape):
-        raise TrainingError(f"{file}: has shape {features.shape}, expected {(count, *shape)}; delete it to start again")
-    if not done and hasattr(os, "posix_fallocate"):  # Writing to a memory map on a full disk would kill the process.
-        with file.open("r+b") as whole:
-            os.posix_fallocate(whole.fileno(), 0, file.stat().st_size)
-    if done < count:
-        for start, crops in prefetch(crops_from(done), _PICTURES_AHEAD):
+    shape = (count, *forward(np.zeros((1, size, size, 3), np.uint8)).shape[1:])
+    done = _finished_crops(file, shape)
+    if done is None:
+        file.unlink(missing_ok=True)  # An unusable file would count against the room on the disk.
+        check_room(file.parent, 2 * math.prod(shape))
+        _create(file, shape)
+        done = 0
+    features = np.lib.format.open_memmap(file, mode="r+")
+    with file.open("r+b") as progress:
+        for start, crops in prefetch(crops_from(done), _PICTURES_AHEAD) if done < count else ():
             for offset in range(0, len(crops), forward.batch_size):
                 part = crops[offset : offset + forward.batch_size]
                 features[start + offset : start + offset + len(part)] = forward(part)
@@ -131,9 +135,50 @@ def stored_features(
             report(stage, done, count, {})
             if start // FLUSHED_EVERY != done // FLUSHED_EVERY or done == count:
                 features.flush()
-                with atomic_write(progress_file) as partial:
-                    partial.write_text(json.dumps({"done": done}))
-    return np.load(file, mmap_mode="r")
+                os.fsync(progress.fileno())  # The features are on the disk before the number that vouches for them.
+                progress.seek(-_PROGRESS.size, os.SEEK_END)
+                progress.write(_PROGRESS.pack(_MARK, done))
+                progress.flush()
+                os.fsync(progress.fileno())
+    features.flags.writeable = False
+    return features
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The first bytes of an .npy file of float16 features."""
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f2", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def _create(file: Path, shape: tuple[int, ...]) -> None:
+    """Make a file of features of which none is finished, with all of its room on the disk."""
+    with file.open("wb") as stream:
+        stream.write(_header(shape))
+        end = stream.tell() + 2 * math.prod(shape)
+        if hasattr(os, "posix_fallocate"):  # Writing to a memory map on a full disk would kill the process.
+            stream.flush()
+            os.posix_fallocate(stream.fileno(), 0, end + _PROGRESS.size)
+        stream.seek(end)
+        stream.write(_PROGRESS.pack(_MARK, 0))
+
+
+def _finished_crops(file: Path, shape: tuple[int, ...]) -> int | None:
+    """The number of crops whose features are in `file`; None if there is no file, or if it cannot be used."""
+    if not file.exists():
+        return None
+    header = _header(shape)
+    end = len(header) + 2 * math.prod(shape)
+    with file.open("rb") as stream:
+        fits = stream.read(len(header)) == header
+        stream.seek(end)
+        progress = stream.read(_PROGRESS.size + 1)
+    if fits and len(progress) == _PROGRESS.size:
+        mark, done = _PROGRESS.unpack(progress)
+        if mark == _MARK and done <= shape[0]:
+            return done
+    _logger.warning("%s: damaged, or not a file of these features; the features are computed again", file)
+    return None
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint
 from .dataset_checks import check_dataset
 from .errors import TrainingError
 from .initial_network import initial_network
+from .keys import pictures_key, result_key
 from .loop import Training, cosine, mixed_precision, moving_average, read_ahead, train
 from .lower_features import LowerBlocks, check_room, stored_features
 from .priors import object_sides, prior_grids
@@ -114,9 +115,10 @@ def train_multibox(
     network = MultiBox(headless(backbone), prior_grids(views, settings.shapes, settings.seed), sizes=(settings.size,))
     average = moving_average(network, settings.average_decay)
     averaged_network = cast(MultiBox, average.module)
-    origin = _fingerprint(backbone, views)
+    origin, pictures = _fingerprint(backbone, views), pictures_key(dataset, range(len(dataset)))
     checkpoint = Checkpoint(
-        folder / "multibox_checkpoint.safetensors", {**asdict(settings), "data and weights": origin}
+        folder / "multibox_checkpoint.safetensors",
+        {**asdict(settings), "data and weights": origin, "pictures": pictures},
     )
     features: np.ndarray | None = None
     if frozen and checkpoint.step() < settings.iterations:
@@ -124,7 +126,7 @@ def train_multibox(
             LowerBlocks(backbone, frozen),
             partial(rendered_views, dataset, views, settings.views, settings.size, settings.seed),
             len(views),
-            folder / f"multibox_features_{origin}_{settings.freeze_below}.npy",
+            folder / f"multibox_features_{features_key(origin, pictures, settings)}_{settings.freeze_below}.npy",
             size=settings.size,
             device=device,
             report=report,
@@ -195,6 +197,24 @@ def train_multibox(
     for file in folder.glob("multibox_features_*"):
         file.unlink()
     return averaged_network.to("cpu")
+
+
+def features_key(origin: str, pictures: str, settings: MultiBoxSettings) -> str:
+    """The key of everything that the features of frozen blocks depend on.
+
+    Args:
+        origin: from `_fingerprint`, the views and the weights.
+        pictures: from `pictures_key`.
+        settings: their seed decides the colours.
+    """
+    return result_key(
+        origin=origin,
+        pictures=pictures,
+        seed=settings.seed,
+        views=settings.views,
+        size=settings.size,
+        below=settings.freeze_below,
+    )
 
 
 def check_multibox(backbone: Backbone, settings: MultiBoxSettings, dataset: Dataset, folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +51,7 @@ def test_the_same_content_and_settings_are_proposed_once(tmp_path: Path, quality
     again.boxes[0, 0] = 9  # the arrays can be written to
 
 
-@pytest.mark.parametrize("changed", ["image", "settings", "source", "opencv"])
+@pytest.mark.parametrize("changed", ["image", "settings", "source", "opencv", "pillow"])
 def test_another_image_setting_source_or_library_is_proposed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
@@ -61,8 +64,8 @@ def test_another_image_setting_source_or_library_is_proposed_anew(
         write_image(image, (4, 5, 6))
     if changed == "source":
         monkeypatch.setattr(cache, "_source_digest", lambda: "other")
-    if changed == "opencv":
-        monkeypatch.setattr(cache.cv2, "__version__", "0.0")
+    if changed in ("opencv", "pillow"):
+        monkeypatch.setattr(cache.cv2 if changed == "opencv" else cache.PIL, "__version__", "0.0")
         cache._source_digest.cache_clear()
     with ProposalCache(tmp_path / "cache.sqlite", propose, "b" if changed == "settings" else "a") as proposals_of:
         assert proposals_of(image).boxes[0, 0] == (4 if changed == "image" else 1)
@@ -75,3 +78,95 @@ def test_an_unreadable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with ProposalCache(tmp_path / "cache.sqlite", Propose(), "a") as proposals_of, pytest.raises(ImageError):
         proposals_of(tmp_path / "a.png")
+
+
+def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
+    with (
+        ProposalCache(tmp_path / "cache.sqlite", Propose(), "a") as proposals_of,
+        pytest.raises(ImageError, match="none"),
+    ):
+        proposals_of(tmp_path / "none.png")
+
+
+def edited(sql: str) -> Callable[[Path], None]:
+    """Runs an SQL statement on the cache file."""
+
+    def edit(file: Path) -> None:
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute(sql)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        edited("update regions set boxes = x'00'"),
+        edited("update regions set boxes = x''"),
+        edited("update regions set boxes = 'text'"),
+        edited("update regions set boxes = 5"),
+        edited("update regions set boxes = zeroblob(length(boxes))"),
+        edited("update regions set boxes = scores, scores = boxes"),
+        edited("update regions set source = x'07'"),
+        edited("update regions set quality = scores"),
+        edited("update regions set hash = 'text'"),
+        edited("alter table regions drop column scores"),
+        edited("drop table regions"),
+        edited("create table other (a)"),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"x" * 5000),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: file.write_bytes(file.read_bytes()[:100] + b"x" * 4000 + file.read_bytes()[4100:]),
+        lambda file: file.with_name(file.name + "-wal").write_bytes(b"x" * 5000),
+    ],
+)
+def test_a_damaged_cache_gives_the_right_proposals_and_is_repaired(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    image, file, propose = write_image(tmp_path / "a.png", (1, 2, 3)), tmp_path / "cache.sqlite", Propose()
+    with ProposalCache(file, propose, "a") as proposals_of:
+        proposals_of(image)
+    damage(file)
+    for _ in range(2):
+        with ProposalCache(file, propose, "a") as proposals_of:
+            found = proposals_of(image)
+            assert (found.boxes.tolist(), found.scores.tolist(), found.source.tolist()) == (
+                [[1, 2, 3, 255]],
+                [0.5],
+                [1],
+            )
+            assert found.quality is None
+    assert propose.calls <= 2  # The cache works again after the damage.
+
+
+def test_a_damaged_cache_is_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "cache.sqlite"
+    file.write_bytes(b"x" * 5000)
+    with ProposalCache(file, Propose(), "a"):
+        assert f"{file}: the cache of proposals is damaged and is made anew" in caplog.text
+
+
+def test_proposals_of_one_image_are_never_used_for_another(tmp_path: Path) -> None:
+    first, second = write_image(tmp_path / "a.png", (1, 2, 3)), write_image(tmp_path / "b.png", (4, 5, 6))
+    file = tmp_path / "cache.sqlite"
+    with ProposalCache(file, Propose(), "a") as proposals_of:
+        proposals_of(first), proposals_of(second)
+    with closing(sqlite3.connect(file)) as database, database:
+        (a, *one), (b, *two) = database.execute("select * from regions").fetchall()
+        database.execute("delete from regions")
+        database.executemany("insert into regions values (?, ?, ?, ?, ?, ?)", [(a, *two), (b, *one)])
+    with ProposalCache(file, Propose(), "a") as proposals_of:
+        assert [proposals_of(image).boxes[0, 0] for image in (first, second)] == [1, 4]
+
+
+def test_proposals_are_computed_where_the_cache_cannot_be_written(tmp_path: Path, caplog) -> None:
+    image, file = write_image(tmp_path / "a.png", (1, 2, 3)), tmp_path / "cache.sqlite"
+    with ProposalCache(file, Propose(), "a") as proposals_of:
+        proposals_of._database.execute("pragma query_only = on")
+        assert proposals_of(image).boxes[0, 0] == 1
+    assert f"{file}: cannot write to the cache of proposals" in caplog.text
+
+
+def test_a_folder_in_place_of_the_cache_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot open the cache"):
+        ProposalCache(tmp_path, Propose(), "a")

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from inception_rcnn.data.boxes import iou
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
-from inception_rcnn.detection.regression import box_deltas, move_boxes
+from inception_rcnn.detection.networks.googlenet import GoogLeNet
+from inception_rcnn.detection.regression import BoxRegressor, box_deltas, move_boxes
 from inception_rcnn.detection.training import box_regression
 from inception_rcnn.detection.training.box_regression import fit_if_it_helps, near_windows
 from inception_rcnn.detection.training.windows import Windows
@@ -71,3 +73,26 @@ def test_too_few_pictures_to_hold_some_out_give_no_regression():
     dataset, windows = scene(1)
     near, objects = near_windows(dataset, windows, seed=0)
     assert fit_if_it_helps(np.ones((len(near), 3), np.float32), near, objects, classes=2) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: BoxRegressor(np.ones((2, 322, 4), np.float32)).save(file),
+        lambda file: BoxRegressor(np.ones((1, 321, 4), np.float32)).save(file),
+        lambda file: BoxRegressor(np.full((2, 321, 4), np.nan, np.float32)).save(file),
+    ],
+    ids=["empty", "cut", "other features", "other classes", "NaN"],
+)
+def test_a_damaged_regression_is_fitted_again_with_a_warning(damage, tiny_googlenet, tmp_path, caplog):
+    network, file = GoogLeNet(3, auxiliary=False), tmp_path / "box_regression_1.safetensors"
+    assert box_regression._stored_regressor(file, network, 2) is None
+    assert not caplog.records
+    for count in (0, 2):
+        BoxRegressor(np.ones((count, 1 + 5 * 64, 4), np.float32)).save(file)
+        assert len(box_regression._stored_regressor(file, network, 2).weights) == count
+    damage(file)
+    assert box_regression._stored_regressor(file, network, 2) is None
+    assert f"{file}: damaged" in caplog.text

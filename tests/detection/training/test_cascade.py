@@ -49,3 +49,17 @@ def test_a_quarter_of_the_regions_reaches_the_threshold_and_it_is_fitted_once(
     assert done == [("cascade", 1, 1, {})]  # A threshold in the folder is not fitted again.
     fit(replace(model, regions=RegionSettings(min_side=150)))  # Other region settings need another threshold.
     assert done == [("cascade", 1, 1, {})] * 2
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[", "[" * 100_000, "{}", "null", '{"cascade": "0.5"}', '{"cascade": NaN}', "[1]"]
+)
+def test_a_damaged_threshold_is_fitted_again_with_a_warning(content, tmp_path, caplog):
+    file = tmp_path / "cascade_1.json"
+    assert cascade._stored_threshold(file) is None
+    assert not caplog.records
+    file.write_text(content)
+    assert cascade._stored_threshold(file) is None
+    assert f"{file}: damaged" in caplog.text
+    file.write_text('{"cascade": 0.5}')
+    assert cascade._stored_threshold(file) == 0.5

@@ -165,7 +165,7 @@ def test_the_tensors_of_a_checkpoint_keep_their_names_and_its_metadata_identifie
         "optimiser.network.weight.momentum_buffer",
     }
     with safe_open(file, framework="pt") as opened:
-        assert opened.metadata() == {"step": "3", "run": '{"seed": 0}'}
+        assert {"step": "3", "run": '{"seed": 0}'}.items() <= opened.metadata().items()
 
 
 def saved_after(folder: Path, **changes) -> list[int]:
