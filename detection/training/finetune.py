@@ -135,7 +135,7 @@ def fine_tune(
                 frozen,
                 features,
                 partial(window_crops, dataset, windows, regions, settings.seed),
-                folder / f"{_FEATURES}{origin}_teacher.npy",
+                folder / f"{_FEATURES}{features_key(origin, pictures, settings)}_teacher.npy",
                 device=device,
                 report=report,
             )

@@ -1,13 +1,8 @@
 """The regions of training pictures, computed once and stored: all proposals, and those that the screen keeps."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-
-from torch import nn
 
 from ...data.images import read_image
 from ...proposals.cache import ProposalCache
@@ -18,6 +13,7 @@ from ...proposals.screen import Screen
 from ...proposals.selective_search import selective_search
 from ..engines.multibox import MultiBoxEngine
 from ..model_files import RegionSettings
+from .keys import result_key
 
 # Returns the regions of a picture file.
 Propose = Callable[[Path], Proposals]
@@ -47,7 +43,7 @@ def all_regions(
         )
         return selective if engine is None else combine(selective, engine(image))
 
-    with ProposalCache(file, propose, _key(regions, multibox)) as cache:
+    with ProposalCache(file, propose, result_key(regions=regions, multibox=multibox)) as cache:
         yield cache
 
 
@@ -66,15 +62,6 @@ def screened_regions(
             height, width = image.shape[:2]
             return screen.keep(everything(path), feature_map, width, height)
 
-        with ProposalCache(file, propose, _key(regions, multibox, screen)) as cache:
+        key = result_key(regions=regions, multibox=multibox, screen=screen, thresholds=screen.thresholds)
+        with ProposalCache(file, propose, key) as cache:
             yield cache
-
-
-def _key(regions: RegionSettings, *networks: nn.Module | None) -> str:
-    """Everything that proposals depend on, besides the picture."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for value in network.state_dict().values() if network is not None else ():
-            digest.update(value.cpu().numpy().tobytes())
-    thresholds = [asdict(network.thresholds) for network in networks if isinstance(network, Screen)]
-    return json.dumps([asdict(regions), thresholds, digest.hexdigest()])

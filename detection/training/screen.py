@@ -4,7 +4,6 @@ The trunk of MultiBox is frozen, so its feature maps of each training picture ar
 example is a region of selective search or MultiBox, with its class and its IoU with the closest object.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from ..engines.choice import resolve_device
 from ..warping.warp import warp_regions
 from .checkpoint import Checkpoint
 from .errors import TrainingError
+from .keys import pictures_key, result_key
 from .loop import Training, cosine, read_ahead, seed_dropout, train
 from .lower_features import stored_features
 from .progress import Report, no_report
@@ -138,7 +138,7 @@ def train_screen(
         report("regions", done, len(drawn), {})
     if not any((one.labels > 0).any() for one in examples):
         raise TrainingError(f"{dataset.name}: no region of {len(drawn)} pictures covers an object of a known class")
-    origin = _fingerprint(multibox, examples, start)
+    origin = screen_key(multibox, dataset, drawn, examples, start)
     steps = min(settings.iterations, -(-settings.passes * len(drawn) // settings.batch))
     checkpoint = Checkpoint(folder / "screen_checkpoint.safetensors", {**asdict(settings), "data and weights": origin})
     maps: np.ndarray | None = None
@@ -272,13 +272,26 @@ def _map_shapes(multibox: MultiBox) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(fine.shape[1:]), tuple(coarse.shape[1:])
 
 
-def _fingerprint(multibox: MultiBox, examples: Sequence[ScreenExamples], start: Screen | None) -> str:
-    """A hash of the trunk's weights, the regions, and the weights to start from, which decide maps and training."""
-    digest = hashlib.sha256()
-    for network in (multibox.trunk, start):
-        for value in network.state_dict().values() if network is not None else ():
-            digest.update(value.cpu().numpy().tobytes())
-    for one in examples:
-        for array in (one.boxes, one.labels, one.overlaps):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+def screen_key(
+    multibox: MultiBox,
+    dataset: Dataset,
+    drawn: np.ndarray,
+    examples: Sequence[ScreenExamples],
+    start: Screen | None,
+) -> str:
+    """The key of everything that the feature maps and the training depend on, besides the settings.
+
+    Args:
+        multibox, dataset, start: see `train_screen`.
+        drawn: int64, the rows of the pictures in the data set.
+        examples: the regions of these pictures.
+    """
+    return result_key(
+        multibox=multibox,
+        pictures=pictures_key(dataset, drawn),
+        counts=[len(one.labels) for one in examples],
+        boxes=np.concatenate([one.boxes for one in examples]),
+        labels=np.concatenate([one.labels for one in examples]),
+        overlaps=np.concatenate([one.overlaps for one in examples]),
+        start=start,
+    )

@@ -1,7 +1,6 @@
 """Training a detector on a data set, from pictures to a model folder."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +32,7 @@ from .dataset_checks import OutsidePolicy, check_dataset
 from .errors import TrainingError
 from .finetune import FineTuneSettings, discard_features, fine_tune, frozen_blocks
 from .initial_network import initial_multibox, initial_network, initial_screen
+from .keys import pictures_key, result_key
 from .measure_detector import measure_detector
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
 from .progress import Report, no_report
@@ -399,8 +399,8 @@ def _fitted_thresholds(run: _Run, model: Model, held_out: Dataset) -> FittedThre
     """The thresholds of the model's screen and the calibration. They are kept in a file, so they are fitted once."""
     with TemporaryDirectory(dir=run.folder) as stored:
         save_model(model, stored)
-        digest = hashlib.sha256(f"{model_digest(stored)} {[sample.path for sample in held_out]}".encode())
-    file = run.folder / f"screen_thresholds_{digest.hexdigest()[:16]}.json"
+        key = result_key(model=model_digest(stored), pictures=pictures_key(held_out, range(len(held_out))))
+    file = run.folder / f"screen_thresholds_{key}.json"
     if not file.exists():
         fitted = fit_thresholds(model, list(held_out), held_out, device=run.device, report=run.report)
         with atomic_write(file) as partial:
