@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.categories import Category
+from ..data.categories import Category, Subclass
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
@@ -115,6 +115,7 @@ class Detector:
 
     Attributes:
         categories: the classes that the detector finds.
+        subclasses: the classes that its networks tell apart beneath them; empty if there are none.
         regions: how regions are proposed and warped.
         device: device of the networks: "cpu", "cuda" or "cuda:N".
         ensemble: the compiled networks.
@@ -149,6 +150,7 @@ class Detector:
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, expected at least 1")
         self.categories: tuple[Category, ...] = model.categories
+        self.subclasses: tuple[Subclass, ...] = model.subclasses
         self.regions = model.regions
         self.score_threshold = score_threshold
         self.max_detections = max_detections
@@ -160,6 +162,7 @@ class Detector:
             raise ValueError(f"max_regions (--regions) needs a screen, which chooses the regions, but {missing}")
         self.max_regions = max_regions
         self._regressor = model.regressor if box_regression else None
+        self._columns = model.output_columns()
         self.screen = model.screen if screen else None
         self.calibration = model.calibration
         self.ensemble = EnsembleEngine(
@@ -168,7 +171,7 @@ class Detector:
             device=device,
             threads=threads,
             moments=self._regressor is not None,
-            columns=model.output_columns(),
+            columns=self._columns,
             cascade=(model.cascade or 0.0) if cascade else 0.0,
         )
         self.device = self.ensemble.device
@@ -313,7 +316,23 @@ class Detector:
             score_threshold=self.score_threshold,
             max_detections=self.max_detections,
         )
-        return vote_boxes(found, boxes, probabilities, self._ids)
+        found = vote_boxes(found, boxes, probabilities, self._ids)
+        return replace(found, subclasses=self._subclasses_of(found, picture.scores))
+
+    def _subclasses_of(self, found: Detections, scores: ScoredRegions) -> np.ndarray | None:
+        """The likeliest subclass of each detection's class, by the first member; None without subclasses."""
+        if self._columns is None or found.regions is None:
+            return None
+        places = np.full(len(scores.probabilities), -1)
+        places[scores.kept] = np.arange(len(scores.kept))
+        rows = places[found.regions]
+        known = np.flatnonzero(rows >= 0)
+        columns = 1 + np.array([np.flatnonzero(self._ids == label)[0] for label in found.labels[known]], np.int64)
+        outputs = self.ensemble.engines[0].outputs(scores.features[rows[known]])  # [n, 1 + subclasses]
+        best = np.where(self._columns == columns[:, None], outputs, -1).argmax(axis=1)
+        subclasses = np.full(len(found), -1)
+        subclasses[known] = best - 1
+        return subclasses
 
     def _read_ahead(
         self, paths: Iterable[str | Path], max_pixels: int, proposals: ProposalFile | None

@@ -25,12 +25,15 @@ class Detections:
         labels: int64 [N], `Category.id` of the class (the DET id with the shipped model).
         regions: int64 [N], the row of the region that each detection comes from; None if that is not known, as in
             results that were read from a file.
+        subclasses: int64 [N], the likeliest of the model's `subclasses` under the label, by its row there; -1 if it is
+            not known. None if the model has no subclasses.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     regions: np.ndarray | None = None
+    subclasses: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -38,8 +41,8 @@ class Detections:
     def above(self, score: float) -> "Detections":
         """The detections whose score is at least `score`."""
         keep = self.scores >= score
-        regions = None if self.regions is None else self.regions[keep]
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], regions)
+        regions, subclasses = (None if one is None else one[keep] for one in (self.regions, self.subclasses))
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], regions, subclasses)
 
 
 def select_detections(

@@ -292,3 +292,17 @@ def test_openvinos_own_error_is_recognised_as_lack_of_memory():
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) < 16  # the result for 16 rows alone takes 1.6 GB
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_outputs_of_a_class_are_added():
+    torch.manual_seed(0)
+    network = GoogLeNet(5, auxiliary=False).eval()
+    crops = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    plain = Engine(network, kind="torch", device="cpu")
+    summed = Engine(network, kind="torch", device="cpu", columns=np.array([0, 2, 0, 1, 2]))
+    outputs = plain(crops)
+    expected = np.stack([outputs[:, 0] + outputs[:, 2], outputs[:, 3], outputs[:, 1] + outputs[:, 4]], axis=1)
+    np.testing.assert_allclose(summed(crops), expected, rtol=1e-6)
+    assert summed.num_classes == 3
+    np.testing.assert_array_equal(summed.outputs(summed.features(crops)), outputs)

@@ -181,3 +181,6 @@ def test_the_detector_knows_the_classes_with_boxes_and_those_of_the_teacher(data
     assert {"labels", "teacher"} <= figures[-1].keys()
     found = Detector(load_model(tmp_path / "model"), device="cpu", score_threshold=0)(read_image(dataset[0].path))
     assert set(found.labels.tolist()) == {one.id for one in model.categories}
+    categories = [model.subclasses[row].category for row in found.subclasses.tolist() if row >= 0]
+    assert categories == found.labels[found.subclasses >= 0].tolist()
+    assert len(categories) > 0
