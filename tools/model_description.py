@@ -30,6 +30,9 @@ def describe(name: str, model: Model, console: Console) -> None:
             f"a cascade (only the first network scores regions with an object probability below {model.cascade:.3f})"
         )
     parts += ["MultiBox proposals"] * (model.multibox is not None)
+    if model.screen is not None:
+        parts.append(f"a screen (the networks score regions with a score of at least {model.screen.thresholds.score:g})")
+    parts += ["calibrated scores"] * (model.calibration is not None)
     parts += ["box regression"] * (model.regressor is not None)
     console.print("with " + (", ".join(parts) or "no other parts"), soft_wrap=True)
     regions = model.regions
