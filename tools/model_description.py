@@ -31,7 +31,8 @@ def describe(name: str, model: Model, console: Console) -> None:
         )
     parts += ["MultiBox proposals"] * (model.multibox is not None)
     if model.screen is not None:
-        parts.append(f"a screen (the networks score regions with a score of at least {model.screen.thresholds.score:g})")
+        least = model.screen.thresholds.score
+        parts.append(f"a screen (the networks score only the regions to which it gives at least {least:g})")
     parts += ["calibrated scores"] * (model.calibration is not None)
     parts += ["box regression"] * (model.regressor is not None)
     console.print("with " + (", ".join(parts) or "no other parts"), soft_wrap=True)
