@@ -14,6 +14,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+LARGEST_COORDINATE = 2**24
+"""Files may place boxes at most this many pixels from the origin. Beyond it, float32 skips whole pixels."""
+
 
 def area(boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Returns the areas of boxes [N, 4] in square pixels, float32 [N]; 0 for empty and inverted boxes."""

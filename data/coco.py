@@ -5,21 +5,27 @@
 
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.atomic_write import atomic_write
-from .boxes import clip, from_xywh, reach_beyond, to_xywh
+from . import json_values
+from .boxes import LARGEST_COORDINATE, clip, from_xywh, reach_beyond, to_xywh
 from .categories import Category
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth
+from .images import without_suffix
+from .json_values import shown
 
 
 class DetectionsWriter:
@@ -48,7 +54,9 @@ class DetectionsWriter:
     def __enter__(self) -> "DetectionsWriter":
         with ExitStack() as opened:
             partial = opened.enter_context(atomic_write(self._file))
-            self._stream = opened.enter_context(partial.open("w", encoding="utf-8"))
+            # The surrogates in names that are not UTF-8 become \\udcXX, which JSON readers turn into the same name.
+            stream = partial.open("w", encoding="utf-8", errors="backslashreplace")
+            self._stream = opened.enter_context(stream)
             self._stream.write('{"annotations": [')
             self._opened = opened.pop_all()
         return self
@@ -105,7 +113,7 @@ class DetectionsWriter:
 
 
 class CocoError(ValueError):
-    """A COCO file cannot be used; the message names the file, the element and the expected value."""
+    """A COCO file cannot be used; the message names the file, the element, the field and the expected value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +140,22 @@ class CocoDetections:
     skipped: int = 0
 
 
+class _Image(NamedTuple):
+    id: int
+    file_name: str
+    size: tuple[int, int] | None  # width and height; None if the file does not say
+
+
+class _Boxes(NamedTuple):
+    """The boxes of N well-formed detections or annotations, and the problems of the others."""
+
+    image_ids: npt.NDArray[np.int64]
+    category_ids: npt.NDArray[np.int64]
+    xywh: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]  # 0 for annotations
+    problems: dict[int, str]  # by position in the file
+
+
 def read_detections(file: str | Path, lenient: bool = False) -> CocoDetections:
     """Reads `detections.json` or a list of results.
 
@@ -144,31 +168,35 @@ def read_detections(file: str | Path, lenient: bool = False) -> CocoDetections:
     content = _load(file)
     plain = isinstance(content, list)
     entries = content if plain else _list(content, "annotations", file)
-    rows, bad = _rows(entries, scores=True)
-    if bad and not lenient:
-        expected = "whole numbers image_id and category_id, finite numbers bbox [x, y, width, height] and score"
-        got = json.dumps(entries[bad[0]])[:100]
-        raise CocoError(f"{file}: detection {bad[0] + 1} of {len(entries)}: expected {expected}; got {got}")
+    images = None if plain else _images(content, file)
+    found = _boxes(entries, content, has_scores=True)
+    if found.problems and not lenient:
+        raise _entry_error(file, "detection", entries, found.problems)
+    failures = [] if plain or "failures" not in content else _list(content, "failures", file)
     return CocoDetections(
-        None if plain else _file_names(content, file),
-        None if plain else _categories(content, file),
-        rows[:, 0].astype(np.int64),
-        rows[:, 1].astype(np.int64),
-        rows[:, 6].copy(),
-        rows[:, 2:6].copy(),
-        0 if plain else len(content.get("failures", ())),
-        len(bad),
+        None if images is None else {image.id: image.file_name for image in images},
+        None if plain else _categories(content, file, found.category_ids),
+        found.image_ids,
+        found.category_ids,
+        found.scores,
+        found.xywh,
+        len(failures),
+        len(found.problems),
     )
 
 
 def read_instances(file: str | Path, pictures: str | Path | None = None) -> GroundTruth:
     """Reads an annotation file (`instances_val2017.json`) for evaluation. The image ids become the picture numbers.
 
+    Ids are those of the file; category ids may begin at 0. A category that only groups others (it has no annotations
+    and is the supercategory of another, as in Roboflow's files) is left out.
+
     Args:
         pictures: the folder of the picture files, if available.
 
     Raises:
-        CocoError: the file cannot be read or has another format, or an annotation is malformed.
+        CocoError: the file cannot be read or has another format, an annotation is malformed, or two categories have
+            the same id or name.
     """
     return _instances(_load(file), file, pictures)
 
@@ -176,43 +204,58 @@ def read_instances(file: str | Path, pictures: str | Path | None = None) -> Grou
 def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> GroundTruth:
     if not isinstance(content, dict):
         raise CocoError(f"{file}: expected an object with images, annotations and categories")
-    names = _file_names(content, file)
+    images = _images(content, file)
     entries = _list(content, "annotations", file)
-    rows, bad = _rows(entries, scores=False)
-    if bad:
-        expected = "whole numbers image_id and category_id, finite numbers bbox [x, y, width, height]"
-        got = json.dumps(entries[bad[0]])[:100]
-        raise CocoError(f"{file}: annotation {bad[0] + 1} of {len(entries)}: expected {expected}; got {got}")
-    categories = _categories(content, file)
-    for column, known, kind in (
-        (0, list(names), "image"),
-        (1, [category.id for category in categories], "category"),
+    found = _boxes(entries, content, has_scores=False)
+    if found.problems:
+        raise _entry_error(file, "annotation", entries, found.problems)
+    categories = _categories(content, file, found.category_ids)
+    for ids, known, kind in (
+        (found.image_ids, [image.id for image in images], "image"),
+        (found.category_ids, [category.id for category in categories], "category"),
     ):
-        unknown = np.flatnonzero(~np.isin(rows[:, column], known))
+        unknown = np.flatnonzero(~np.isin(ids, np.array(known, dtype=np.int64)))
         if len(unknown):
             first = int(unknown[0])
             raise CocoError(
-                f"{file}: annotation {first + 1} of {len(entries)}: its {kind}_id is {int(rows[first, column])}, "
+                f"{file}: annotation {first + 1} of {len(entries)}: its {kind}_id is {ids[first]}, "
                 f"but the file contains no {kind} with this id"
             )
-    xywh = rows[:, 2:6]
+    xywh = found.xywh
+    areas, crowd = [], []
+    for number, (entry, (width, height)) in enumerate(zip(entries, xywh[:, 2:].tolist(), strict=True), start=1):
+        where = f"{file}: annotation {number} of {len(entries)}"
+        areas.append(_field(entry, "area", json_values.area, where) if "area" in entry else width * height)
+        crowd.append(_field(entry, "iscrowd", json_values.flag, where) if "iscrowd" in entry else False)
+    notices = []
+    without_area = np.flatnonzero((xywh[:, 2:] == 0).any(axis=1))
+    if len(without_area):
+        notices.append(
+            f"{file}: {len(without_area)} annotations have a box without area, which no detection can find; the first "
+            f"is annotation {without_area[0] + 1} of {len(entries)}"
+        )
     return GroundTruth.from_arrays(
-        list(names),
-        rows[:, 0],
-        rows[:, 1],
+        np.array([image.id for image in images], dtype=np.int64),
+        found.image_ids,
+        found.category_ids,
         inclusive_from_xywh(xywh),
-        crowd=[bool(entry.get("iscrowd", 0)) for entry in entries],
-        areas=[entry.get("area", w * h) for entry, (w, h) in zip(entries, xywh[:, 2:].tolist(), strict=True)],
+        crowd=crowd,
+        areas=areas,
         xywh=xywh,
         categories=categories,
-        image_ids=[Path(name).with_suffix("").as_posix() for name in names.values()],
-        paths={} if pictures is None else {number: Path(pictures) / name for number, name in names.items()},
+        image_ids=[without_suffix(_with_slashes(image.file_name)) for image in images],
+        file_names=[_with_slashes(image.file_name) for image in images],
+        paths={} if pictures is None else {image.id: picture_file(pictures, image.file_name) for image in images},
         name=Path(file).stem,
+        notices=notices,
     )
 
 
 def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
     """Opens a COCO annotation file as a data set. Crowd regions are `difficult`; boxes are clipped to the picture.
+
+    The classes have the category ids of the file, because detectors number their classes like their data set. If an id
+    is 0, which detectors use for the background, the classes are numbered 1..K in the order of the file.
 
     Args:
         pictures: the folder of the picture files.
@@ -226,28 +269,34 @@ def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
     boxes = from_xywh(truth.xywh)
     order = np.argsort(truth.images, kind="stable")
     ends = np.searchsorted(truth.images[order], [truth.image_indices, truth.image_indices + 1])
+    categories, labels = truth.categories, truth.labels
+    if any(category.id == 0 for category in categories):
+        numbers = {category.id: number for number, category in enumerate(categories, start=1)}
+        categories = tuple(Category(numbers[one.id], one.wnid, one.name) for one in categories)
+        labels = np.array([numbers[label] for label in labels.tolist()], dtype=np.int64)
     records = []
-    for image, image_id, index, start, stop in zip(
-        content["images"], truth.image_ids, truth.image_indices.tolist(), *ends, strict=True
-    ):
+    for image, image_id, start, stop in zip(_images(content, file), truth.image_ids, *ends, strict=True):
         rows = order[start:stop]
-        size = image.get("width"), image.get("height")
-        size_known = all(isinstance(side, (int, float)) for side in size)
-        width, height = size if size_known else (math.inf, math.inf)
-        inside, outside = clip(boxes[rows], width, height), reach_beyond(boxes[rows], width, height)
+        width, height = image.size or (math.inf, math.inf)
         records.append(
             Sample(
                 image_id,
-                index,
-                truth.paths[index],
-                inside,
-                truth.labels[rows],
+                image.id,
+                truth.paths[image.id],
+                clip(boxes[rows], width, height),
+                labels[rows],
                 truth.crowd[rows],
-                outside,
-                (int(width), int(height)) if size_known else None,
+                reach_beyond(boxes[rows], width, height),
+                image.size,
             )
         )
-    return Dataset(truth.name, truth.categories, records, _identity)
+    return Dataset(truth.name, categories, records, _identity)
+
+
+def picture_file(folder: str | Path, file_name: str) -> Path:
+    """Returns the path of a picture of a COCO file. Windows writes backslashes between folders."""
+    path = Path(folder) / file_name
+    return path if "\\" not in file_name or os.path.exists(path) else Path(folder) / _with_slashes(file_name)
 
 
 def inclusive_from_xywh(xywh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -262,13 +311,17 @@ def _identity(sample: Sample) -> Sample:
     return sample
 
 
+def _with_slashes(file_name: str) -> str:
+    return file_name.replace("\\", "/")
+
+
 def _load(file: str | Path) -> Any:
     try:
-        return json.loads(Path(file).read_bytes())
+        return json_values.load_json(file)
     except OSError as error:
         raise CocoError(f"{file}: cannot read the file: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CocoError(f"{file}: not JSON: {error}") from error
+    except ValueError as error:
+        raise CocoError(f"{file}: {error}") from error
 
 
 def _list(content: Any, key: str, file: str | Path) -> list[Any]:
@@ -278,68 +331,147 @@ def _list(content: Any, key: str, file: str | Path) -> list[Any]:
     return entries
 
 
-def _file_names(content: Any, file: str | Path) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for number, image in enumerate(_list(content, "images", file), start=1):
-        try:
-            image_id, name = _integer(image["id"]), str(image["file_name"])
-            if not name:
-                raise ValueError("the file name is empty")
-        except (TypeError, KeyError, ValueError) as error:
-            problem = f"expected an id (whole number) and a file_name, got {image!r:.100}"
-            raise CocoError(f"{file}: image {number}: {problem}") from error
-        if image_id in names:
-            raise CocoError(f"{file}: image {number}: {names[image_id]!r} has the same id, {image_id}")
-        names[image_id] = name
-    return names
+def _images(content: Any, file: str | Path) -> list[_Image]:
+    entries = _list(content, "images", file)
+    read_id = _id_reader(entries, "id")
+    images: dict[int, _Image] = {}
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file}: image {number}: expected an id and a file_name"
+        image_id, name = _field(entry, "id", read_id, where), _field(entry, "file_name", json_values.file_name, where)
+        sides = [entry.get(key) for key in ("width", "height")]
+        size = None
+        if None not in sides:
+            width, height = (_field(entry, key, json_values.side, where) for key in ("width", "height"))
+            size = width, height
+        if image_id in images:
+            other = shown(images[image_id].file_name)
+            raise CocoError(f"{file}: image {number}: {other} has the same id, {image_id}")
+        images[image_id] = _Image(image_id, name, size)
+    return list(images.values())
 
 
-def _categories(content: Any, file: str | Path) -> tuple[Category, ...]:
+def _categories(content: Any, file: str | Path, used: npt.NDArray[np.int64]) -> tuple[Category, ...]:
+    """Returns the classes of a file, without those that only group others.
+
+    Args:
+        used: the category ids of the annotations.
+    """
+    entries = _list(content, "categories", file)
+    read_id = _id_reader(entries, "id")
+    groups = _group_names(entries)
+    in_use = set(used.tolist())
     categories: dict[int, Category] = {}
-    for number, entry in enumerate(_list(content, "categories", file), start=1):
-        try:
-            category = Category(_integer(entry["id"]), str(entry.get("wnid", entry["name"])), str(entry["name"]))
-        except (TypeError, KeyError, ValueError) as error:
-            problem = f"expected an id (whole number) and a name, got {entry!r:.100}"
-            raise CocoError(f"{file}: category {number}: {problem}") from error
-        if category.id in categories or category.id < 1:
-            problem = "expected at least 1 (0 is the background)" if category.id < 1 else "the id occurs twice"
-            raise CocoError(f"{file}: category {number} ({category.name!r}) has the id {category.id}: {problem}")
-        categories[category.id] = category
+    first: dict[tuple[str, str], int] = {}
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file}: category {number}: expected an id and a name"
+        category_id, name = _field(entry, "id", read_id, where), _field(entry, "name", json_values.class_name, where)
+        wnid = _field(entry, "wnid", json_values.class_name, where) if "wnid" in entry else name
+        if category_id not in in_use and groups[name] > (entry.get("supercategory") == name):
+            continue  # it is the supercategory of another category
+        where = f"{file}: category {number} ({name!r})"
+        if category_id in categories or category_id < 0:
+            problem = "expected at least 0" if category_id < 0 else "the id occurs twice"
+            raise CocoError(f"{where} has the id {category_id}: {problem}")
+        for field, text in (("name", name), ("wnid", wnid)):
+            if (field, text) in first:
+                other = first[field, text]
+                raise CocoError(
+                    f"{where}: category {other} has the same {field}; give each category its own, or give the "
+                    "annotations of both one category_id"
+                )
+            first[field, text] = number
+        categories[category_id] = Category(category_id, wnid, name)
     return tuple(categories.values())
 
 
-def _rows(entries: list[Any], scores: bool) -> tuple[npt.NDArray[np.float64], list[int]]:
-    """Converts detections or annotations to an array; leaves malformed entries out.
+def _group_names(entries: Sequence[Any]) -> Counter[str]:
+    """Returns how many categories are in each supercategory."""
+    names = [entry.get("supercategory") for entry in entries if isinstance(entry, dict)]
+    return Counter(name for name in names if isinstance(name, str))
 
-    Returns:
-        image_id, category_id, x, y, width, height and score (0 unless `scores`) of each entry, float64 [N, 7].
-        Positions of the malformed entries in `entries`.
-    """
+
+def _id_reader(entries: Sequence[Any], key: str) -> Callable[[object], int]:
+    """Returns the reader of the ids of a list: whole numbers, or texts of digits if the first id is a text."""
+    as_text = json_values.ids_are_text(entry.get(key) for entry in entries if isinstance(entry, dict))
+    return json_values.whole_number_as_text if as_text else json_values.whole_number
+
+
+def _field(entry: Any, key: str, read: Callable[[object], Any], where: str) -> Any:
     try:
-        rows = np.array(
-            [(e["image_id"], e["category_id"], *e["bbox"], e["score"] if scores else 0) for e in entries],
-            dtype=np.float64,
-        ).reshape(-1, 7)
-        good = np.isfinite(rows).all(axis=1) & (rows[:, :2] == np.floor(rows[:, :2])).all(axis=1)
-        return rows[good], np.flatnonzero(~good).tolist()
-    except (TypeError, KeyError, ValueError):
-        pass  # An entry is malformed. Only the slower loop below finds it.
-    kept, bad = [], []
+        if not isinstance(entry, dict) or key not in entry:
+            raise ValueError(f"missing in {shown(entry)}")
+        return read(entry[key])
+    except ValueError as error:
+        raise CocoError(f"{where}; {key}: {error}") from error
+
+
+def _entry_error(file: str | Path, kind: str, entries: Sequence[Any], problems: dict[int, str]) -> CocoError:
+    first = min(problems)
+    expected = "whole numbers image_id and category_id, and four numbers bbox [x, y, width, height]"
+    expected += ", and a number score" if kind == "detection" else ""
+    return CocoError(f"{file}: {kind} {first + 1} of {len(entries)}: expected {expected}; {problems[first]}")
+
+
+def _boxes(entries: list[Any], content: Any, has_scores: bool) -> _Boxes:
+    """Reads detections or annotations. `content` is the whole file."""
+    try:
+        return _plain_boxes(entries, has_scores)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        pass  # An entry is malformed or has text ids. Only the slower loop below finds it.
+    # Ids are text if they are text where the file defines them, or, in a list of results, in the first result.
+    lists = (entries, entries) if isinstance(content, list) else (content["images"], content.get("categories") or ())
+    keys = ("image_id", "category_id") if isinstance(content, list) else ("id", "id")
+    read_image_id, read_category_id = (_id_reader(one, key) for one, key in zip(lists, keys, strict=True))
+    rows: list[tuple[int, int, tuple[float, ...], float]] = []
+    problems: dict[int, str] = {}
     for number, entry in enumerate(entries):
         try:
-            x, y, width, height = entry["bbox"]
-            values = (entry["image_id"], entry["category_id"], x, y, width, height, entry["score"] if scores else 0)
-            row = np.array(values, dtype=np.float64)
-            if not np.isfinite(row).all() or (row[:2] != np.floor(row[:2])).any():
-                raise ValueError("a number is not finite or an id is not a whole number")
-            kept.append(row)
-        except (TypeError, KeyError, ValueError):
-            bad.append(number)
-    return np.array(kept).reshape(-1, 7), bad
+            rows.append(
+                (
+                    _field(entry, "image_id", read_image_id, ""),
+                    _field(entry, "category_id", read_category_id, ""),
+                    _field(entry, "bbox", json_values.xywh, ""),
+                    _field(entry, "score", json_values.number, "") if has_scores else 0.0,
+                )
+            )
+        except CocoError as error:
+            problems[number] = str(error).removeprefix("; ")
+    return _Boxes(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows], dtype=np.float64).reshape(-1, 4),
+        np.array([row[3] for row in rows], dtype=np.float64),
+        problems,
+    )
 
 
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"expected a whole number, got {value!r}")
-    return value
+def _plain_boxes(entries: list[Any], has_scores: bool) -> _Boxes:
+    """Reads entries whose values all have the usual types, several times faster than one by one.
+
+    Raises:
+        TypeError, KeyError, ValueError, OverflowError: a value has another type or is out of range.
+    """
+    image_ids, category_ids = ([entry[key] for entry in entries] for key in ("image_id", "category_id"))
+    boxes = [entry["bbox"] for entry in entries]
+    scores = [entry["score"] for entry in entries] if has_scores else [0.0] * len(entries)
+    _check_types(image_ids, {int})
+    _check_types(category_ids, {int})
+    _check_types(boxes, {list})
+    if set(map(len, boxes)) - {4}:
+        raise ValueError("a box does not have four numbers")
+    coordinates = list(chain.from_iterable(boxes))
+    _check_types(coordinates, {int, float})
+    _check_types(scores, {int, float})
+    xywh = np.array(coordinates, dtype=np.float64).reshape(-1, 4)
+    good_scores = np.array(scores, dtype=np.float64)
+    usual = (np.abs(xywh) <= LARGEST_COORDINATE).all() and (xywh[:, 2:] >= 0).all() and np.isfinite(good_scores).all()
+    if not usual:
+        raise ValueError("a number is out of range")
+    return _Boxes(
+        np.array(image_ids, dtype=np.int64), np.array(category_ids, dtype=np.int64), xywh, good_scores, problems={}
+    )
+
+
+def _check_types(values: Collection[object], types: set[type]) -> None:
+    if set(map(type, values)) - types:
+        raise TypeError(f"expected values of {types}")

@@ -40,6 +40,9 @@ class GroundTruth:
         areas: float64 [G] in square pixels: the area of the object's segment if a COCO file gives it, else of its box.
         xywh: float64 [G, 4], the boxes as in a COCO file; None for other files.
         paths: picture files by picture number; may be incomplete.
+        file_names: names of the I picture files as the annotation file writes them, with "/" between folders; None if
+            the pictures are known by their image ids only.
+        notices: sentences about the objects that a reader of the evaluation should know.
     """
 
     name: str
@@ -54,6 +57,8 @@ class GroundTruth:
     areas: npt.NDArray[np.float64]
     xywh: npt.NDArray[np.float64] | None = None
     paths: Mapping[int, Path] = field(default_factory=dict, repr=False)
+    file_names: tuple[str, ...] | None = field(default=None, repr=False)
+    notices: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -70,7 +75,9 @@ class GroundTruth:
         categories: Sequence[Category] | None = None,
         image_ids: Sequence[str] | None = None,
         paths: Mapping[int, Path] | None = None,
+        file_names: Sequence[str] | None = None,
         name: str = "ground truth",
+        notices: Sequence[str] = (),
     ) -> GroundTruth:
         """Makes ground truth from arrays and checks them. The arguments are the attributes of the class.
 
@@ -81,12 +88,13 @@ class GroundTruth:
 
         Raises:
             GroundTruthError: arrays have different lengths, a picture is listed twice, an object is in an unlisted
-                picture, a class is unknown, or a coordinate is not a finite number.
+                picture, a class is unknown, a number or class id is not whole, a coordinate is not a finite number, or
+                an area is not a finite number of at least 0.
         """
         categories = det_categories() if categories is None else tuple(categories)
-        image_indices = np.asarray(image_indices, dtype=np.int64).reshape(-1)
-        images = np.asarray(images, dtype=np.int64).reshape(-1)
-        labels = np.asarray(labels, dtype=np.int64).reshape(-1)
+        image_indices = _whole_numbers(image_indices, "image_indices", name)
+        images = _whole_numbers(images, "images", name)
+        labels = _whole_numbers(labels, "labels", name)
         inclusive = _boxes(inclusive)
         if not len(images) == len(labels) == len(inclusive):
             lengths = f"{len(images)} images, {len(labels)} labels and {len(inclusive)} boxes"
@@ -102,6 +110,11 @@ class GroundTruth:
         known = np.array(sorted(category.id for category in categories), dtype=np.int64)
         _check_members(labels, known, "is of class {}, which is not among the categories", name)
         width, height = (inclusive[:, 2:] - inclusive[:, :2] + 1).T
+        areas = width * height if areas is None else np.asarray(areas, dtype=np.float64).reshape(-1)
+        if areas.shape != labels.shape or not (np.isfinite(areas) & (areas >= 0)).all():
+            raise GroundTruthError(
+                f"{name}: expected an area for each of {len(labels)} objects, a number of at least 0"
+            )
         return cls(
             name=name,
             categories=categories,
@@ -112,9 +125,11 @@ class GroundTruth:
             inclusive=inclusive,
             difficult=_flags(difficult, len(labels)),
             crowd=_flags(crowd, len(labels)),
-            areas=width * height if areas is None else np.asarray(areas, dtype=np.float64).reshape(-1),
+            areas=areas,
             xywh=None if xywh is None else _boxes(xywh),
             paths=paths or {},
+            file_names=None if file_names is None else tuple(file_names),
+            notices=tuple(notices),
         )
 
     def __len__(self) -> int:
@@ -228,6 +243,16 @@ def _boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] != 4:
         raise GroundTruthError(f"expected boxes [G, 4], got an array of shape {list(array.shape)}")
     return array
+
+
+def _whole_numbers(numbers: npt.ArrayLike, field_name: str, name: str) -> npt.NDArray[np.int64]:
+    array = np.asarray(numbers)
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    whole = array.astype(np.int64) if array.dtype.kind in "iuf" else None
+    if whole is None or (array.dtype.kind == "f" and (np.abs(array) >= 2**53).any()) or (whole != array).any():
+        raise GroundTruthError(f"{name}: {field_name}: expected whole numbers of 64 bits")
+    return whole.reshape(-1)
 
 
 def _flags(flags: npt.ArrayLike | None, count: int) -> npt.NDArray[np.bool_]:

@@ -35,6 +35,15 @@ _TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange width and height
 _Pixels = npt.NDArray[np.uint8]
 
 
+def without_suffix(name: str) -> str:
+    """Returns the name of a picture, with or without folders, without its picture suffix.
+
+    Other suffixes stay: "frame.0001" and "frame.0002" are different pictures.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
+
+
 class ImageError(ValueError):
     """A file cannot be read as a picture.
 

@@ -37,7 +37,7 @@ def check_detections(ground_truth: GroundTruth, detections: Submission, lenient:
         )
     if len(ground_truth) == 0:
         raise EvaluationError(f"{ground_truth.name}: the ground truth has no objects; expected at least one")
-    notices = []
+    notices = list(ground_truth.notices)
     if detections.skipped:
         notices.append(f"{detections.skipped} malformed lines of the predictions are left out")
     not_numbers = np.isnan(detections.scores) | ~np.isfinite(detections.inclusive).all(axis=1)

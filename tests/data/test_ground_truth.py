@@ -108,3 +108,25 @@ def test_inconsistent_arrays_are_errors(arguments: tuple, problem: str) -> None:
 
 def test_ground_truth_may_have_no_objects() -> None:
     assert GroundTruth.from_arrays([1, 2], [], [], []).inclusive.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([1.5], [], [], []),
+        ([2**64], [], [], []),
+        ([float(2**53)], [], [], []),
+        (["1"], [], [], []),
+        ([1], [1], [1.5], [[1, 1, 2, 2]]),
+        ([1], [1], [True], [[1, 1, 2, 2]]),
+    ],
+)
+def test_numbers_and_class_ids_that_are_not_whole_are_errors(arguments: tuple) -> None:
+    with pytest.raises(GroundTruthError, match="expected whole numbers"):
+        GroundTruth.from_arrays(*arguments)
+
+
+@pytest.mark.parametrize("areas", [[float("nan")], [-1], [1, 2], [float("inf")]])
+def test_areas_are_numbers_of_at_least_0(areas: list[float]) -> None:
+    with pytest.raises(GroundTruthError, match="expected an area for each of 1 objects"):
+        GroundTruth.from_arrays([1], [1], [1], [[1, 1, 2, 2]], areas=areas)
