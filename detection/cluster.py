@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..data.images import MAX_PIXELS
 from ..proposals.files import read_proposals
@@ -22,9 +22,6 @@ from ..runtime.remote import is_url
 from .detector import Detector
 from .model_files import Model
 from .run_state import Result
-
-if TYPE_CHECKING:
-    import ray
 
 _logger = logging.getLogger(__name__.split(".")[0])
 
@@ -111,6 +108,7 @@ class Cluster:
         except ImportError as error:
             raise ClusterError(f"Ray is not installed: pip install 'inception-rcnn[ray]' ({error})") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no usage data
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # Ray warns of the model, which this process keeps
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         try:
             if colon:  # fail within 10 seconds; Ray itself tries for minutes
@@ -170,7 +168,7 @@ class Cluster:
         # Ray starts a worker again whenever it dies.
         remote = ray.remote(num_cpus=self.workers.cpus, num_gpus=self.workers.gpus, max_restarts=-1)(_Worker)
         workers: list[Any] = [
-            remote.remote([sent], self._device, max(1, self.workers.cpus), max_pixels, proposals, settings)
+            remote.remote(sent, self._device, max(1, self.workers.cpus), max_pixels, proposals, settings)
             for _ in range(count)
         ]
         # What each worker is doing: a task, or None while it starts. A worker whose machine was lost stays at None.
@@ -234,17 +232,14 @@ class _Worker:
 
     def __init__(
         self,
-        model: "list[ray.ObjectRef[Model]]",  # Ray warns of arguments that are references themselves
+        model: Model,
         device: str,
         threads: int,
         max_pixels: int,
         proposals: tuple[Path, str] | None,
         settings: dict[str, Any],
     ):
-        import ray
-
-        (loaded,) = ray.get(model)
-        self._detector = Detector(loaded, device=device, threads=threads, **settings)
+        self._detector = Detector(model, device=device, threads=threads, **settings)
         self._max_pixels = max_pixels
         self._proposals = None
         if proposals:
