@@ -108,7 +108,6 @@ class Cluster:
         except ImportError as error:
             raise ClusterError(f"Ray is not installed: pip install 'inception-rcnn[ray]' ({error})") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no usage data
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # Ray warns of the model, which this process keeps
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         try:
             if colon:  # fail within 10 seconds; Ray itself tries for minutes
