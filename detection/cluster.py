@@ -1,7 +1,6 @@
-"""Runs the detector on a Ray cluster. Ray Data distributes pictures to the workers that `plan_workers` plans.
+"""Runs the detector on a Ray cluster. The workers that `plan_workers` plans get one task of pictures after the other.
 
-Ray restarts a worker that dies, and the worker's pictures are detected again. Each picture carries its number, so a
-picture whose result has already arrived is not counted twice. This module needs the extra `[ray]`.
+Ray restarts a worker that dies, and the worker's pictures are detected again. This module needs the extra `[ray]`.
 
 This package must be installed on every machine. Local pictures and the proposals file must have the same paths on every
 machine. The model is sent to the machines.
@@ -10,12 +9,12 @@ machine. The model is sent to the machines.
 import logging
 import os
 import socket
+import warnings
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ..data.images import MAX_PIXELS
 from ..proposals.files import read_proposals
@@ -23,11 +22,8 @@ from ..runtime.remote import is_url
 from .detector import Detector
 from .model_files import Model
 from .run_state import Result
-from .suppression import Detections
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import ray
+_logger = logging.getLogger(__name__.split(".")[0])
 
 # Largest number of pictures in a task. Large tasks keep a worker's pipeline full. Small tasks lose less when a worker
 # dies.
@@ -109,21 +105,21 @@ class Cluster:
             raise ClusterError(f"device {device!r}: expected 'auto', 'cpu' or 'cuda'; Ray assigns GPUs to workers")
         try:
             import ray
-            import ray.data
         except ImportError as error:
             raise ClusterError(f"Ray is not installed: pip install 'inception-rcnn[ray]' ({error})") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no usage data
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         try:
             if colon:  # fail within 10 seconds; Ray itself tries for minutes
                 socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-            ray.init(
-                address,
-                include_dashboard=False if address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Ray warns of its own deprecations
+                ray.init(
+                    address,
+                    include_dashboard=False if address == "local" else None,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,  # errors reach the caller as exceptions
+                )
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ClusterError(f"cannot join the Ray cluster at {address!r}: {reason}") from error
@@ -162,37 +158,47 @@ class Cluster:
         if not pictures:
             return
         count = min(self.workers.count, len(pictures))
-        task = max(1, min(_MOST_PICTURES, len(pictures) // (_TASKS_PER_WORKER * count)))
-        rows = [
-            {"picture": number, "source": str(source) if is_url(source) else os.path.abspath(source)}
-            for number, source in pictures
-        ]
+        size = max(1, min(_MOST_PICTURES, len(pictures) // (_TASKS_PER_WORKER * count)))
+        named = [(number, source if is_url(source) else os.path.abspath(source)) for number, source in pictures]
+        waiting = deque(_Task(named[start : start + size]) for start in range(0, len(named), size))
+        left = len(pictures)
         proposals = proposals_file and (proposals_file, os.path.abspath(proposals_file))
         sent = ray.put(replace(model, members=model.first_members(members)))
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        found = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // task)).map_batches(
-            _Worker,
-            batch_size=None,  # a block is a task
-            batch_format="pyarrow",
-            # Ray may remove idle workers down to `min_size`. This frees room for a worker whose machine was lost.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
-            num_cpus=self.workers.cpus,
-            num_gpus=self.workers.gpus,
-            fn_constructor_args=[sent, self._device, max(1, self.workers.cpus), max_pixels, proposals, settings],
-            ray_remote_args_fn=_remote_arguments,
-        )
-        left = {number for number, _ in pictures}
+        # Ray starts a worker again whenever it dies.
+        remote = ray.remote(num_cpus=self.workers.cpus, num_gpus=self.workers.gpus, max_restarts=-1)(_Worker)
+        workers: list[Any] = [
+            remote.remote(sent, self._device, max(1, self.workers.cpus), max_pixels, proposals, settings)
+            for _ in range(count)
+        ]
+        # What each worker is doing: a task, or None while it starts. A worker whose machine was lost stays at None.
+        running: dict[Any, tuple[Any, _Task | None]] = {_ready(worker): (worker, None) for worker in workers}
+        idle: list[Any] = []
         try:
-            tables: Iterable[Any] = found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            for table in tables:
-                for row in table.to_pylist():
-                    if row["picture"] in left:  # a picture of a dead worker can arrive twice
-                        left.remove(row["picture"])
-                        yield _result(row)
+            while left:
+                while idle and waiting:
+                    worker, task = idle.pop(), waiting.popleft()
+                    running[worker.detect.remote(task.pictures)] = worker, task
+                (ended,), _ = ray.wait(list(running))
+                worker, given = running.pop(ended)
+                try:
+                    results = ray.get(ended)
+                except ray.exceptions.RayActorError as error:
+                    if given is None or given.deaths == _RETRIES:
+                        raise
+                    _logger.warning("a worker of the Ray cluster died and is started again: %s", _cause(error))
+                    given.deaths += 1
+                    waiting.appendleft(given)
+                    running[_ready(worker)] = worker, None
+                    continue
+                idle.append(worker)
+                if given is not None:
+                    left -= len(results)
+                    yield from results
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"the Ray cluster failed with {len(left)} pictures left: {_cause(error)}") from error
-        if left:
-            raise ClusterError(f"the Ray cluster ended without a result for {len(left)} pictures")
+            raise ClusterError(f"the Ray cluster failed with {left} pictures left: {_cause(error)}") from error
+        finally:
+            for worker in workers:
+                ray.kill(worker)
 
     def close(self) -> None:
         """Leave the cluster. A cluster that was started by "local" stops."""
@@ -207,21 +213,32 @@ class Cluster:
         self.close()
 
 
+@dataclass
+class _Task:
+    """Pictures that a worker detects in together: pairs of a number and a source.
+
+    Attributes:
+        pictures: the pictures.
+        deaths: number of workers that died with this task.
+    """
+
+    pictures: Sequence[tuple[int, str | Path]]
+    deaths: int = 0
+
+
 class _Worker:
-    """A detector in its own process, which Ray Data starts, supplies with pictures and restarts."""
+    """A detector in its own process, which Ray starts and restarts."""
 
     def __init__(
         self,
-        model: "ray.ObjectRef[Model]",
+        model: Model,
         device: str,
         threads: int,
         max_pixels: int,
         proposals: tuple[Path, str] | None,
         settings: dict[str, Any],
     ):
-        import ray
-
-        self._detector = Detector(ray.get(model), device=device, threads=threads, **settings)
+        self._detector = Detector(model, device=device, threads=threads, **settings)
         self._max_pixels = max_pixels
         self._proposals = None
         if proposals:
@@ -229,40 +246,25 @@ class _Worker:
             self._proposals = read_proposals(path)
             self._proposals.file = named  # error messages name the path that the user gave
 
-    def __call__(self, pictures: "pa.Table") -> "pa.Table":
-        """Detect objects: table with columns picture and source -> table with columns picture and `DETECTIONS`."""
-        import pyarrow as pa
+    def ready(self) -> None:
+        """Does nothing: the worker is ready when this is done."""
 
-        from ..data.parquet import DETECTIONS
-
-        sources = pictures["source"].to_pylist()
-        rows = []
-        results = self._detector.detect_files(sources, self._max_pixels, self._proposals)
-        for picture, result in zip(pictures["picture"].to_pylist(), results, strict=True):
-            row: dict[str, Any] = {"picture": picture}
-            if result.image is None or result.detections is None:
-                row["failure"] = result.error.reason if result.error else "not read"
+    def detect(self, pictures: Sequence[tuple[int, str | Path]]) -> list[Result]:
+        """Detect objects in pictures: pairs of a number and a source -> results, which carry the numbers."""
+        files = self._detector.detect_files([source for _, source in pictures], self._max_pixels, self._proposals)
+        results = []
+        for (number, _), found in zip(pictures, files, strict=True):
+            if found.image is None or found.detections is None:
+                results.append(Result(number, 0, 0, None, found.error.reason if found.error else "not read"))
             else:
-                row["height"], row["width"] = result.image.shape[:2]
-                for name in ("boxes", "scores", "labels"):
-                    row[name] = getattr(result.detections, name).tolist()
-            rows.append(row)
-        return pa.Table.from_pylist(rows, pa.schema([pa.field("picture", pa.int64()), *DETECTIONS]))
+                height, width = found.image.shape[:2]
+                results.append(Result(number, width, height, found.detections, None))
+        return results
 
 
-def _remote_arguments() -> dict[str, Any]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
-
-
-def _result(row: dict[str, Any]) -> Result:
-    if row["boxes"] is None:
-        return Result(row["picture"], 0, 0, None, row["failure"])
-    found = Detections(
-        np.array(row["boxes"], np.float32).reshape(-1, 4),
-        np.array(row["scores"], np.float32),
-        np.array(row["labels"], np.int64),
-    )
-    return Result(row["picture"], row["width"], row["height"], found, None)
+def _ready(worker: Any) -> Any:
+    """A reference that is ready when the worker is, also if it dies and starts again meanwhile."""
+    return worker.ready.options(max_task_retries=-1).remote()
 
 
 def _cause(error: BaseException) -> str:

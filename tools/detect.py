@@ -15,7 +15,6 @@ from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import typer
@@ -387,7 +386,8 @@ def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
     last_number: defaultdict[str, int] = defaultdict(lambda: 1)
     names = {}
     for path in paths:
-        stem = Path(urlsplit(str(path)).path if is_url(path) else path).stem or "picture"
+        file_name = str(path).partition("?")[0].rpartition("/")[2] if is_url(path) else path
+        stem = Path(file_name).stem or "picture"
         while len(os.fsencode(stem)) > _LONGEST_NAME:
             stem = stem[:-1]
         name = stem

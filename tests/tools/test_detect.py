@@ -1,6 +1,7 @@
 """The command `detect`, on a folder with the kinds of files that users have."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -358,6 +359,22 @@ def test_the_same_command_line_starts_resumes_and_completes_a_run(odd_folder, mo
     assert outputs(tmp_path / "out") == written
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+def test_names_that_are_not_utf8_reach_detections_json(model, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9 [b]"
+    os.mkdir(folder)
+    drawing(0).save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", folder + b"/\xff [red].png")
+    with open(folder + b"/\xfe.png", "w") as file:
+        file.write("no picture")
+    result = run(os.fsdecode(folder), "--out", tmp_path / "out", "--model", model, "--device", "cpu")
+    assert result.exit_code == 3, result.output
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [os.fsencode(image["file_name"]) for image in document["images"]] == [folder + b"/\xff [red].png"]
+    assert [os.fsencode(failure["file_name"]) for failure in document["failures"]] == [folder + b"/\xfe.png"]
+    assert os.listdir(os.fsencode(tmp_path / "out" / "pictures")) == [b"\xff [red].jpg"]
+
+
 @pytest.mark.parametrize("below", ["", "sub"])
 def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_loaded(below, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
@@ -384,15 +401,16 @@ def test_drawings_have_names_that_every_file_system_takes():
         Path("FRAME.0001.jpg"),
         "https://host/photos/cat.jpg?X-Amz-Signature=" + 400 * "a.b/c",
         "https://host/",
+        "https://[host/dog.jpg",
         Path("x" * 250 + ".jpg"),
         Path("写" * 84 + ".jpg"),
         Path("e\u0301.jpg"),
         Path("\u00e9.jpg"),
     ]
     names = list(detect._distinct_names(paths).values())
-    assert names[:5] == ["frame.0001", "frame.0001-2", "FRAME.0001-3", "cat", "picture"]
-    assert names[5:7] == ["x" * 200, "写" * 66]
-    assert names[7:] == ["e\u0301", "\u00e9-2"]
+    assert names[:6] == ["frame.0001", "frame.0001-2", "FRAME.0001-3", "cat", "picture", "dog"]
+    assert names[6:8] == ["x" * 200, "写" * 66]
+    assert names[8:] == ["e\u0301", "\u00e9-2"]
 
 
 def test_many_pictures_of_one_name_get_distinct_names_quickly():
