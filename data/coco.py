@@ -227,6 +227,12 @@ def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> G
         where = f"{file}: annotation {number} of {len(entries)}"
         areas.append(_field(entry, "area", json_values.area, where) if "area" in entry else width * height)
         crowd.append(_field(entry, "iscrowd", json_values.flag, where) if "iscrowd" in entry else False)
+    paths = {} if pictures is None else {image.id: picture_file(pictures, image.file_name) for image in images}
+    names_by_path: dict[Path, str] = {}
+    for image in images if paths else ():
+        other = names_by_path.setdefault(paths[image.id], image.file_name)
+        if other != image.file_name:
+            raise CocoError(f"{file}: {shown(other)} and {shown(image.file_name)} are both {paths[image.id]}")
     notices = []
     without_area = np.flatnonzero((xywh[:, 2:] == 0).any(axis=1))
     if len(without_area):
@@ -245,7 +251,7 @@ def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> G
         categories=categories,
         image_ids=[without_suffix(_with_slashes(image.file_name)) for image in images],
         file_names=[_with_slashes(image.file_name) for image in images],
-        paths={} if pictures is None else {image.id: picture_file(pictures, image.file_name) for image in images},
+        paths=paths,
         name=Path(file).stem,
         notices=notices,
     )
@@ -293,10 +299,27 @@ def open_dataset(file: str | Path, pictures: str | Path) -> Dataset:
     return Dataset(truth.name, categories, records, _identity)
 
 
+def read_file_names(file: str | Path) -> list[str]:
+    """Returns the file names of the pictures in a COCO file, as in the file.
+
+    Raises:
+        CocoError: the file cannot be read, or its pictures are malformed.
+    """
+    return [image.file_name for image in _images(_load(file), file)]
+
+
 def picture_file(folder: str | Path, file_name: str) -> Path:
-    """Returns the path of a picture of a COCO file. Windows writes backslashes between folders."""
-    path = Path(folder) / file_name
-    return path if "\\" not in file_name or os.path.exists(path) else Path(folder) / _with_slashes(file_name)
+    """Returns the path of a picture of a COCO file.
+
+    Windows writes backslashes between folders. Some tools name folders of their own machine; then the file is in
+    `folder` itself.
+    """
+    name = _with_slashes(file_name)
+    readings = dict.fromkeys((file_name, name, name.rpartition("/")[2]))
+    paths = [Path(folder) / reading for reading in readings]
+    if len(paths) == 1:
+        return paths[0]
+    return next(filter(os.path.exists, paths), Path(folder) / name)
 
 
 def inclusive_from_xywh(xywh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -47,6 +47,10 @@ class LayoutError(ValueError):
     """A data set does not have the expected layout; the message names the expected files and folders."""
 
 
+class MissingSplitError(LayoutError):
+    """A data set does not have the split that was asked for; the message names the splits that it has."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     name: str  # as in the list
@@ -67,14 +71,17 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
         categories: the classes; by default the 200 classes of ILSVRC DET.
 
     Raises:
-        LayoutError: the list or a folder is missing, or the list is malformed, empty or names a picture twice.
+        LayoutError: the list or a folder is missing (a MissingSplitError if only other lists exist), or the list is
+            malformed, empty or names a picture twice.
         PartialAnnotationError: the file of annotated classes is malformed.
         AnnotationError: on access to a sample, if its XML file is missing or malformed, or contains an unknown class.
     """
     root = Path(root)
     missing = _missing_folders(root, split)
     if missing:
-        raise LayoutError("\n".join([f"{root}: not a data set in the ILSVRC DET layout", *missing, *_hints(root)]))
+        lists = root / "ImageSets" / "DET"
+        error_type = MissingSplitError if lists.is_dir() and not _list_path(root, split).is_file() else LayoutError
+        raise error_type("\n".join([f"{root}: not a data set in the ILSVRC DET layout", *missing, *_hints(root)]))
     categories = det_categories() if categories is None else tuple(categories)
     list_path = _list_path(root, split)
     pictures, annotations = (split_folder(root, kind, split) for kind in ("Data", "Annotations"))
@@ -124,6 +131,12 @@ def listed_pictures(path: str | Path, folder: Path, folders: Sequence[Path] = ()
     """
     entries = _read_list(Path(path), [folder, *folders])
     return [(entry.image_id, entry.index, picture_path(folder, entry.name)) for entry in entries]
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """Returns the names that tools give to a split, `split` first: "val", "valid" and "validation" are the same."""
+    validation = ("val", "valid", "validation")
+    return tuple(dict.fromkeys((split, *validation))) if split in validation else (split,)
 
 
 def split_folder(root: Path, kind: str, split: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..runtime.remote import is_url, list_remote
@@ -56,6 +56,20 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
     if not found:
         raise ListingError("no pictures found: " + ("; ".join(problems) or "no files or folders were named"))
     return list(found.values())
+
+
+def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Returns the files in a folder that have one of these suffixes, in small letters or capitals, sorted.
+
+    Hidden files are left out: macOS puts "._a.jpg" beside "a.jpg".
+
+    Args:
+        suffixes: in lower case. The folder may be missing.
+    """
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in suffixes)
 
 
 def find_images_and_urls(inputs: Sequence[str], recursive: bool = False) -> list[Path | str]:

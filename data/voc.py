@@ -21,6 +21,7 @@ from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth, read_ground_truth
 from .ilsvrc import LayoutError, annotation_path, listed_pictures
 from .images import IMAGE_SUFFIXES
+from .listing import visible_files
 
 _NAMES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
@@ -89,13 +90,12 @@ def open_folder(root: str | Path, categories: Sequence[Category] | None = None) 
     root = Path(root)
     pictures, annotations = _annotated_folders(root)
     by_name: dict[str, Path] = {}
-    for path in sorted(path for path in pictures.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
-        if path.stem in by_name:
-            raise LayoutError(
-                f"{path} and {by_name[path.stem].name} have the same name; expected one picture per XML file"
-            )
-        by_name[path.stem] = path
-    files = {path.stem: path for path in sorted(annotations.glob("*.xml"))}
+    files = {path.stem: path for path in visible_files(annotations, {".xml"})}
+    for path in visible_files(pictures, IMAGE_SUFFIXES):
+        name = path.name if path.name in files else path.stem  # some tools write a.jpg.xml
+        if name in by_name:
+            raise LayoutError(f"{path} and {by_name[name].name} have the same name; expected one picture per XML file")
+        by_name[name] = path
     _check_pairs(root, by_name, files)
     if categories is None:
         categories = _occurring_classes(list(files.values()))
@@ -106,7 +106,7 @@ def open_folder(root: str | Path, categories: Sequence[Category] | None = None) 
 def is_annotated_folder(root: str | Path) -> bool:
     """Whether a folder contains pictures and XML files where `open_folder` expects them, whether or not names match."""
     pictures, annotations = _annotated_folders(Path(root))
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in pictures.iterdir()) and any(annotations.glob("*.xml"))
+    return bool(visible_files(pictures, IMAGE_SUFFIXES) and visible_files(annotations, {".xml"}))
 
 
 def read_voc_ground_truth(

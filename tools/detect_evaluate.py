@@ -46,8 +46,13 @@ def detect_evaluate(
         Path,
         typer.Argument(help="ILSVRC submission file, detections.json of `detect`, or COCO results (.json)."),
     ],
-    root: Annotated[Path | None, typer.Option(help="Ground truth: data set in the ILSVRC or the VOC layout.")] = None,
-    split: Annotated[str, typer.Option(help="Name of the list of pictures in --root.")] = "val",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of --root; val by default, if the layout has splits.")
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="Ground truth, instead of --root: folder of XML files, or COCO file (.json)."),
@@ -125,7 +130,7 @@ def detect_evaluate(
 
 def _ground_truth(
     root: Path | None,
-    split: str,
+    split: str | None,
     annotations: Path | None,
     image_list: Path | None,
     images: Path | None,
@@ -134,14 +139,13 @@ def _ground_truth(
     from ..data.annotation_cache import default_cache
     from ..data.categories import read_categories
     from ..data.coco import read_instances
-    from ..data.ground_truth import read_ground_truth, read_ilsvrc_ground_truth
+    from ..data.ground_truth import read_ground_truth
     from ..data.ilsvrc import listed_pictures
-    from ..data.voc import is_voc, read_voc_ground_truth
+    from ..data.layouts import open_ground_truth
 
     categories = None if classes is None else read_categories(classes)
     if root is not None:
-        read = read_voc_ground_truth if is_voc(root) else read_ilsvrc_ground_truth
-        return read(root, split, categories, default_cache())
+        return open_ground_truth(root, split, categories, default_cache())
     assert annotations is not None
     if annotations.is_file():
         if image_list is not None or classes is not None:

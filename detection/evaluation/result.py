@@ -68,8 +68,8 @@ class Evaluation:
     Attributes:
         protocol: "ilsvrc", "voc07", "voc12" or "coco".
         classes: one result for each class, by rising id. The ilsvrc protocol has the classes 1 to the largest id in
-            the ground truth, like the official kit, if the ids are from 1 to 10,000. The others, and other ids, have the
-            classes that occur in the ground truth.
+            the ground truth, like the official kit, if all ids are from 1 to 10,000. Otherwise, and in the other
+            protocols, the classes are those that occur in the ground truth.
         ground_truth: the objects.
         detections: the detections that were evaluated.
         thresholds: float64 [G], the IoU at which each object counts as found.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.coco import CocoError
 from inception_rcnn.data.ilsvrc import LayoutError
-from inception_rcnn.data.layouts import open_dataset, open_validation
+from inception_rcnn.data.layouts import open_dataset, open_datasets, open_ground_truth, open_validation
 
 GNOME = AnnotatedObject("gnome", (11, 11, 50, 40))
 CART = AnnotatedObject("cart", (1, 1, 20, 20), difficult=True)
@@ -21,6 +24,13 @@ def write_pictures(folder: Path, suffix: str = ".jpg") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("a", "b"):
         (folder / f"{name}{suffix}").touch()  # opening a data set does not open its pictures
+
+
+def write_real_pictures(folder: Path) -> None:
+    """Writes pictures of 60 x 45 pixels, for the layouts whose coordinates are fractions."""
+    write_pictures(folder)
+    for path in folder.glob("*.jpg"):
+        Image.new("RGB", (60, 45)).save(path)
 
 
 def write_xml(folder: Path, gnome: AnnotatedObject = GNOME) -> None:
@@ -93,7 +103,70 @@ def coco_anywhere(root: Path) -> Path:
     return root / "labels.json"
 
 
-LAYOUTS = [voc, voc_without_lists, files_side_by_side, coco_folder, coco_file, coco_export, coco_anywhere]
+def coco_of_windows(root: Path) -> Path:
+    write_pictures(root / "images")
+    (root / "result.json").write_text(coco_content("images\\{}.jpg"))
+    return root
+
+
+def coco_of_another_machine(root: Path) -> Path:
+    write_pictures(root / "images")
+    (root / "result.json").write_text(coco_content("../../label-studio/upload/1/{}.jpg"))
+    return root
+
+
+def roboflow_coco(root: Path) -> Path:
+    coco_export(root / "train")
+    return root
+
+
+def roboflow_voc(root: Path) -> Path:
+    files_side_by_side(root / "train")
+    return root
+
+
+def cvat_voc(root: Path) -> Path:
+    return voc(root, "default")
+
+
+def cvat(root: Path) -> Path:
+    write_pictures(root / "images")
+    (root / "annotations.xml").write_text(CVAT_XML)
+    return root
+
+
+def labelme(root: Path) -> Path:
+    write_pictures(root)
+    write_labelme(root / "a.json", [rectangle("gnome", [50, 40], [10, 10]), {**CART_POLYGON, "difficult": True}])
+    write_labelme(root / "b.json", [])
+    return root
+
+
+LAYOUTS = [
+    *(voc, voc_without_lists, files_side_by_side, cvat_voc, roboflow_voc, labelme),
+    *(coco_folder, coco_file, coco_export, coco_anywhere, coco_of_windows, coco_of_another_machine, roboflow_coco),
+]
+
+CVAT_XML = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><task/></meta>
+<image id="0" name="a.jpg" width="60" height="45">
+  <box label="gnome" source="manual" occluded="0" xtl="10.0" ytl="10.0" xbr="50" ybr="40" z_order="0"></box>
+  <polygon label="cart" points="0,0;20.00,0.00;20.00,20.00;10.5,20"/>
+  <tag label="night"/>
+</image>
+<image id="1" name="b.jpg" width="60" height="45"/>
+</annotations>
+"""
+CART_POLYGON = {"label": "cart", "points": [[0, 0], [20, 0], [20, 20]], "shape_type": "polygon"}
+
+
+def rectangle(label: str, *points: list[float]) -> dict[str, object]:
+    return {"label": label, "points": list(points), "shape_type": "rectangle", "group_id": None, "flags": {}}
+
+
+def write_labelme(file: Path, shapes: list[dict[str, object]], **more: object) -> None:
+    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": f"{file.stem}.jpg", "imageData": None}
+    file.write_text(json.dumps({**content, "imageHeight": 45, "imageWidth": 60, **more}))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -108,6 +181,162 @@ def test_each_layout_is_detected_and_gives_the_same_objects(layout, tmp_path: Pa
     assert first.boxes.tolist() == [[10, 10, 50, 40], [0, 0, 20, 20]]
     assert first.difficult.tolist() == [False, True]
     assert len(second.boxes) == 0
+
+
+YOLO_LABELS = "0 0.5 0.555555555555 0.666666666667 0.666666666667\n\n1 0 0 0.33333333333 0 0.33333333333 0.4444444444\n"
+
+
+def yolo(root: Path, yaml: str = "names: [gnome, cart]\ntrain: images/train\nval: images/val\n") -> Path:
+    for split in ("train", "val"):
+        write_real_pictures(root / "images" / split)
+        (root / "labels" / split).mkdir(parents=True)
+        (root / "labels" / split / "a.txt").write_text(YOLO_LABELS)
+    (root / "data.yaml").write_text(yaml)
+    return root
+
+
+def yolo_with_names_by_number(root: Path) -> Path:
+    return yolo(root, "path: .\ntrain: [images/train]\nval: images/val\nnames:\n  0: gnome\n  1: cart\nnc: 2\n")
+
+
+def yolo_with_lists(root: Path) -> Path:
+    yolo(root, "names: [gnome, cart]\ntrain: train.txt\nval: val.txt\n")
+    (root / "train.txt").write_text("./images/train/a.jpg\nimages/train/b.jpg\n")
+    return root
+
+
+def yolo_file(root: Path) -> Path:
+    return yolo(root) / "data.yaml"
+
+
+def roboflow_yolo(root: Path) -> Path:
+    write_real_pictures(root / "train" / "images")
+    (root / "train" / "labels").mkdir()
+    (root / "train" / "labels" / "a.txt").write_text(YOLO_LABELS)
+    (root / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['gnome', 'cart']\n")
+    return root
+
+
+def label_studio_yolo(root: Path) -> Path:
+    write_real_pictures(root / "images")
+    (root / "labels").mkdir()
+    (root / "labels" / "a.txt").write_text(YOLO_LABELS)
+    (root / "classes.txt").write_text("gnome\ncart\n")
+    (root / "notes.json").write_text('{"categories": []}')
+    return root
+
+
+def cvat_yolo(root: Path) -> Path:
+    write_real_pictures(root / "obj_train_data")
+    (root / "obj_train_data" / "a.txt").write_text(YOLO_LABELS)
+    (root / "obj.names").write_text("gnome\ncart\n")
+    (root / "train.txt").write_text("data/obj_train_data/a.jpg\ndata/obj_train_data/b.jpg\n")
+    (root / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [yolo, yolo_with_names_by_number, yolo_with_lists, yolo_file, roboflow_yolo, label_studio_yolo, cvat_yolo, cvat],
+)
+def test_layouts_without_difficult_objects_give_the_same_objects(layout, tmp_path: Path) -> None:
+    first, second = dataset = open_dataset(layout(tmp_path))
+    names = {category.id: category.name for category in dataset.categories}
+    assert [names[label] for label in first.labels.tolist()] == ["gnome", "cart"]
+    assert first.boxes == pytest.approx(np.array([[10, 10, 50, 40], [0, 0, 20, 20]]), abs=1e-4)
+    assert (first.image_id, second.image_id, second.boxes.shape) == ("a", "b", (0, 4))
+    assert first.size == (60, 45)
+    assert min(names) == 1
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, yolo, roboflow_yolo, label_studio_yolo, cvat_yolo, cvat])
+def test_each_layout_gives_ground_truth(layout, tmp_path: Path) -> None:
+    path = layout(tmp_path)
+    split = {voc: "train", coco_folder: "train", roboflow_coco: "train", roboflow_voc: "train", roboflow_yolo: "train"}
+    categories = open_dataset(path).categories if layout in (voc, cvat_voc) else None
+    truth = open_ground_truth(path, split.get(layout), categories, default_splits=("train",))
+    assert truth.inclusive == pytest.approx(np.array([[11, 11, 50, 40], [1, 1, 20, 20]]), abs=1e-4)
+    names = {category.id: category.name for category in truth.categories}
+    assert [names[label] for label in truth.labels.tolist()] == ["gnome", "cart"]
+    assert all(path.is_file() for path in truth.paths.values())
+    assert len(truth.image_ids) == 2
+
+
+def test_folders_of_roboflow_are_splits_and_valid_is_val(tmp_path: Path) -> None:
+    trained = open_dataset(roboflow_coco(tmp_path))
+    assert open_validation(tmp_path, None, None, trained) is None
+    coco_export(tmp_path / "valid")
+    for name in ("val", "valid"):
+        found = open_validation(tmp_path, name, None, trained)
+        assert found is not None
+        assert (found.name, found[0].path.parent.name) == (f"{tmp_path.name} valid", "valid")
+    assert open_validation(tmp_path, None, None, trained) is not None
+    assert trained.name == f"{tmp_path.name} train"
+
+
+def test_a_broken_validation_file_is_an_error(tmp_path: Path) -> None:
+    trained = open_dataset(roboflow_coco(tmp_path))
+    coco_export(tmp_path / "valid")
+    (tmp_path / "valid" / "_annotations.coco.json").write_text("{")
+    with pytest.raises(CocoError, match="not JSON"):
+        open_validation(tmp_path, None, None, trained)
+
+
+@pytest.mark.parametrize("layout", [files_side_by_side, coco_folder, labelme, roboflow_voc])
+def test_hidden_files_are_passed_over(layout, tmp_path: Path) -> None:
+    path = layout(tmp_path)
+    for file in [file for file in tmp_path.rglob("*.*") if file.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+    assert len(open_dataset(path)) == 2
+
+
+@pytest.mark.parametrize("layout", [voc, voc_without_lists, files_side_by_side, labelme, yolo])
+def test_suffixes_may_be_in_capitals(layout, tmp_path: Path) -> None:
+    path = layout(tmp_path)
+    for file in [*tmp_path.rglob("*.jpg"), *tmp_path.rglob("*.xml"), *tmp_path.rglob("*.JPG")]:
+        file.rename(file.with_suffix(file.suffix.upper()))
+    dataset = open_dataset(path)
+    assert [len(sample.boxes) for sample in dataset] == [2, 0]
+    assert all(sample.path.is_file() for sample in dataset)
+
+
+def test_xml_files_may_have_the_whole_name_of_the_picture(tmp_path: Path) -> None:
+    for name, suffix in (("a", ".jpg"), ("a", ".png"), ("frame.0001", ".jpg")):
+        (tmp_path / f"{name}{suffix}").touch()
+        xml = tmp_path / (f"{name}{suffix}.xml" if name == "a" else f"{name}.xml")
+        write_annotation(xml, Annotation("x", 60, 45, (AnnotatedObject(suffix[1:], (1, 1, 5, 5)),)))
+    dataset = open_dataset(tmp_path)
+    assert [sample.path.name for sample in dataset] == ["a.jpg", "a.png", "frame.0001.jpg"]
+    assert [dataset.categories[sample.labels[0] - 1].name for sample in dataset] == ["jpg", "png", "jpg"]
+
+
+def test_two_coco_names_of_one_file_are_an_error(tmp_path: Path) -> None:
+    file = coco_file(tmp_path)
+    file.write_text(coco_content().replace("a.jpg", "x/a.jpg").replace("b.jpg", "y/a.jpg"))
+    with pytest.raises(CocoError, match=r"'x/a.jpg' and 'y/a.jpg' are both .*a.jpg"):
+        open_dataset(file)
+
+
+def test_data_sets_are_merged_by_class_names(tmp_path: Path) -> None:
+    roots = [yolo(tmp_path / "one"), files_side_by_side(tmp_path / "two"), roboflow_coco(tmp_path / "three")]
+    write_annotation(roots[1] / "b.xml", Annotation("b.jpg", 60, 45, (AnnotatedObject("dog", (1, 1, 5, 5)),)))
+    dataset, found = open_datasets(roots)
+    assert [(one.id, one.name) for one in dataset.categories] == [(1, "gnome"), (2, "cart"), (3, "dog")]
+    assert [sample.labels.tolist() for sample in dataset] == [[1, 2], [], [1, 2], [3], [1, 2], []]
+    assert [sample.index for sample in dataset] == [1, 2, 3, 4, 5, 6]
+    assert [(one.layout, one.pictures, one.objects) for one in found] == [
+        ("YOLO", 2, {"gnome": 1, "cart": 1}),
+        ("VOC's files", 2, {"gnome": 1, "cart": 1, "dog": 1}),
+        ("COCO", 2, {"gnome": 1, "cart": 1}),
+    ]
+    assert len(pickle.loads(pickle.dumps(dataset))) == 6
+    single, nothing = open_datasets(roots[:1])
+    assert (len(single), nothing) == (2, [])
+
+
+def test_a_picture_in_two_merged_data_sets_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"a\.jpg is in .* expected each picture once"):
+        open_datasets([yolo(tmp_path), tmp_path / "data.yaml"])
 
 
 def test_the_ilsvrc_layout_has_200_classes_by_default(tmp_path: Path) -> None:

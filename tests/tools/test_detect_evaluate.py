@@ -186,7 +186,7 @@ def test_empty_predictions_are_evaluated_with_a_note(root: Path, predictions: Pa
     ("arguments", "code", "problem"),
     [
         ((), 2, "expected the ground truth"),
-        (("--root", "nowhere"), 1, "not a data set in the ILSVRC DET layout"),
+        (("--root", "nowhere"), 1, "nowhere: no such file or folder; expected one of"),
         (("--annotations", "."), 2, "needs a list"),
         (("--root", ".", "--list", "x"), 2, "need --annotations"),
         (("--root", ".", "--protocol", "coco", "--blacklist", "x"), 2, "needs --protocol ilsvrc"),
