@@ -16,10 +16,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,39 +28,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.categories import Category, Subclass
-from ..proposals.multibox import MultiBox, PriorGrid
-from ..proposals.screen import Screen, ScreenThresholds
+from ..proposals.multibox import MultiBox
+from ..proposals.screen import Screen
 from ..runtime.atomic_write import atomic_write
 from .calibration import ScoreCalibration
+from .model_json import (
+    FORMAT,
+    Architecture,
+    MultiBoxDescription,
+    RegionSettings,
+    ScreenDescription,
+    read_description,
+)
 from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
-from .networks.googlenet import GoogLeNet
-from .networks.weights import ModelError, load_weights
+from .networks.googlenet import GoogLeNet, Stem
+from .networks.weights import ModelError, network_with_weights
 from .regression import BoxRegressor
-from .warping.warp import WarpMode
 
-FORMAT = "inception-rcnn model 1"
 SHIPPED = Path(__file__).parent / "models"
 _REGRESSION = "box_regression.safetensors"
 _MULTIBOX = "multibox.safetensors"
 _SCREEN = "screen.safetensors"
 _SCALE = ".scale"
-
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """How regions are proposed and warped. The model stores these settings, because it was trained with them.
-
-    Attributes:
-        superpixel_scale, min_side, connectivity: arguments of `selective_search`. Connectivity 8 gives 10 % fewer
-            regions than 4 and a slightly higher recall. It takes 20 ms longer for each picture.
-        warp_mode, padding: arguments of `warp_regions`.
-    """
-
-    superpixel_scale: float = 2.0
-    min_side: float = 10
-    connectivity: int = 8
-    warp_mode: WarpMode = "warp"
-    padding: int = 16
 
 
 @dataclass
@@ -239,14 +228,15 @@ def find_model(name_or_folder: str | Path) -> Path:
         ModelError: there is no model of that name.
     """
     candidate = Path(name_or_folder)
-    if (candidate / "model.json").is_file():
-        return candidate
-    if len(candidate.parts) == 1 and (SHIPPED / candidate / "model.json").is_file():
-        return SHIPPED / candidate
+    with suppress(OSError):  # a name that is too long for a file, or a folder that may not be read
+        if (candidate / "model.json").is_file():
+            return candidate
+        if len(candidate.parts) == 1 and (SHIPPED / candidate / "model.json").is_file():
+            return SHIPPED / candidate
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
     raise ModelError(
-        f"no model at {str(name_or_folder)!r}: expected a folder that holds model.json, as detect-train --out writes "
-        f"it, or the name of a shipped model ({', '.join(shipped) or 'no model is shipped'})"
+        f"no model at {str(name_or_folder)!r:.300}: expected a folder that holds model.json, as detect-train --out "
+        f"writes it, or the name of a shipped model ({', '.join(shipped) or 'no model is shipped'})"
     )
 
 
@@ -254,13 +244,16 @@ def model_digest(name_or_folder: str | Path) -> str:
     """SHA-256 of a model's files (description and weights), in hexadecimal digits.
 
     Raises:
-        ModelError: there is no model of that name.
+        ModelError: there is no model of that name, or a file cannot be read.
     """
     folder = find_model(name_or_folder)
     digest = hashlib.sha256()
     for file in sorted([folder / "model.json", *folder.glob("*.safetensors")]):
         digest.update(f"{file.name}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        try:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise ModelError(f"{file}: cannot read the file: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -272,88 +265,83 @@ def load_model(name_or_folder: str | Path) -> Model:
     """
     folder = find_model(name_or_folder)
     file = folder / "model.json"
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ModelError(f"{file}: the format is {document['format']!r}, this version reads {FORMAT!r}")
-        categories = tuple(Category(**category) for category in document["categories"])
-        subclasses = tuple(Subclass(**subclass) for subclass in document.get("subclasses", []))
-        regions = RegionSettings(**{"connectivity": 4, **document["regions"]})  # not stored in older models
-        network = dict(document["network"])
-        name = network.pop("name")
-        members = [
-            _load_member(folder / f"member_{number}.safetensors", name, network, len(subclasses or categories) + 1)
-            for number in range(1, document["members"] + 1)
-        ]
-        regressor = (
-            _load_regressor(folder / _REGRESSION, members, len(categories)) if document.get("box_regression") else None
-        )
-        described = document.get("multibox")
-        multibox = None if described is None else _load_multibox(folder / _MULTIBOX, **described)
-        described = document.get("screen")
-        screen = None if described is None else _load_screen(folder / _SCREEN, len(categories), **described)
-        described = document.get("calibration")
-        calibration = None if described is None else ScoreCalibration(**described)
-        for member, ranges in zip(members, document.get("input_ranges", []), strict=False):
-            member.input_ranges = {str(name): float(largest) for name, largest in ranges.items()}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file}: not a valid model description ({type(error).__name__}: {error})") from error
-    if not members:
-        raise ModelError(f"{file}: the model has no members")
-    if screen is not None and multibox is None:
-        raise ModelError(f"{file}: the model has a screen, but no MultiBox network whose feature maps the screen reads")
-    if subclasses and {one.id for one in categories} - {one.category for one in subclasses}:
-        raise ModelError(f"{file}: some categories have no subclass, so they would never be detected")
+    described = read_description(file)
+    outputs = len(described.subclasses or described.categories) + 1
+    members = [
+        _load_member(folder / f"member_{number}.safetensors", described.architecture, outputs)
+        for number in range(1, described.members + 1)
+    ]
+    for member, ranges in zip(members, described.input_ranges, strict=False):
+        member.input_ranges = ranges
+    regressor = None
+    if described.box_regression:
+        regressor = _load_regressor(folder / _REGRESSION, members, len(described.categories))
+    multibox = None if described.multibox is None else _load_multibox(folder / _MULTIBOX, described.multibox)
+    screen = None
+    if described.screen is not None:
+        if multibox is None:
+            raise ModelError(
+                f"{file}: the model has a screen, but no MultiBox network whose feature maps the screen reads"
+            )
+        screen = _load_screen(folder / _SCREEN, len(described.categories), described.screen, multibox)
     return Model(
         members,
-        categories,
-        regions,
-        document.get("card", {}),
-        document.get("cascade"),
+        described.categories,
+        described.regions,
+        described.card,
+        described.cascade,
         regressor,
         multibox,
         screen,
-        subclasses,
-        calibration,
+        described.subclasses,
+        described.calibration,
     )
 
 
-def _load_member(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
-    tensors = _read_weights(file)
-    member = _backbone(file, name, network, num_classes)
-    load_weights(member, tensors, file)
+def _load_member(file: Path, architecture: Architecture, num_classes: int) -> Backbone:
+    member = network_with_weights(lambda: _backbone(architecture, num_classes), _read_weights(file), file)
     return member.eval()
 
 
-def _load_multibox(
-    file: Path, network: dict[str, Any], split: str, width: int, sizes: list[int], grids: list[dict[str, Any]]
-) -> MultiBox:
-    tensors = _read_weights(file)
-    architecture = dict(network)
-    trunk = headless(_backbone(file, architecture.pop("name"), architecture, 1))
-    priors = [
-        PriorGrid(grid["stride"], grid["division"], tuple((width, height) for width, height in grid["shapes"]))
-        for grid in grids
-    ]
-    multibox = MultiBox(trunk, priors, split=split, width=width, sizes=sizes)
-    load_weights(multibox, tensors, file)
-    return multibox.eval()
+def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
+    with torch.device("meta"):  # for the names alone
+        names = [name for name, _ in _headless(described.architecture).trunk.named_children()]
+    if described.split not in names:
+        raise ModelError(
+            f"{file.parent / 'model.json'}: multibox.split is {described.split!r:.80}, expected one of "
+            f"{', '.join(names)}"
+        )
+
+    def build() -> MultiBox:
+        return MultiBox(
+            _headless(described.architecture),
+            described.grids,
+            split=described.split,
+            width=described.width,
+            sizes=described.sizes,
+        )
+
+    return network_with_weights(build, _read_weights(file), file).eval()
 
 
-def _load_screen(
-    file: Path,
-    num_classes: int,
-    fine_channels: int,
-    coarse_channels: int,
-    width: int,
-    grid: int,
-    hidden: int,
-    thresholds: dict[str, float],
-) -> Screen:
-    tensors = _read_weights(file)
-    screen = Screen(num_classes, fine_channels, coarse_channels, width=width, grid=grid, hidden=hidden)
-    screen.thresholds = ScreenThresholds(**thresholds)
-    load_weights(screen, tensors, file)
+def _headless(architecture: Architecture) -> Backbone:
+    return headless(_backbone(architecture, 1))
+
+
+def _load_screen(file: Path, num_classes: int, described: ScreenDescription, multibox: MultiBox) -> Screen:
+    channels = described.fine_channels, described.coarse_channels
+    given = multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels
+    if channels != given:
+        raise ModelError(
+            f"{file.parent / 'model.json'}: the screen reads maps of {channels[0]} and {channels[1]} channels, but "
+            f"MultiBox's maps have {given[0]} and {given[1]}"
+        )
+
+    def build() -> Screen:
+        return Screen(num_classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
+
+    screen = network_with_weights(build, _read_weights(file), file)
+    screen.thresholds = described.thresholds
     return screen.eval()
 
 
@@ -362,22 +350,25 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         tensors = load_file(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
-    except SafetensorError as error:
-        raise ModelError(f"{file}: damaged safetensors file ({error})") from None
+    except OSError as error:
+        raise ModelError(f"{file}: cannot read the file: {error}") from error
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
+        raise ModelError(f"{file}: damaged safetensors file ({str(error)[:200]})") from None
     for name in [name for name in tensors if name.endswith(_SCALE)]:
         scale, whole = tensors.pop(name), name.removesuffix(_SCALE)
-        if whole not in tensors or scale.shape != tensors[whole].shape[:1]:
-            raise ModelError(f"{file}: {name} has {len(scale)} values, but there is no {whole} with as many outputs")
+        if whole not in tensors or scale.ndim != 1 or scale.shape != tensors[whole].shape[:1]:
+            raise ModelError(
+                f"{file}: {name[:100]} has shape {list(scale.shape)}, but there is no {whole[:100]} with as many "
+                "outputs"
+            )
         tensors[whole] = tensors[whole] * scale.view(-1, *[1] * (tensors[whole].ndim - 1))
     return tensors
 
 
-def _backbone(file: Path, name: str, network: dict[str, Any], num_classes: int) -> Backbone:
-    if name == "googlenet":
-        return GoogLeNet(num_classes, auxiliary=False, **network)
-    if name == "torchvision-googlenet":
-        return TorchvisionGoogLeNet(num_classes)
-    raise ModelError(f"{file.parent / 'model.json'}: unknown network {name!r}")
+def _backbone(architecture: Architecture, num_classes: int) -> Backbone:
+    if architecture.name == "googlenet":
+        return GoogLeNet(num_classes, auxiliary=False, stem=architecture.stem, batch_norm=architecture.batch_norm)
+    return TorchvisionGoogLeNet(num_classes)
 
 
 def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxRegressor:
@@ -385,8 +376,8 @@ def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxReg
         regressor = BoxRegressor.load(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
-    except (SafetensorError, KeyError) as error:
-        raise ModelError(f"{file}: damaged safetensors file ({error})") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ModelError(f"{file}: damaged safetensors file ({str(error)[:200]})") from None
     expected = (classes, 1 + 5 * members[0].out_channels, 4)  # features with moments, see `Engine`
     if regressor.weights.shape != expected:
         raise ModelError(
@@ -422,11 +413,21 @@ def load_classifier(file: str | Path) -> GoogLeNet:
     try:
         with safe_open(file, framework="pt") as tensors:
             about = json.loads((tensors.metadata() or {})["classifier"])
-        architecture = {name: value for name, value in about["network"].items() if name != "name"}
-        network = GoogLeNet(len(about["classes"]), auxiliary=False, **architecture)
+        network, classes = about["network"], about["classes"]
+        batch_norm, stem = network.get("batch_norm", False), network.get("stem", "plain")
+        if (
+            not isinstance(classes, list)
+            or not classes
+            or not isinstance(batch_norm, bool)
+            or stem not in get_args(Stem)
+        ):
+            raise ValueError(f"network {network!r:.100} with classes {classes!r:.100}")
     except FileNotFoundError:
         raise ModelError(f"{file}: there is no such file; detect-train-classifier writes one") from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{file}: not a classifier of detect-train-classifier ({error})") from error
-    load_weights(network, load_file(file), file)
-    return network.eval()
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file}: not a classifier of detect-train-classifier ({str(error)[:200]})") from error
+
+    def build() -> GoogLeNet:
+        return GoogLeNet(len(classes), auxiliary=False, stem=stem, batch_norm=batch_norm)
+
+    return network_with_weights(build, _read_weights(file), file).eval()

@@ -21,22 +21,29 @@ file never executes code.
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
+import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ..data import json_values
+from ..data.boxes import LARGEST_COORDINATE
 from ..data.images import IMAGE_SUFFIXES
+from ..data.json_values import shown
 from ..runtime.atomic_write import atomic_write
 from .proposals import Proposals, Source
 
@@ -48,7 +55,19 @@ MAX_BOXES: Final = 1_000_000
 MAX_INDEX: Final = 1 << 28
 _ROW: Final = 6 * 4  # bytes per box
 _HEADER: Final = 10_000  # bytes; numpy rejects longer headers
+# What zipfile raises for damaged archives, with zlib's and lzma's errors for damaged content.
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OverflowError,
+)  # fmt: skip
+# What numpy raises for damaged headers, which it reads with Python's parser.
+_BAD_HEADER: Final = (
+    ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError, OverflowError, AttributeError,
+    tokenize.TokenError,
+)  # fmt: skip
 _EXPECTED: Final = "expected a file written by detect-propose or ProposalWriter (docs/recall.md describes the format)"
+
+T = TypeVar("T")
 
 
 class ProposalFileError(ValueError):
@@ -105,7 +124,7 @@ class ProposalWriter:
         if proposals.source.any():
             columns.append(proposals.source.astype(np.float32))
         rows = np.column_stack(columns).astype("<f4")
-        _check(rows, where)
+        _check(rows, where, (width, height))
         with self._archive.open(_archive_entry(f"{len(self._index['images'])}.npy"), "w") as stream:
             npy.write_array(stream, rows, version=(1, 0), allow_pickle=False)
         self._names.add(file_name)
@@ -160,25 +179,31 @@ class ProposalFile:
         self.file = Path(file)
         try:
             self._archive = zipfile.ZipFile(self.file)
-        except OSError as error:
-            raise ProposalFileError(f"{file}: cannot read the proposals: {error.strerror}") from error
-        except zipfile.BadZipFile as error:
+        except (OSError, *_DAMAGE) as error:
+            if isinstance(error, OSError) and error.strerror and not self.file.is_file():
+                raise ProposalFileError(f"{file}: cannot read the proposals: {error.strerror}") from error
             raise ProposalFileError(
-                f"{file}: {_EXPECTED}; this is not an .npz file, or only a part of one ({error})"
+                f"{file}: {_EXPECTED}; this is not an .npz file, or only a part of one ({str(error)[:200]})"
             ) from error
         try:
             index = self._read_index()
-            self.settings: dict[str, Any] = index["settings"]
-            self.names: list[str] = [str(image["file_name"]) for image in index["images"]]
-            self._sizes = [(int(image["width"]), int(image["height"])) for image in index["images"]]
+            self.settings: dict[str, Any] = _field(index, "settings", _object)
+            images = [_object(image) for image in _field(index, "images", _list)]
+            self.names: list[str] = [_field(image, "file_name", json_values.file_name) for image in images]
+            self._sizes = [
+                (_field(image, "width", json_values.side), _field(image, "height", json_values.side))
+                for image in images
+            ]
+            failures = [_object(failure) for failure in _field(index, "failures", _list)]
             self.failures: dict[str, str] = {
-                str(failure["file_name"]): str(failure["reason"]) for failure in index["failures"]
+                _field(failure, "file_name", json_values.file_name): str(_field(failure, "reason", str))
+                for failure in failures
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             self._archive.close()
             if isinstance(error, ProposalFileError):
                 raise
-            raise ProposalFileError(f"{file}, {INDEX}: malformed ({error!r}); {_EXPECTED}") from error
+            raise ProposalFileError(f"{file}, {INDEX}: malformed ({error}); {_EXPECTED}") from error
         self._position = {_parts(name): position for position, name in enumerate(self.names)}
         if len(self._position) < len(self.names):
             self._archive.close()
@@ -196,7 +221,8 @@ class ProposalFile:
             size: (width, height) of the upright image in pixels. If given, it must equal the size in the file.
 
         Raises:
-            ProposalFileError: the image in the file has another size, or its boxes are malformed.
+            ProposalFileError: the image in the file has another size, or its boxes are malformed, have no area or lie
+                outside the image.
         """
         parts = PurePath(path).parts
         for start in range(len(parts)):
@@ -216,31 +242,51 @@ class ProposalFile:
             )
         member = f"{position}.npy"
         rows = _array(self._bytes(member, MAX_BOXES * _ROW + _HEADER), where)
-        _check(rows, where)
+        _check(rows, where, self._sizes[position])
         source = rows[:, 5] if rows.shape[1] == 6 else np.zeros(len(rows))
         return Proposals(np.ascontiguousarray(rows[:, :4]), np.ascontiguousarray(rows[:, 4]), source.astype(np.uint8))
 
     def _read_index(self) -> dict[str, Any]:
-        content = json.loads(self._bytes(INDEX, MAX_INDEX))
+        try:
+            content = json.loads(self._bytes(INDEX, MAX_INDEX))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ProposalFileError(f"{self.file}: {_EXPECTED}; {INDEX} lacks 'format': '{FORMAT}'")
         if content.get("version") != VERSION:
             raise ProposalFileError(
-                f"{self.file}: has version {content.get('version')!r} of the format, expected {VERSION}; "
+                f"{self.file}: has version {shown(content.get('version'))} of the format, expected {VERSION}; "
                 "read it with the program that wrote it, or make a new file with detect-propose"
             )
         return content
 
     def _bytes(self, member: str, limit: int) -> bytes:
         try:
-            length = self._archive.getinfo(member).file_size
-            if length > limit:
-                raise ProposalFileError(f"{self.file}: {member} has {length:,} bytes, expected at most {limit:,}")
-            return self._archive.read(member)
+            entry = self._archive.getinfo(member)
+            if entry.file_size > limit:
+                raise ProposalFileError(
+                    f"{self.file}: {member} has {entry.file_size:,} bytes, expected at most {limit:,}"
+                )
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ProposalFileError(
+                    f"{self.file}: {member} is compressed by method {entry.compress_type}, expected 0 (stored) or 8 "
+                    "(deflated)"
+                )
+            with self._archive.open(entry) as stream:
+                # `read()` without a size would unpack everything that the content holds, whatever the directory says.
+                content = stream.read(entry.file_size + 1)
         except KeyError as error:
             raise ProposalFileError(f"{self.file}: {_EXPECTED}; {member} is missing") from error
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise ProposalFileError(f"{self.file}: {member} is damaged: {error}") from error
+        except ProposalFileError:
+            raise
+        except (OSError, *_DAMAGE) as error:
+            raise ProposalFileError(f"{self.file}: {member} is damaged: {str(error)[:200]}") from error
+        if len(content) != entry.file_size:
+            raise ProposalFileError(
+                f"{self.file}: {member} is damaged: it has {len(content):,} bytes, but the directory of the archive "
+                f"says {entry.file_size:,}"
+            )
+        return content
 
     def close(self) -> None:
         """Closes the file. Proposals cannot be looked up afterwards."""
@@ -268,27 +314,41 @@ def _array(content: bytes, where: str) -> NDArray[np.float32]:
     try:
         if npy.read_magic(stream) != (1, 0):
             raise ValueError("not version 1.0 of the .npy format")
-        shape, by_columns, dtype = npy.read_array_header_1_0(stream, max_header_size=_HEADER)
-    except ValueError as error:
-        raise ProposalFileError(f"{where}: expected an array in .npy format ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's parser warns of odd texts.
+            shape, by_columns, dtype = npy.read_array_header_1_0(stream, max_header_size=_HEADER)
+    except _BAD_HEADER as error:
+        raise ProposalFileError(f"{where}: expected an array in .npy format ({str(error)[:200]})") from error
     rows = content[stream.tell() :]
     if dtype != np.dtype("<f4") or len(shape) != 2 or shape[1] not in (5, 6) or len(rows) != math.prod(shape) * 4:
         raise ProposalFileError(
             f"{where}: expected float32 [N, 5] (x1, y1, x2, y2, score) or [N, 6] (the source as well); "
-            f"got {dtype} {list(shape)}"
+            f"got {dtype!s:.80} {shown(list(shape))}"
         )
     return np.frombuffer(rows, "<f4").reshape(shape, order="F" if by_columns else "C").astype(np.float32)
 
 
-def _check(rows: NDArray[np.float32], where: str) -> None:
+def _check(rows: NDArray[np.float32], where: str, size: tuple[int, int]) -> None:
+    """Raises a ProposalFileError unless the boxes can be used as regions of a picture of `size` (width, height)."""
     if len(rows) > MAX_BOXES:
         raise ProposalFileError(f"{where}: {len(rows):,} boxes, expected at most {MAX_BOXES:,}")
-    wrong = ~np.isfinite(rows).all(axis=1) | (rows[:, 2] < rows[:, 0]) | (rows[:, 3] < rows[:, 1])
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ProposalFileError(
-            f"{where}: box {row} is {rows[row].tolist()}: expected finite numbers with x1 <= x2 and y1 <= y2"
-        )
+    x1, y1, x2, y2 = rows[:, :4].T
+    faults = (
+        (~np.isfinite(rows).all(axis=1), "expected finite numbers with x1 < x2 and y1 < y2"),
+        ((x2 <= x1) | (y2 <= y1), "it has no area: expected x1 < x2 and y1 < y2"),
+        (
+            (np.abs(rows[:, :4]) > LARGEST_COORDINATE).any(axis=1),
+            f"expected coordinates of at most {LARGEST_COORDINATE:,} pixels",
+        ),
+        (
+            (x1 >= size[0]) | (y1 >= size[1]) | (x2 <= 0) | (y2 <= 0),
+            f"it lies outside the picture of {size[0]} x {size[1]} pixels",
+        ),
+    )
+    for wrong, problem in faults:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ProposalFileError(f"{where}: box {row} is {rows[row].tolist()}: {problem}")
     if rows.shape[1] == 6 and not np.isin(rows[:, 5], list(Source)).all():
         row = int(np.argmin(np.isin(rows[:, 5], list(Source))))
         raise ProposalFileError(
@@ -300,6 +360,28 @@ def _check(rows: NDArray[np.float32], where: str) -> None:
         raise ProposalFileError(
             f"{where}: box {row} has a higher score than the box before it: expected the best box first"
         )
+
+
+def _field(content: dict[str, Any], name: str, read: Callable[[Any], T]) -> T:
+    """The value of a field, converted by `read`, which raises a ValueError for a wrong value."""
+    if name not in content:
+        raise ValueError(f"{name} is missing")
+    try:
+        return read(content[name])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {shown(value)}")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list, got {shown(value)}")
+    return value
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from .strategies import Strategy, strategies_of
 
 WORKING_WIDTH: Final = 500  # as in R-CNN (Girshick et al. 2014, section 2.2)
 MAX_WORKING_PIXELS: Final = 500 * 1500  # limits tall images: at width 500 an image could have 500 x 50,000 pixels
+# A larger k gives the same superpixels: one for the whole image, because its minimum size is more than all pixels.
+LARGEST_K: Final = 1e9
 # Pixels by which a box extends beyond its region. Superpixels end where the gradient of the smoothed image is largest,
 # but people draw boxes around the whole visible object. Of the margins 0, 1, 1.5, 2 and 3, this margin has the largest
 # average recall on 300 images of ILSVRC DET train: 0.537, against 0.527 without a margin.
@@ -61,7 +63,8 @@ def selective_search(
         mode: "fast" (8 strategies, as in R-CNN), "quality" (80 strategies, some six times the boxes), "single" (one
             strategy), or a list of `Strategy`.
         superpixel_scale: factor on the k and the minimum superpixel size of every strategy: 1 as in Uijlings et al.
-            (2013), or 2 as in GoogLeNet's detector (Szegedy et al. 2015, section 8), with half the boxes.
+            (2013), or 2 as in GoogLeNet's detector (Szegedy et al. 2015, section 8), with half the boxes. Where a small
+            scale would give more than some 16,000 superpixels, the minimum size is doubled until it does not.
         min_side: minimum side of a region, in pixels of the working image. R-CNN uses 20; 0 keeps all regions.
         seed: seed of the pseudo-random ranking.
         threads: maximum number of threads; None for all cores. The result does not depend on it.
@@ -85,7 +88,7 @@ def selective_search(
     """
     _check(image, superpixel_scale, min_side, threads, connectivity, width, ranking)
     strategies = strategies_of(mode)
-    scaled = [replace(strategy, k=strategy.k * superpixel_scale) for strategy in strategies]
+    scaled = [replace(strategy, k=min(strategy.k * superpixel_scale, LARGEST_K)) for strategy in strategies]
 
     image_height, image_width = image.shape[:2]
     working_width, working_height = working_size(image_width, image_height, width)

@@ -89,12 +89,16 @@ def bootstrap(evaluation: Evaluation, resamples: int = 1000, seed: int = 0) -> B
     times_drawn = rng.multinomial(len(pictures), np.full(len(pictures), 1 / len(pictures)), resamples)  # [resamples, I]
     labels = np.unique(truth.labels[evaluation.counted])
     aps = np.full((resamples, len(labels)), np.nan)
-    order = np.argsort(evaluation.ranks)
+    order = np.lexsort((evaluation.ranks, detections.labels))
+    by_label = detections.labels[order]
+    counted = np.flatnonzero(evaluation.counted)
+    counted = counted[np.argsort(truth.labels[counted], kind="stable")]
+    object_labels = truth.labels[counted]
     for column, label in enumerate(labels.tolist()):
-        rows = order[detections.labels[order] == label]
+        rows = order[slice(*np.searchsorted(by_label, [label, label + 1]))]  # best first
         true_positive, false_positive = evaluation.matched[rows] >= 0, evaluation.false_positives[rows]
         picture_of_row = np.searchsorted(pictures, detections.image_indices[rows])
-        of_class = truth.images[evaluation.counted & (truth.labels == label)]
+        of_class = truth.images[counted[slice(*np.searchsorted(object_labels, [label, label + 1]))]]
         objects = np.bincount(np.searchsorted(pictures, of_class), minlength=len(pictures))  # [I]
         for resample in range(resamples):
             positives = int(times_drawn[resample] @ objects)

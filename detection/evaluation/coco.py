@@ -19,13 +19,14 @@ from ...data.ground_truth import GroundTruth
 from ...data.predictions import CocoSubmission
 from ...data.submission import Submission
 from .average_precision import area_under_envelope
-from .checks import absent_class_notices, check_detections
+from .checks import EvaluationError, absent_class_notices, check_detections
 from .detection_order import rank_detections
 from .matching import match_free_objects, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
 
 _MIN_IOU = 0.5
 _MAX_DETECTIONS = 100  # for each class in each picture: the largest of COCO's maxDets
+_MOST_PAIRS = 10_000_000  # pictures x classes; COCO train 2017 has 9.4 million, which take some 2 GB
 _SIZES: Final = ("AP_small", "AP_medium", "AP_large")
 _SUMMARY: Final = ("AP", "AP50", "AP75", *_SIZES, "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
 
@@ -44,9 +45,16 @@ def evaluate_coco(ground_truth: GroundTruth, detections: Submission, lenient: bo
         and AP_large.
 
     Raises:
-        EvaluationError: as in ``ilsvrc.evaluate``.
+        EvaluationError: as in ``ilsvrc.evaluate``; or the ground truth has too many pictures and classes for
+            pycocotools.
     """
     detections, notices = check_detections(ground_truth, detections, lenient)
+    pairs = len(ground_truth.image_indices) * len(np.unique(ground_truth.labels))
+    if pairs > _MOST_PAIRS:
+        raise EvaluationError(
+            f"{ground_truth.name}: {pairs:,} pairs of a picture and a class, expected at most {_MOST_PAIRS:,}, because "
+            "pycocotools keeps each in memory; use another protocol, or evaluate parts of the pictures"
+        )
     computed = _run_pycocotools(ground_truth, detections)
     summary = zip(_SUMMARY, computed.stats.tolist(), strict=True)
 
@@ -96,6 +104,8 @@ def _run_pycocotools(ground_truth: GroundTruth, detections: Submission) -> Any:
             data_set.createIndex()
             data_sets.append(data_set)
         computed = COCOeval(*data_sets, "bbox")
+        # Classes without objects count in none of COCO's numbers, and a file may define any number of them.
+        computed.params.catIds = np.unique(ground_truth.labels).tolist()
         computed.evaluate()
         computed.accumulate()
         computed.summarize()

@@ -178,14 +178,15 @@ def _mean_ap(evaluation: Evaluation, labels: Ints, true_positive: Flags, present
     """
     average_precision = eleven_point_ap if evaluation.protocol == "voc07" else area_under_envelope
     rows = np.flatnonzero(present)
-    rows = rows[np.argsort(labels[rows] * np.int64(len(labels)) + evaluation.ranks[rows])]
+    rows = rows[np.lexsort((evaluation.ranks[rows], labels[rows]))]
     by_label, true_positive, scores = labels[rows], true_positive[rows], evaluation.detections.scores[rows]
-    objects_of_class = np.bincount(evaluation.ground_truth.labels[counted])
+    values, counts = np.unique(evaluation.ground_truth.labels[counted], return_counts=True)
+    objects_of_class = dict(zip(values.tolist(), counts.tolist(), strict=True))
     aps = []
     for result in evaluation.classes:
         label = result.category.id
         of_class = slice(*np.searchsorted(by_label, [label, label + 1]))
-        positives = int(objects_of_class[label]) if label < len(objects_of_class) else 0
+        positives = objects_of_class.get(label, 0)
         if result.positives == 0 or (positives == 0 and of_class.start == of_class.stop):
             continue
         curve = precision_recall(scores[of_class], true_positive[of_class], ~true_positive[of_class], positives)

@@ -19,14 +19,13 @@ import numpy as np
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
 from .average_precision import area_under_envelope
-from .checks import absent_class_notices, check_detections
+from .checks import EvaluationError, check_detections
 from .detection_order import rank_detections
 from .matching import match_free_objects, object_thresholds, overlapping_pairs, picture_class_keys
 from .result import Evaluation, class_results
 
-# The official kit evaluates all ids from 1 to the largest. Beyond this id, and in files with the id 0, only the classes
-# that occur in the ground truth are evaluated: the ids of some tools are large numbers like 100,000,000.
-_LARGEST_KIT_ID = 10_000
+# Data sets have at most some thousand classes. With larger ids, the classes that do not occur are not listed.
+_LARGEST_LISTED_ID = 10_000
 
 
 def evaluate(
@@ -46,10 +45,14 @@ def evaluate(
 
     Raises:
         EvaluationError: the ground truth has no objects, or, unless ``lenient``, a detection is in a picture that is
-            not listed (the official code crashes), has the score NaN, or has a box that is not finite.
+            not listed (the official code crashes), has the score NaN, or has a box that is not finite; or a number of
+            the blacklist has more than 64 bits.
     """
     detections, notices = check_detections(ground_truth, detections, lenient)
-    blacklisted = np.array(sorted(set(blacklist)), dtype=np.int64).reshape(-1, 2)
+    try:
+        blacklisted = np.array(sorted(set(blacklist)), dtype=np.int64).reshape(-1, 2)
+    except OverflowError as error:
+        raise EvaluationError("a number of the blacklist has more than 64 bits; expected image indices") from error
     not_listed = int((~np.isin(blacklisted[:, 0], ground_truth.image_indices)).sum())
     if not_listed:
         notices.append(f"{not_listed} of {len(blacklisted)} blacklisted pairs are in pictures that are not listed")
@@ -65,16 +68,14 @@ def evaluate(
     matched = match_free_objects(pairs, rank_detections(detections), len(ground_truth))
     counted = ~np.isin(object_keys, blacklisted_keys)
     largest = int(ground_truth.labels.max())
-    labels: Iterable[int] = range(1, largest + 1)
     beyond = int((detections.labels > largest).sum())
-    if largest > _LARGEST_KIT_ID or min(category.id for category in ground_truth.categories) < 1:
-        labels = np.unique(ground_truth.labels).tolist()
-        notices += absent_class_notices(ground_truth, detections)
-    elif beyond:
+    if beyond:
         notices.append(f"{beyond} detections of classes above {largest}, the largest in the ground truth, are left out")
     return Evaluation(
         protocol="ilsvrc",
-        classes=class_results(ground_truth, detections, labels, counted, matched, ignored, area_under_envelope),
+        classes=class_results(
+            ground_truth, detections, _classes(ground_truth, detections), counted, matched, ignored, area_under_envelope
+        ),
         ground_truth=ground_truth,
         detections=detections,
         thresholds=thresholds,
@@ -83,3 +84,15 @@ def evaluate(
         ignored=ignored,
         notices=tuple(notices),
     )
+
+
+def _classes(ground_truth: GroundTruth, detections: Submission) -> list[int]:
+    """The ids of the classes 1 to the largest in the ground truth, and 0 if it occurs there (in COCO files).
+
+    If the largest is above `_LARGEST_LISTED_ID`, the ids that occur in ground truth or detections.
+    """
+    first, largest = min(1, int(ground_truth.labels.min())), int(ground_truth.labels.max())
+    if largest <= _LARGEST_LISTED_ID:
+        return list(range(first, largest + 1))
+    occurring = np.union1d(ground_truth.labels, detections.labels)
+    return occurring[(occurring >= first) & (occurring <= largest)].tolist()

@@ -55,12 +55,17 @@ def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 
     by_rank = by_rank[evaluation.false_positives[by_rank]]
     misses = np.flatnonzero(analysis.missed)
     misses = misses[np.argsort(-evaluation.ground_truth.areas[misses], kind="stable")]
+    # Sorted by class, and within a class as before.
+    by_rank = by_rank[np.argsort(labels[by_rank], kind="stable")]
+    misses = misses[np.argsort(evaluation.ground_truth.labels[misses], kind="stable")]
     worst = {}
     for result in evaluation.classes:
         if result.positives:
             label = result.category.id
-            false_positives = by_rank[labels[by_rank] == label][:most].tolist()
-            missed = misses[evaluation.ground_truth.labels[misses] == label][:most].tolist()
+            ends = np.searchsorted(labels[by_rank], [label, label + 1])
+            false_positives = by_rank[slice(*ends)][:most].tolist()
+            ends = np.searchsorted(evaluation.ground_truth.labels[misses], [label, label + 1])
+            missed = misses[slice(*ends)][:most].tolist()
             worst[label] = [_false_positive(evaluation, analysis, row) for row in false_positives] + [
                 _missed(evaluation, row) for row in missed
             ]

@@ -68,8 +68,8 @@ class Evaluation:
     Attributes:
         protocol: "ilsvrc", "voc07", "voc12" or "coco".
         classes: one result for each class, by rising id. The ilsvrc protocol has the classes 1 to the largest id in
-            the ground truth, like the official kit, if all ids are from 1 to 10,000. Otherwise, and in the other
-            protocols, the classes are those that occur in the ground truth.
+            the ground truth, like the official kit, without those that do not occur if ids are above 10,000; the
+            others have the classes that occur in the ground truth.
         ground_truth: the objects.
         detections: the detections that were evaluated.
         thresholds: float64 [G], the IoU at which each object counts as found.
@@ -96,10 +96,15 @@ class Evaluation:
 
         Args:
             mean: "present" takes the classes that have ground truth. "official" takes all ``classes``, and is NaN if
-                the AP of any class is NaN.
+                the AP of any class is NaN. With the protocol ilsvrc it is the mean over the classes 1 to the largest
+                id, of which those that do not occur have AP 0.
         """
         aps = [result.ap for result in self.classes if mean == "official" or result.positives > 0]
-        return sum(aps) / len(aps) if aps else math.nan
+        count = len(aps)
+        if mean == "official" and self.protocol == "ilsvrc" and aps:
+            ids = [result.category.id for result in self.classes]
+            count = max(ids) - min(1, *ids) + 1
+        return sum(aps) / count if aps else math.nan
 
     @property
     def ap(self) -> dict[int, float]:
@@ -138,11 +143,13 @@ def class_results(
     categories = {category.id: category for category in ground_truth.categories}
     order = np.lexsort((rank_detections(detections), detections.labels))
     by_label = detections.labels[order]
+    values, counts = np.unique(ground_truth.labels[counted], return_counts=True)
+    positives_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
     results = []
     for label in labels:
         rows = order[slice(*np.searchsorted(by_label, [label, label + 1]))]  # best first
         true_positive, is_ignored = matched[rows] >= 0, ignored[rows]
-        positives = int((counted & (ground_truth.labels == label)).sum())
+        positives = positives_of.get(label, 0)
         curve = precision_recall(detections.scores[rows], true_positive, ~true_positive & ~is_ignored, positives)
         category = categories.get(label) or Category(label, f"class {label}", f"class {label}")
         results.append(ClassResult(category, average_precision(curve), len(rows), int(is_ignored.sum()), curve))

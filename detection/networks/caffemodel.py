@@ -6,6 +6,7 @@ A .caffemodel is a protobuf message. Only the fields that hold weights are decod
 Reading a file never runs code from it. A damaged file raises a `CaffeModelError` that names the file.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .googlenet import GoogLeNet
-from .weights import ModelError, load_weights
+from .weights import ModelError, network_with_weights
 
 # Field numbers in caffe.proto.
 _NET_LAYER, _NET_V1_LAYER = 100, 2
@@ -24,6 +25,9 @@ _V1_LAYER_NAME, _V1_LAYER_BLOBS = 4, 6
 _BLOB_LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 _BLOB_DATA, _BLOB_SHAPE = 5, 7
 _SHAPE_DIM = 1
+
+# Limits of Caffe.
+_MOST_DIMENSIONS, _LARGEST_DIMENSION = 32, 2**31 - 1
 
 # Wire types of protobuf.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -72,22 +76,28 @@ def load_caffemodel(path: str | Path) -> GoogLeNet:
     for layer, blobs in read_caffemodel(path).items():
         name = _parameter_name(layer)
         if name is None:
-            raise ModelError(f"{path}: layer {layer!r} does not belong to the BVLC GoogLeNet")
+            raise ModelError(f"{path}: layer {layer!r:.80} does not belong to the BVLC GoogLeNet")
         if len(blobs) != 2:
             raise ModelError(f"{path}: layer {layer!r} has {len(blobs)} blobs, expected weights and biases")
+        if blobs[0].ndim not in (2, 4) or blobs[0].size == 0:
+            raise ModelError(
+                f"{path}: layer {layer!r} has weights of shape {list(blobs[0].shape)}, expected two or four dimensions "
+                "without 0"
+            )
         weight, bias = (torch.from_numpy(blob.copy()) for blob in blobs)
-        if name == "trunk.conv1.convolution":
+        if name == "trunk.conv1.convolution" and weight.dim() == 4:
             weight = weight.flip(1)  # BGR -> RGB
         if weight.dim() == 4 and "convolution" not in name:  # the old format stores matrices as [1, 1, rows, columns]
+            if weight.shape[:2] != (1, 1):
+                raise ModelError(f"{path}: layer {layer!r} has weights of shape {list(weight.shape)}, not a matrix")
             weight = weight[0, 0]
         tensors[f"{name}.weight"] = weight
         tensors[f"{name}.bias"] = bias.flatten()
     if "classifier.bias" not in tensors:
         raise ModelError(f"{path}: not the BVLC GoogLeNet: layer 'loss3/classifier' is missing")
     auxiliary = "auxiliary.auxiliary1.classifier.bias" in tensors
-    network = GoogLeNet(len(tensors["classifier.bias"]), auxiliary=auxiliary)
-    load_weights(network, tensors, path)
-    return network.eval()
+    outputs = len(tensors["classifier.bias"])
+    return network_with_weights(lambda: GoogLeNet(outputs, auxiliary=auxiliary), tensors, path).eval()
 
 
 def _parameter_name(layer: str) -> str | None:
@@ -123,6 +133,11 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
                     name = bytes(_bytes(content)).decode("utf-8", "replace")
                 elif inner == blobs_field:
                     blobs.append(_blob(_bytes(content)))
+            if blobs and name in layers:
+                raise CaffeModelError(f"two layers have the name {name!r:.80}")
+            for blob in blobs:
+                if not np.isfinite(blob).all():
+                    raise CaffeModelError(f"a weight of layer {name!r:.80} is NaN or infinite; get the file again")
             if blobs:
                 layers[name] = blobs
     except CaffeModelError as error:
@@ -179,7 +194,7 @@ def _bytes(value: int | memoryview) -> memoryview:
 
 def _blob(buffer: memoryview) -> np.ndarray:
     """Decode a BlobProto message into a float32 array."""
-    data: list[np.ndarray] = []
+    data = bytearray()
     shape: list[int] = []
     legacy: dict[int, int] = {}
     for number, value in _fields(buffer):
@@ -187,7 +202,7 @@ def _blob(buffer: memoryview) -> np.ndarray:
             content = _bytes(value)
             if len(content) % 4:
                 raise CaffeModelError(f"a blob of float32 numbers has {len(content)} bytes, expected a multiple of 4")
-            data.append(np.frombuffer(content, dtype="<f4"))
+            data += content
         elif number == _BLOB_SHAPE:
             for inner, dims in _fields(_bytes(value)):
                 if inner != _SHAPE_DIM:
@@ -203,7 +218,7 @@ def _blob(buffer: memoryview) -> np.ndarray:
             legacy[number] = value
     if not shape and legacy:
         shape = [legacy.get(number, 1) for number in _BLOB_LEGACY_SHAPE]
-    values = np.concatenate(data) if data else np.zeros(0, np.float32)
-    if int(np.prod(shape)) != values.size:
-        raise CaffeModelError(f"a blob of shape {shape} holds {values.size} numbers")
+    values = np.frombuffer(data, dtype="<f4")
+    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) != values.size or max(shape, default=0) > _LARGEST_DIMENSION:
+        raise CaffeModelError(f"a blob of shape {shape[:_MOST_DIMENSIONS]} holds {values.size} numbers")
     return values.reshape(shape).astype(np.float32)

@@ -1,36 +1,56 @@
-"""Weights read from a file, checked before they are loaded into a network."""
+"""Weights read from a file, checked before a network is built for them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ModelError(ValueError):
     """A model folder or a weights file is missing, damaged or for another network; the message names the file."""
 
 
-def load_weights(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Load `tensors` into `network`, converted to the network's data types.
+def network_with_weights(build: Callable[[], Network], tensors: dict[str, Tensor], file: Path) -> Network:
+    """Build a network and load `tensors` into it, converted to the network's data types.
+
+    The shapes are compared before the network is built, so that a file that asks for large layers without having their
+    weights cannot fill the memory.
 
     Args:
-        network: the network that receives the weights.
+        build: makes the network, with any weights.
         tensors: one tensor for each name in the network's `state_dict`.
         file: the file that the tensors were read from, for error messages.
 
     Raises:
-        ModelError: a tensor is missing, has an unknown name, or has another shape than in the network.
+        ModelError: a tensor is missing, has an unknown name, another shape than in the network, or a number that is
+            not finite.
     """
-    expected = network.state_dict()
+    with torch.device("meta"):  # a network of shapes only
+        expected = build().state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
     if missing or unknown:
         raise ModelError(
-            f"{file}: the weights do not fit the network: "
-            f"{len(missing)} missing (first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
+            f"{file}: the weights do not fit the network: {len(missing)} missing "
+            f"(first: {[name[:100] for name in missing[:1]]}), {len(unknown)} unknown "
+            f"(first: {[name[:100] for name in unknown[:1]]})"
         )
+    weights = {}
     for name, value in expected.items():
-        if value.shape != tensors[name].shape:
-            raise ModelError(
-                f"{file}: {name} has shape {list(tensors[name].shape)}, the network expects {list(value.shape)}"
-            )
-    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
+        tensor = tensors[name]
+        if value.shape != tensor.shape:
+            raise ModelError(f"{file}: {name} has shape {list(tensor.shape)}, the network expects {list(value.shape)}")
+        if tensor.is_floating_point() != value.is_floating_point() or tensor.is_complex():
+            raise ModelError(f"{file}: {name} has the type {tensor.dtype}, the network expects {value.dtype}")
+        weights[name] = tensor.to(value.dtype)
+        if not weights[name].isfinite().all():
+            raise ModelError(f"{file}: {name} has a number that is NaN or infinite; get the file again")
+        if name.endswith("running_var") and (weights[name] < 0).any():
+            raise ModelError(f"{file}: {name} has a negative variance; get the file again")
+    network = build()
+    network.load_state_dict(weights)
+    return network

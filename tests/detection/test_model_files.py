@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.detection.calibration import ScoreCalibration
-from inception_rcnn.detection.model_files import Model, RegionSettings, load_model, save_model
+from inception_rcnn.detection.model_files import (
+    Model,
+    RegionSettings,
+    load_classifier,
+    load_model,
+    save_classifier,
+    save_model,
+)
 from inception_rcnn.detection.networks.backbones import TorchvisionGoogLeNet, headless, with_classes
 from inception_rcnn.detection.networks.weights import ModelError
 from inception_rcnn.detection.regression import BoxRegressor
@@ -89,7 +96,7 @@ def test_weights_in_float16_of_older_folders_are_read(model, folder):
 def test_a_scale_without_weights_is_named(folder):
     file = folder / "member_1.safetensors"
     save_file({**load_file(file), "classifier.weight.scale": torch.ones(7)}, file)
-    with pytest.raises(ModelError, match=r"member_1.*classifier\.weight\.scale has 7 values, but there is no"):
+    with pytest.raises(ModelError, match=r"member_1.*classifier\.weight\.scale has shape \[7\], but there is no"):
         load_model(folder)
 
 
@@ -363,3 +370,125 @@ def test_a_box_regression_that_is_missing_or_damaged_or_has_other_classes_is_nam
     (tmp_path / "box_regression.safetensors").unlink()
     with pytest.raises(ModelError, match=r"box_regression\.safetensors: the file is missing"):
         load_model(tmp_path)
+
+
+def test_a_layer_of_a_size_that_the_weights_do_not_have_is_named_before_it_is_made(tmp_path):
+    save_model(model_with_screen(), tmp_path)
+    file = tmp_path / "model.json"
+    right = file.read_text(encoding="utf-8")
+    for path, value in [
+        ("multibox.width", 9), ("multibox.width", 2**20), ("multibox.split", "inception_9z"),
+        ("multibox.split", "conv1"), ("multibox.grids", []), ("multibox.grids.0.division", 64),
+        ("screen.width", 2**20), ("screen.hidden", 2**20),
+        ("screen.grid", 64), ("screen.fine_channels", 5), ("screen.coarse_channels", 2**20),
+    ]:  # fmt: skip
+        document = json.loads(right)
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        place = document
+        for part in parents:
+            place = place[part]
+        place[last] = value
+        file.write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(ModelError, match=path.split(".")[0]) as error:
+            load_model(tmp_path)
+        assert len(str(error.value)) < 600, path
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    model = model_with_screen()
+    model.regressor = with_regression(2).regressor
+    save_model(model, tmp_path)
+    for file in ("member_1", "multibox", "screen", "box_regression"):
+        path = tmp_path / f"{file}.safetensors"
+        right = path.read_bytes()
+        tensors = load_file(path)
+        name = next(name for name in tensors if name.endswith(("bias", "weights")))
+        tensors[name].reshape(-1)[0] = float("inf") if file == "screen" else float("nan")
+        save_file(tensors, path)
+        with pytest.raises(ModelError, match=rf"{file}\.safetensors: .*NaN or infinite"):
+            load_model(tmp_path)
+        path.write_bytes(right)
+
+
+def test_a_negative_variance_is_named(tmp_path):
+    save_model(Model([GoogLeNet(3, batch_norm=True, auxiliary=False)], CATEGORIES), tmp_path)
+    file = tmp_path / "member_1.safetensors"
+    tensors = load_file(file)
+    tensors["trunk.conv2.batch_norm.running_var"][1] = -0.5
+    save_file(tensors, file)
+    with pytest.raises(ModelError, match=r"member_1.*conv2\.batch_norm\.running_var has a negative variance"):
+        load_model(tmp_path)
+
+
+def test_weights_of_another_kind_are_named(folder):
+    file = folder / "member_1.safetensors"
+    right = load_file(file)
+    without_scale = {name: value for name, value in right.items() if name != "classifier.weight.scale"}
+    for changed in (
+        without_scale,
+        {**right, "classifier.weight.scale": torch.tensor(1.0)},
+        {**right, "classifier.weight.scale": torch.full((3,), float("nan"))},
+        {**right, "classifier.bias": torch.zeros(3, dtype=torch.int64)},
+        {**right, "classifier.bias": torch.zeros(3, dtype=torch.complex64)},
+        {**right, "classifier.bias": torch.full((3,), 1e300, dtype=torch.float64)},
+    ):
+        save_file(changed, file)
+        with pytest.raises(ModelError, match=r"member_1\.safetensors.*classifier"):
+            load_model(folder)
+
+
+def test_a_box_regression_of_other_shapes_is_named_and_not_multiplied(tmp_path):
+    save_model(with_regression(2), tmp_path)
+    file = tmp_path / "box_regression.safetensors"
+    for weights, scale in [
+        ((100_000, 1, 4), (100_000,)), ((2, 321, 4), ()), ((2, 321), (321,)), ((2, 321, 4), (320,)),
+    ]:  # fmt: skip
+        save_file({"weights": torch.zeros(weights, dtype=torch.float16), "scale": torch.zeros(scale)}, file)
+        with pytest.raises(ModelError, match=r"box_regression\.safetensors: damaged"):
+            load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "..", "/dev/null"])
+def test_a_name_that_cannot_be_a_model_is_a_short_error(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no model at") as error:
+        load_model(name)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("file", ["model.json", "member_1.safetensors"])
+def test_a_folder_in_place_of_a_file_is_named(folder, file):
+    (folder / file).unlink()
+    (folder / file).mkdir()
+    with pytest.raises(ModelError, match="model"):
+        load_model(folder)
+
+
+def about_classifier(**changes: object) -> dict[str, str]:
+    about = {"network": {"name": "googlenet", "stem": "plain", "batch_norm": False}, "classes": ["a", "b"], "card": {}}
+    return {"classifier": json.dumps({**about, **changes})}
+
+
+def test_a_damaged_classifier_is_named(tmp_path):
+    network = GoogLeNet(2, auxiliary=False)
+    file = tmp_path / "classifier.safetensors"
+    save_classifier(network, ["a", "b"], file, {})
+    assert load_classifier(file).num_classes == 2
+    tensors = load_file(file)
+    for metadata in [
+        {}, {"classifier": "["}, {"classifier": "[" * 100_000}, {"classifier": "[]"}, about_classifier(network=[]),
+        about_classifier(network={"stem": "x"}), about_classifier(network={"stem": ["plain"]}),
+        about_classifier(network={"batch_norm": "no"}), about_classifier(classes=None), about_classifier(classes=[]),
+        about_classifier(classes="ab"), about_classifier(classes=["a"] * 3),
+    ]:  # fmt: skip
+        save_file(tensors, file, metadata)
+        with pytest.raises(ModelError, match=r"classifier\.safetensors") as error:
+            load_classifier(file)
+        assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000])
+def test_a_classifier_of_other_bytes_is_named(tmp_path, content):
+    (tmp_path / "classifier.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"classifier\.safetensors"):
+        load_classifier(tmp_path / "classifier.safetensors")

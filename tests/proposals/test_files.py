@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ SETTINGS = {"method": "mine", "superpixel_scale": 2.0, "note": "Größe"}
 def random_proposals(count: int, seed: int = 0) -> Proposals:
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 300, (count, 2))
-    boxes = np.hstack([corner, corner + rng.uniform(0, 200, (count, 2))])
+    boxes = np.hstack([corner, corner + rng.uniform(1, 200, (count, 2))])
     return Proposals(boxes.astype(np.float32), np.sort(rng.random(count).astype(np.float32))[::-1].copy())
 
 
@@ -142,10 +144,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
     proposals = random_proposals(20_000)  # 400 KB per image
     with ProposalWriter(tmp_path / "p.npz", {}) as writer:
-        writer.add("first.jpg", 10, 10, proposals)
+        writer.add("first.jpg", 500, 375, proposals)
         tracemalloc.start()
         for number in range(10):
-            writer.add(f"{number}.jpg", 10, 10, proposals)
+            writer.add(f"{number}.jpg", 500, 375, proposals)
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert kept < 400_000
@@ -155,7 +157,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     ("box", "scores", "problem"),
     [
         ([0, 0, np.nan, 1], [1, 0], "box 1 is .*finite"),
-        ([5, 0, 4, 1], [1, 0], "x1 <= x2"),
+        ([5, 0, 4, 1], [1, 0], "x1 < x2"),
+        ([0, 0, 0, 1], [1, 0], "box 1 is .*no area"),
+        ([9e3, 0, 9.1e3, 1], [1, 0], "box 1 is .*outside the picture"),
+        ([-3e38, 0, 3e38, 1], [1, 0], "box 1 is .*at most 16,777,216 pixels"),
         ([0, 0, 1, 1], [1, np.inf], "finite"),
         ([0, 0, 1, 1], [0, 1], "box 1 has a higher score than the box before it"),
     ],
@@ -238,6 +243,27 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
         ({"version": 2}, "has version 2 of the format, expected 1"),
         ({"images": [{"file_name": "a.jpg"}]}, "index.json: malformed .*width"),
         ({"images": 3}, "malformed"),
+        ({"images": [3]}, "malformed"),
+        ({"settings": False}, "malformed .*settings"),
+        ({"settings": [1]}, "malformed .*settings"),
+        ({"failures": None}, "malformed .*failures"),
+        *(
+            ({"images": [{"file_name": "a.jpg", "width": 1, "height": 1, **wrong}]}, f"malformed .*{next(iter(wrong))}")
+            for wrong in (
+                {"width": 0},
+                {"height": -1},
+                {"width": "90"},
+                {"width": True},
+                {"width": 1.5},
+                {"height": float("inf")},
+                {"width": float("nan")},
+                {"width": 10**30},
+                {"height": None},
+                {"file_name": 5},
+                {"file_name": ""},
+                {"file_name": None},
+            )
+        ),
         ({"failures": [["a"]]}, "malformed"),
         ({"images": [{"file_name": "a.jpg", "width": 1, "height": 1}] * 2}, "contains a picture twice"),
     ],
@@ -245,6 +271,13 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
 def test_malformed_indices_are_rejected(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
     forge(tmp_path / "p.npz", None, **changes)
     with pytest.raises(ProposalFileError, match=problem):
+        read_proposals(tmp_path / "p.npz")
+
+
+def test_an_index_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        archive.writestr("index.json", "[" * 100_000)
+    with pytest.raises(ProposalFileError, match=r"p\.npz, index\.json: malformed \(nested too deeply\)"):
         read_proposals(tmp_path / "p.npz")
 
 
@@ -267,3 +300,118 @@ def test_missing_foreign_and_damaged_files_are_rejected_by_name(tmp_path: Path) 
         pytest.raises(ProposalFileError, match=r"bits.npz: 0.npy is damaged"),
     ):
         file.find("a.jpg")
+
+
+GOOD_HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 5), }"
+
+
+def npy_of(header: str) -> bytes:
+    """An .npy file with one box and this header."""
+    text = header.encode("latin1")
+    text += b" " * ((-(11 + len(text))) % 64) + b"\n"
+    data = np.array([[1, 2, 30, 40, 0.9]], "<f4").tobytes()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 5", "'''", "-" * 5000 + "1", "(" * 5000, "{[]: 1}",
+        "{1: 2, 'a': 3}", "{'descr': (), 'fortran_order': False, 'shape': (1, 5), }", "{'descr': '|O'}", "9" * 5000,
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1, 5), }", "{'descr': [('a', '<f4', (2**31,))]}", "",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 5), }", "\\", "{'descr': '<f4', 'fortran_order': 1}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999, 5), }", "\0", "f'{1}'", "b'\xff'",
+    ],
+)  # fmt: skip
+def test_a_damaged_npy_header_is_an_error_of_one_image(tmp_path: Path, header: str) -> None:
+    forge(tmp_path / "p.npz", npy_of(header))
+    with read_proposals(tmp_path / "p.npz") as file, pytest.raises(ProposalFileError, match=r"p\.npz: ") as error:
+        file.find("a.jpg")
+    assert len(str(error.value)) < 1000
+
+
+def patched(file: Path, place: int, value: bytes, *, local: bool = False) -> None:
+    """Overwrites bytes of the last entry in the archive's directory, or of the first local header."""
+    content = bytearray(file.read_bytes())
+    start = content.find(b"PK\x03\x04") if local else content.rfind(b"PK\x01\x02")
+    content[start + place : start + place + len(value)] = value
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "local"),
+    [
+        (6, b"\xff\x00", False),  # needs version 25.5
+        (8, b"\x01\x00", False),  # encrypted
+        (10, b"\x0c\x00", False),  # compressed with bzip2
+        (10, b"\x0e\x00", False),  # compressed with LZMA
+        (10, b"\x63\x00", False),  # an unknown method
+        (24, b"\x01\x00\x00\x00", False),  # unpacked size 1
+        (24, b"\xff\xff\xff\x7f", False),  # unpacked size 2 GB
+        (20, b"\x01\x00\x00\x00", False),  # packed size 1
+        (42, b"\xf0\xff\xff\x7f", False),  # local header beyond the file
+        (28, b"\xff\xff", False),  # a name longer than the file
+        (30, b"\x03\x00", False),  # an extra field that is cut
+        (46, b"\xff", False),  # another name
+        (26, b"\xff\xff", True),
+        (0, b"XX", True),
+    ],
+)
+def test_a_damaged_archive_is_an_error_that_names_the_file(
+    tmp_path: Path, place: int, value: bytes, local: bool
+) -> None:
+    forge(tmp_path / "p.npz", npy_of(GOOD_HEADER))
+    patched(tmp_path / "p.npz", place, value, local=local)
+    message = ""
+    try:
+        with read_proposals(tmp_path / "p.npz") as file:
+            found = file.find("a.jpg")
+            assert found is not None
+            assert found.boxes.tolist() == [[1, 2, 30, 40]]
+    except ProposalFileError as error:
+        message = str(error)
+    assert message == "" or "p.npz" in message
+    assert len(message) < 1000
+
+
+def test_a_directory_that_lies_about_the_size_unpacks_no_more_than_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    forge(file, npy_of(GOOD_HEADER) + bytes(50_000_000))
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    content = bytearray(file.read_bytes())
+    start = content.find(names[names.index("0.npy")].encode(), content.find(b"PK\x01\x02")) - 46
+    content[start + 24 : start + 28] = struct.pack("<I", 200)
+    file.write_bytes(content)
+    tracemalloc.start()
+    with read_proposals(file) as opened, pytest.raises(ProposalFileError):
+        opened.find("a.jpg")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ([5, 5, 5, 40, 0.9], "no area"),
+        ([5, 40, 9, 40, 0.9], "no area"),
+        ([500, 300, 600, 600, 0.9], "outside the picture of 40 x 30 pixels"),
+        ([-9, 0, 0, 9, 0.9], "outside the picture"),
+        ([-3e38, 0, 3e38, 40, 0.9], "at most 16,777,216 pixels"),
+    ],
+)
+def test_a_box_that_is_no_region_of_the_picture_is_an_error_of_this_picture(tmp_path: Path, row, problem) -> None:
+    picture = {"file_name": "a.jpg", "width": 40, "height": 30}
+    forge(tmp_path / "p.npz", npy(np.array([row], "<f4")), images=[picture])
+    with (
+        read_proposals(tmp_path / "p.npz") as file,
+        pytest.raises(ProposalFileError, match=f"a.jpg: box 0 .*{problem}"),
+    ):
+        file.find("a.jpg")
+
+
+def test_a_box_that_reaches_beyond_the_picture_is_a_region(tmp_path: Path) -> None:
+    forge(tmp_path / "p.npz", npy(np.array([[-5, -5, 50, 50, 0.9]], "<f4")))
+    with read_proposals(tmp_path / "p.npz") as file:
+        assert len(file.find("a.jpg")) == 1

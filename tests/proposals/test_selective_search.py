@@ -11,6 +11,7 @@ import pytest
 
 from inception_rcnn import selective_search
 from inception_rcnn.data.boxes import iou
+from inception_rcnn.proposals import hierarchies
 from inception_rcnn.proposals.selective_search import MARGIN, working_size
 from inception_rcnn.proposals.strategies import Strategy
 
@@ -236,3 +237,24 @@ def test_the_first_compilation_is_announced_in_one_line_and_cached_on_disk(tmp_p
     assert first.stderr.count("\n") == 1
     assert "compiling kernels for this machine" in first.stderr
     assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stderr == ""
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e18, 1e300])
+def test_a_huge_superpixel_scale_gives_the_whole_image(scale: float) -> None:
+    assert selective_search(noise(40, 30), superpixel_scale=scale).boxes.tolist() == [[0, 0, 30, 40]]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 0.001])
+def test_at_tiny_scales_the_minimum_size_grows_until_superpixels_are_few(scale: float, monkeypatch) -> None:
+    image = noise(60, 80)
+
+    def boxes() -> list[list[float]]:
+        found = selective_search(image, superpixel_scale=scale, mode="single", min_side=0, width=None)
+        return found.boxes.tolist()
+
+    everything = boxes()
+    monkeypatch.setattr(hierarchies, "_MOST_SUPERPIXELS", 100)
+    few = boxes()
+    # R superpixels give at most 2 R - 1 boxes.
+    assert len(few) < 2 * (100 + 60 * 80 // 500) < len(everything)
+    assert few == boxes()

@@ -16,6 +16,8 @@ from inception_rcnn.data.coco import read_instances
 from inception_rcnn.data.ground_truth import GroundTruth
 from inception_rcnn.data.predictions import read_predictions
 from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.evaluation import coco
+from inception_rcnn.detection.evaluation.checks import EvaluationError
 from inception_rcnn.detection.evaluation.coco import evaluate_coco
 
 
@@ -110,3 +112,10 @@ def test_only_the_hundred_best_of_a_class_in_a_picture_count() -> None:
     got = evaluate_coco(truth, rows)
     assert got.ap == {1: 0.0}
     assert got.ignored.tolist() == [False] * 100 + [True]
+
+
+def test_too_many_pictures_and_classes_for_pycocotools_are_an_error(files: tuple[Path, Path], monkeypatch) -> None:
+    truth = read_instances(files[0])
+    monkeypatch.setattr(coco, "_MOST_PAIRS", 25)
+    with pytest.raises(EvaluationError, match=r"pairs of a picture and a class, expected at most 25"):
+        evaluate_coco(truth, Submission.from_boxes([], [], [], np.zeros((0, 4))))

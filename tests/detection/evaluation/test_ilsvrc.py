@@ -11,10 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ground_truth
 from inception_rcnn.data.submission import Submission, read_submission
+from inception_rcnn.detection.evaluation import ilsvrc
 from inception_rcnn.detection.evaluation.average_precision import OperatingPoint
+from inception_rcnn.detection.evaluation.bootstrap import bootstrap
+from inception_rcnn.detection.evaluation.checks import EvaluationError
+from inception_rcnn.detection.evaluation.error_analysis import analyse
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
+from inception_rcnn.detection.evaluation.mistakes import worst_mistakes
 
 CRASHES = ("empty prediction file", "prediction for an image id beyond the list", "tp in image 2 listed, prediction")
 
@@ -209,3 +215,44 @@ def test_the_example_in_the_documentation_gives_the_numbers_that_it_shows() -> N
     assert got.classes[57].best_f1 == OperatingPoint(score=0.9, precision=1.0, recall=1.0, f1=1.0)
     counts = names["analyse"](got).counts
     assert (counts["background"], counts["missed"], sum(counts.values())) == (1, 1, 2)
+
+
+def huge_ids(*ids: int) -> tuple[GroundTruth, Submission]:
+    """An object of each class in picture 1, each found by a detection except the first."""
+    boxes = np.array([[10.0 * n, 0, 10 * n + 9, 9] for n in range(len(ids))])
+    categories = [Category(number, str(number), str(number)) for number in ids]
+    truth = GroundTruth.from_arrays([1], [1] * len(ids), list(ids), boxes, categories=categories)
+    return truth, Submission.from_boxes([1] * (len(ids) - 1), ids[1:], [0.5] * (len(ids) - 1), boxes[1:])
+
+
+def test_with_huge_class_ids_only_the_classes_that_occur_are_listed() -> None:
+    truth, detections = huge_ids(3, 7, 10**8, 2**53 - 1)
+    evaluation = evaluate(truth, detections)
+    assert evaluation.ap == {3: 0, 7: 1, 10**8: 1, 2**53 - 1: 1}
+    assert evaluation.mean_ap() == 0.75
+    assert evaluation.mean_ap("official") == 3 / (2**53 - 1)
+    analysis = analyse(evaluation)
+    assert analysis.counts["missed"] == 1
+    assert len(worst_mistakes(evaluation, analysis)) == 4
+    assert bootstrap(evaluation, 5).aps.shape == (5, 4)
+
+
+def test_the_official_mean_is_the_same_whether_absent_classes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, detections = huge_ids(3, 7)
+    listed = evaluate(truth, detections)
+    assert [result.category.id for result in listed.classes] == [1, 2, 3, 4, 5, 6, 7]
+    monkeypatch.setattr(ilsvrc, "_LARGEST_LISTED_ID", 6)
+    occurring = evaluate(truth, detections)
+    assert [result.category.id for result in occurring.classes] == [3, 7]
+    assert listed.mean_ap("official") == occurring.mean_ap("official") == 1 / 7
+
+
+def test_class_0_of_a_coco_file_is_evaluated() -> None:
+    evaluation = evaluate(*huge_ids(1, 0))
+    assert evaluation.ap == {0: 1, 1: 0}
+    assert evaluation.mean_ap("official") == 0.5
+
+
+def test_a_number_of_the_blacklist_beyond_64_bits_is_an_evaluation_error() -> None:
+    with pytest.raises(EvaluationError, match="64 bits"):
+        evaluate(*huge_ids(1, 2), blacklist=[(2**64, 1)])

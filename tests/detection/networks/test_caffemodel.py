@@ -147,3 +147,65 @@ def test_a_caffemodel_of_another_network_is_refused(tmp_path, shared):
     file.write_bytes(content.replace(b"inception_3a/1x1", b"inception_9z/1x1"))
     with pytest.raises(ModelError, match="inception_9z/1x1"):
         load_caffemodel(file)
+
+
+def layer(name: str, *blobs: bytes) -> bytes:
+    return field(100, field(1, name.encode()) + b"".join(field(7, content) for content in blobs))
+
+
+def shaped(dimensions: list[int], values: np.ndarray) -> bytes:
+    """A blob whose shape need not be that of its values."""
+    return field(7, field(1, b"".join(map(varint, dimensions)))) + field(5, values.astype("<f4").tobytes())
+
+
+TWO = np.array([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        layer("x", shaped([2**32, 2**32], TWO[:0])),
+        layer("x", shaped([0, 2**40], TWO[:0])),
+        layer("x", shaped([1] * 100 + [2], TWO)),
+        layer("x", shaped([2], np.array([1, np.nan]))),
+        layer("x", shaped([2], np.array([1, np.inf]))),
+        layer("x", shaped([2], TWO)) * 2,
+        layer("x" * 100_000, shaped([3], TWO)),
+    ],
+    ids=["2^64 numbers", "2^40 empty rows", "100 dimensions", "NaN", "infinity", "two of one name", "a long name"],
+)
+def test_weights_that_cannot_be_are_an_error_that_names_the_file(tmp_path, content):
+    file = tmp_path / "wrong.caffemodel"
+    file.write_bytes(content)
+    with pytest.raises(CaffeModelError, match=r"wrong\.caffemodel") as error:
+        read_caffemodel(file)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        layer("conv1/7x7_s2", shaped([2], TWO), shaped([2], TWO)),
+        layer("conv1/7x7_s2", shaped([2, 1], TWO), shaped([2], TWO)),
+        layer("loss3/classifier", shaped([0, 1, 4, 5], TWO[:0]), shaped([2], TWO)),
+        layer("loss3/classifier", shaped([2, 1, 1, 1], TWO), shaped([2], TWO)),
+        layer("loss3/classifier", shaped([2, 1], TWO), shaped([2], TWO)),
+        layer("loss3/classifier", shaped([2, 1], TWO)),
+        layer("x" * 100_000, shaped([2], TWO)),
+    ],
+    ids=[
+        "one dimension",
+        "two dimensions",
+        "no rows",
+        "no matrix",
+        "other layers are missing",
+        "no bias",
+        "a long name",
+    ],
+)
+def test_layers_of_another_shape_are_an_error_that_names_the_file(tmp_path, content):
+    file = tmp_path / "wrong.caffemodel"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"wrong\.caffemodel") as error:
+        load_caffemodel(file)
+    assert len(str(error.value)) < 800
