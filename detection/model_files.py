@@ -299,13 +299,15 @@ def load_model(name_or_folder: str | Path) -> Model:
 
 
 def _load_member(file: Path, architecture: Architecture, num_classes: int) -> Backbone:
-    member = network_with_weights(lambda: _backbone(architecture, num_classes), _read_weights(file), file)
-    return member.eval()
+    declared = {"classifier.weight": (num_classes, None)}
+    return network_with_weights(
+        lambda: _backbone(architecture, num_classes), _read_weights(file), file, declared
+    ).eval()
 
 
 def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
-    with torch.device("meta"):  # for the names alone
-        names = [name for name, _ in _headless(described.architecture).trunk.named_children()]
+    trunk = headless(_backbone(described.architecture, 1))
+    names = [name for name, _ in trunk.trunk.named_children()]
     if described.split not in names:
         raise ModelError(
             f"{file.parent / 'model.json'}: multibox.split is {described.split!r:.80}, expected one of "
@@ -314,18 +316,19 @@ def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
 
     def build() -> MultiBox:
         return MultiBox(
-            _headless(described.architecture),
+            trunk,
             described.grids,
             split=described.split,
             width=described.width,
             sizes=described.sizes,
         )
 
-    return network_with_weights(build, _read_weights(file), file).eval()
-
-
-def _headless(architecture: Architecture) -> Backbone:
-    return headless(_backbone(architecture, 1))
+    width = described.width
+    declared: dict[str, tuple[int | None, ...]] = {"lateral_fine.weight": (width, None, 1, 1)}
+    for stride in {grid.stride for grid in described.grids}:
+        outputs = sum(grid.channels for grid in described.grids if grid.stride == stride)
+        declared[f"heads.{stride}.2.weight"] = (outputs, width, 1, 1)
+    return network_with_weights(build, _read_weights(file), file, declared).eval()
 
 
 def _load_screen(file: Path, num_classes: int, described: ScreenDescription, multibox: MultiBox) -> Screen:
@@ -340,7 +343,11 @@ def _load_screen(file: Path, num_classes: int, described: ScreenDescription, mul
     def build() -> Screen:
         return Screen(num_classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
 
-    screen = network_with_weights(build, _read_weights(file), file)
+    declared = {
+        "lateral_fine.weight": (described.width, channels[0], 1, 1),
+        "layers.0.weight": (described.hidden, described.width * described.grid**2),
+    }
+    screen = network_with_weights(build, _read_weights(file), file, declared)
     screen.thresholds = described.thresholds
     return screen.eval()
 
@@ -430,4 +437,5 @@ def load_classifier(file: str | Path) -> GoogLeNet:
     def build() -> GoogLeNet:
         return GoogLeNet(len(classes), auxiliary=False, stem=stem, batch_norm=batch_norm)
 
-    return network_with_weights(build, _read_weights(file), file).eval()
+    declared = {"classifier.weight": (len(classes), None)}
+    return network_with_weights(build, _read_weights(file), file, declared).eval()

@@ -173,8 +173,6 @@ class MultiBox(nn.Module):
 
 def _head(width: int, outputs: int) -> nn.Sequential:
     hidden, last = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, outputs, 1)
-    if last.weight.is_meta:  # a network of shapes has no weights
-        return nn.Sequential(hidden, nn.ReLU(inplace=True), last)
     nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
     nn.init.normal_(last.weight, std=0.01)
     # The initial confidences are close to the share of priors that have an object, so that the first losses are low.

@@ -48,7 +48,7 @@ class TorchvisionGoogLeNet(nn.Module):
             self.trunk.add_module(name.replace("inception", "inception_"), block)  # GoogLeNet's block names
         self.dropout = nn.Dropout(0.4)
         self.classifier = network.fc if num_classes == 1000 else nn.Linear(self.out_channels, num_classes)
-        if num_classes != 1000 and not self.classifier.weight.is_meta:  # see `GoogLeNet`
+        if num_classes != 1000:
             nn.init.normal_(self.classifier.weight, std=0.01)
             nn.init.zeros_(self.classifier.bias)
 

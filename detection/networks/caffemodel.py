@@ -97,7 +97,8 @@ def load_caffemodel(path: str | Path) -> GoogLeNet:
         raise ModelError(f"{path}: not the BVLC GoogLeNet: layer 'loss3/classifier' is missing")
     auxiliary = "auxiliary.auxiliary1.classifier.bias" in tensors
     outputs = len(tensors["classifier.bias"])
-    return network_with_weights(lambda: GoogLeNet(outputs, auxiliary=auxiliary), tensors, path).eval()
+    declared = {"classifier.weight": (outputs, None)}
+    return network_with_weights(lambda: GoogLeNet(outputs, auxiliary=auxiliary), tensors, path, declared).eval()
 
 
 def _parameter_name(layer: str) -> str | None:

@@ -224,8 +224,6 @@ class GoogLeNet(nn.Module):
         self.auxiliary = nn.ModuleDict(auxiliary_heads)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
-        if self.classifier.weight.is_meta:  # A network of shapes has no weights, and torch takes seconds to draw none.
-            return
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -1,10 +1,9 @@
 """Weights read from a file, checked before a network is built for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -14,23 +13,33 @@ class ModelError(ValueError):
     """A model folder or a weights file is missing, damaged or for another network; the message names the file."""
 
 
-def network_with_weights(build: Callable[[], Network], tensors: dict[str, Tensor], file: Path) -> Network:
+def network_with_weights(
+    build: Callable[[], Network],
+    tensors: dict[str, Tensor],
+    file: Path,
+    declared: Mapping[str, tuple[int | None, ...]],
+) -> Network:
     """Build a network and load `tensors` into it, converted to the network's data types.
-
-    The shapes are compared before the network is built, so that a file that asks for large layers without having their
-    weights cannot fill the memory.
 
     Args:
         build: makes the network, with any weights.
         tensors: one tensor for each name in the network's `state_dict`.
         file: the file that the tensors were read from, for error messages.
+        declared: shapes that follow from the sizes that a description declares, by the tensor's name, with None for
+            sizes that are not declared. They are compared before the network is built, so that a description of large
+            layers without their weights cannot fill the memory.
 
     Raises:
         ModelError: a tensor is missing, has an unknown name, another shape than in the network, or a number that is
             not finite.
     """
-    with torch.device("meta"):  # a network of shapes only
-        expected = build().state_dict()
+    for name, shape in declared.items():
+        found = tuple(tensors[name].shape) if name in tensors else ()
+        if len(found) != len(shape) or any(size not in (None, given) for size, given in zip(shape, found, strict=True)):
+            expected_sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ModelError(f"{file}: {name} has shape {list(found)}, the network expects [{expected_sizes}]")
+    network = build()
+    expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
     if missing or unknown:
@@ -51,6 +60,5 @@ def network_with_weights(build: Callable[[], Network], tensors: dict[str, Tensor
             raise ModelError(f"{file}: {name} has a number that is NaN or infinite; get the file again")
         if name.endswith("running_var") and (weights[name] < 0).any():
             raise ModelError(f"{file}: {name} has a negative variance; get the file again")
-    network = build()
     network.load_state_dict(weights)
     return network

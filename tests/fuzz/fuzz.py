@@ -243,7 +243,7 @@ def _make_weights(file: Path) -> None:
 
 
 def _use_weights(file: Path) -> None:
-    network = network_with_weights(_network, _read_weights(file), file)
+    network = network_with_weights(_network, _read_weights(file), file, {})
     assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
