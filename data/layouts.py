@@ -110,29 +110,33 @@ def open_ground_truth(
 
 
 def open_validation(
-    root: str | Path, split: str | None, categories: Sequence[Category] | None, trained: Dataset
+    roots: Sequence[str | Path], split: str | None, categories: Sequence[Category] | None, trained: Sequence[str]
 ) -> Dataset | None:
-    """Opens the validation set that belongs to a training set.
+    """Opens the validation sets that belong to training sets, as one data set.
 
     Args:
-        root, categories: see `open_dataset`.
-        split: the name of the validation set; None for "val" if the data set has this split.
-        trained: the training set. If a COCO folder has only one annotation file, this file is the training set and
-            there is no validation set.
+        roots, categories: see `open_datasets`.
+        split: the name of the validation sets; None for "val" of the data sets that have this split.
+        trained: the names of the training sets. If a COCO folder has only one annotation file, this file is the
+            training set and there is no validation set.
 
     Returns:
-        The validation set; None if `split` is None and the data set has no split "val".
+        The validation set; None if `split` is None and no data set has a split "val".
 
     Raises:
         LayoutError, CocoError, AnnotationError: see `open_dataset`.
     """
-    if split is not None:
-        return open_dataset(root, split, categories)
-    try:
-        found = open_dataset(root, "val", categories)
-    except MissingSplitError:
-        return None
-    return None if found.name == trained.name else found
+    parts = []
+    for root in roots:
+        try:
+            found = open_dataset(root, "val" if split is None else split, categories)
+        except MissingSplitError:
+            if split is not None:
+                raise
+            continue
+        if split is not None or found.name not in trained:
+            parts.append(found)
+    return _merge(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,9 @@ def open_datasets(
     """Opens several data sets as one; classes of the same name are one class.
 
     The samples keep the order of the data sets and are numbered anew. The classes are those of the first data set with
-    their ids, then further classes in the order in which they are met.
+    their ids, then further classes in the order in which they are met. Only the classes of which a data set has objects
+    count as annotated in its pictures (`Sample.annotated`), so that its pictures do not teach that objects of the other
+    data sets' classes are background.
 
     Args:
         roots: at least one data set, see `open_dataset`. The data sets may have different layouts.
@@ -206,19 +212,33 @@ def _merge(parts: Sequence[Dataset]) -> Dataset:
                     f"{sample.path} is in {parts[other].name} and in {part.name}; expected each picture once"
                 )
     ids = [{category.id: by_name[category.name].id for category in part.categories} for part in parts]
+    boxed = [
+        frozenset(ids[number][label] for sample in part for label in sample.labels.tolist())
+        for number, part in enumerate(parts)
+    ]
     records = [(number, row) for number, part in enumerate(parts) for row in range(len(part))]
     starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
     name = " + ".join(part.name for part in parts)
-    return Dataset(name, merged, records, partial(_merged_sample, parts=tuple(parts), ids=ids, starts=starts))
+    read = partial(_merged_sample, parts=tuple(parts), ids=ids, boxed=boxed, starts=starts)
+    return Dataset(name, merged, records, read)
 
 
 def _merged_sample(
-    record: tuple[int, int], parts: Sequence[Dataset], ids: Sequence[dict[int, int]], starts: Sequence[int]
+    record: tuple[int, int],
+    parts: Sequence[Dataset],
+    ids: Sequence[dict[int, int]],
+    boxed: Sequence[frozenset[int]],
+    starts: Sequence[int],
 ) -> Sample:
     number, row = record
     sample = parts[number][row]
     labels = np.array([ids[number][label] for label in sample.labels.tolist()], dtype=np.int64)
-    return replace(sample, index=starts[number] + row + 1, labels=labels)
+    annotated = boxed[number]
+    if sample.annotated is not None:
+        annotated = frozenset(ids[number][one] for one in sample.annotated)
+    elif len(set(boxed)) == 1:
+        return replace(sample, index=starts[number] + row + 1, labels=labels)
+    return replace(sample, index=starts[number] + row + 1, labels=labels, annotated=annotated)
 
 
 def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layout:

@@ -4,6 +4,7 @@ detect-train ILSVRC_ROOT --out MODEL/
 detect photos/ --model MODEL/
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from ..data.categories import read_categories
-from ..data.layouts import open_dataset, open_validation
+from ..data.layouts import FoundData, open_datasets, open_validation
 from .error_messages import errors_as_messages
 from .outputs import check_folder
 from .progress import StageProgress
@@ -34,11 +36,13 @@ class OutsideBoxes(str, Enum):
     "[bold]detect photos/ --model my-model/[/bold]. If it is interrupted, the same command resumes it."
 )
 def detect_train(
-    dataset: Annotated[
-        Path,
+    datasets: Annotated[
+        list[Path],
         typer.Argument(
-            help="Data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout, a folder of "
-            "pictures with VOC XML files, or an annotation file (COCO .json, YOLO .yaml, CVAT .xml)."
+            metavar="DATASET...",
+            help="Data sets, merged by class names: folders in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or "
+            "labelme layout, folders of pictures with VOC XML files, or annotation files (COCO .json, YOLO .yaml, CVAT "
+            ".xml).",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
@@ -162,7 +166,10 @@ def detect_train(
     )
     with errors_as_messages(console):
         names = read_categories(classes) if classes else None
-        samples = open_dataset(dataset, split, names)
+        samples, found = open_datasets(datasets, split, names)
+        if found:
+            console.print(_found_table(found))
+        trained = [one.name for one in found] or [samples.name]
         taught = None
         if teacher is not None and teacher_classes is not None:
             taught = read_teacher(initial_network(teacher), teacher_classes, samples.categories)
@@ -179,7 +186,7 @@ def detect_train(
                 multibox=MultiBoxSettings(iterations=multibox_iterations, seed=seed) if multibox_iterations else None,
                 screen=ScreenSettings(seed=seed) if screen else None,
                 regression=box_regression,
-                validation=open_validation(dataset, validation, names, samples) if measured else None,
+                validation=open_validation(datasets, validation, names, trained) if measured else None,
                 measured=measured,
                 device=device,
                 outside=outside_boxes.value,
@@ -195,6 +202,18 @@ def detect_train(
         )
     where = escape(str(out))
     console.print(f"{len(model.categories)} classes; the model is in {where}: detect PICTURES --model {where}")
+
+
+def _found_table(found: Sequence[FoundData]) -> Table:
+    """A table of what each data set contributes, with a row for each class."""
+    table = Table("class")
+    for one in found:
+        table.add_column(escape(f"{one.name} ({one.layout})"), justify="right")
+    table.add_row("pictures", *(f"{one.pictures:,}" for one in found))
+    classes = {name: sum(one.objects.get(name, 0) for one in found) for one in found for name in one.objects}
+    for name in sorted(classes, key=lambda name: (-classes[name], name)):
+        table.add_row(escape(name), *(f"{one.objects[name]:,}" if name in one.objects else "-" for one in found))
+    return table
 
 
 def main() -> None:

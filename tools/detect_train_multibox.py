@@ -96,7 +96,9 @@ def detect_train_multibox(
         with errors_as_messages(console):
             names = read_categories(classes) if classes else None
             samples = open_dataset(dataset, split, names)
-            measured = None if validation == "none" else open_validation(dataset, validation, names, samples)
+            measured = None
+            if validation != "none":
+                measured = open_validation([dataset], validation, names, [samples.name])
             with StageProgress(console) as progress:
 
                 def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:

@@ -34,10 +34,12 @@ def network_with_weights(
             not finite.
     """
     for name, shape in declared.items():
-        found = tuple(tensors[name].shape) if name in tensors else ()
+        if name not in tensors:
+            raise ModelError(f"{file}: the weights do not fit the network: {name} is missing")
+        found = list(tensors[name].shape)
         if len(found) != len(shape) or any(size not in (None, given) for size, given in zip(shape, found, strict=True)):
-            expected_sizes = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ModelError(f"{file}: {name} has shape {list(found)}, the network expects [{expected_sizes}]")
+            sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ModelError(f"{file}: {name} has shape {found}, the network expects [{sizes}]")
     network = build()
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())

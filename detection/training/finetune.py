@@ -96,7 +96,7 @@ def fine_tune(
         settings: the recipe.
         folder: for the features of frozen blocks, which all members share and `discard_features` deletes. The
             checkpoint is in `folder`/member_N; if it exists, training resumes from it.
-        lesson: a teacher, and the outputs that are right for each window; None if the labels are the outputs.
+        lesson: the outputs that are right for each window, and a teacher; None if the labels are the outputs.
         member: number of the network in its ensemble, from 1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         stage: name of the training in reports.
@@ -129,7 +129,7 @@ def fine_tune(
             device=device,
             report=report,
         )
-        if lesson is not None:
+        if lesson is not None and lesson.teacher is not None:
             answers = lesson.stored_answers(
                 network,
                 frozen,
@@ -162,9 +162,12 @@ def fine_tune(
         labels = windows.labels[rows]
         if lesson is None:
             return nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(device)), {}
-        answer = torch.from_numpy(answers[rows]).to(device) if frozen else lesson.answers(inputs)
-        right = lesson.right_outputs(labels, windows.images[rows], answer)
-        of_labels = set_loss(logits, right)
+        answer: Tensor | None = None
+        if lesson.teacher is not None:
+            answer = torch.from_numpy(answers[rows]).to(device) if frozen else lesson.answers(inputs)
+        of_labels = set_loss(logits, lesson.right_outputs(labels, windows.images[rows], answer).to(device))
+        if answer is None:
+            return of_labels, {}
         of_teacher = distillation_loss(logits[:, 1 : 1 + answer.shape[1]], answer, settings.temperature)
         terms = {"labels": of_labels.item(), "teacher": of_teacher.item()}
         return of_labels + settings.distillation * of_teacher, terms

@@ -96,42 +96,44 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A teacher, and which outputs of a network are right for each window.
+    """Which outputs of a network are right for each window, and a teacher.
 
     Attributes:
-        teacher: the teacher.
+        teacher: the teacher; None if the lesson is that some classes are not annotated in some pictures.
         subclasses: the classes of the network's outputs 1, 2, ...: those of the teacher, then each class that has
-            boxes.
-        of_label: bool [1 + categories, 1 + subclasses], the outputs that are right for a window with a label. Row 0,
-            the background, holds the outputs that belong to no category.
-        unknown: bool [pictures, 1 + subclasses], outputs of classes that are not annotated in a picture but have boxes
-            in others. A background window may show them.
-        same_class: float32 [teacher's outputs, 1 + subclasses], 1 where both belong to the same category, and that
-            category has no boxes. A background window may show it where the teacher says so.
+            boxes. Empty without a teacher; the outputs are then the categories.
+        of_label: bool [1 + categories, outputs], the outputs that are right for a window with a label. Row 0, the
+            background, holds the outputs that belong to no category.
+        unknown: bool [pictures, outputs], outputs of classes that are not annotated in a picture but have boxes in
+            others. A background window may show them.
+        same_class: float32 [teacher's outputs, outputs], 1 where both belong to the same category, and that category
+            has no boxes. A background window may show it where the teacher says so.
     """
 
-    teacher: Teacher
+    teacher: Teacher | None
     subclasses: tuple[Subclass, ...]
     of_label: np.ndarray
     unknown: np.ndarray
     same_class: np.ndarray
 
-    def right_outputs(self, labels: np.ndarray, images: np.ndarray, answers: Tensor) -> Tensor:
-        """The outputs that are right for each of N windows, bool [N, 1 + subclasses].
+    def right_outputs(self, labels: np.ndarray, images: np.ndarray, answers: Tensor | None) -> Tensor:
+        """The outputs that are right for each of N windows, bool [N, outputs], on the device of the answers.
 
         Args:
             labels: int64 [N], index of a category from 1, or 0 for background.
             images: int [N], index of the picture.
-            answers: float [N, teacher's outputs], the teacher's logits.
+            answers: float [N, teacher's outputs], the teacher's logits; None without a teacher.
         """
-        device = answers.device
-        background = torch.from_numpy(labels == 0).to(device)[:, None]
-        probability = answers.float().softmax(1) @ torch.from_numpy(self.same_class).to(device)
-        may_be = torch.from_numpy(self.unknown[images]).to(device) | (probability >= LIKELY)
-        return torch.from_numpy(self.of_label[labels]).to(device) | (background & may_be)
+        may_be = torch.from_numpy(self.unknown[images])
+        if answers is not None:
+            probability = answers.float().softmax(1) @ torch.from_numpy(self.same_class).to(answers.device)
+            may_be = may_be.to(answers.device) | (probability >= LIKELY)
+        background = torch.from_numpy(labels == 0)[:, None].to(may_be.device)
+        return torch.from_numpy(self.of_label[labels]).to(may_be.device) | (background & may_be)
 
     def answers(self, crops: Tensor) -> Tensor:
         """The teacher's logits of crops, uint8 RGB [N, 224, 224, 3] -> float [N, teacher's outputs]."""
+        assert self.teacher is not None
         network = self.teacher.network.to(crops.device).eval()
         with torch.inference_mode():
             return network(crops.permute(0, 3, 1, 2).float())
@@ -160,6 +162,7 @@ class Lesson:
             device: "cpu", "cuda" or "cuda:N".
             report: called with the stage "teacher" and the number of windows done.
         """
+        assert self.teacher is not None
         teacher = self.teacher.network
         if shared_blocks([network, teacher]) < min(first_block, len(network.trunk)):
             return stored_features(
@@ -182,7 +185,7 @@ class Lesson:
         digest = hashlib.sha256(repr([self.subclasses, LIKELY]).encode())
         for array in (self.of_label, self.unknown, self.same_class):
             digest.update(np.ascontiguousarray(array).tobytes())
-        for value in self.teacher.network.state_dict().values():
+        for value in self.teacher.network.state_dict().values() if self.teacher is not None else ():
             digest.update(value.cpu().numpy().tobytes())
         return digest.digest()
 
@@ -210,26 +213,38 @@ class _AnswersFromMaps(nn.Module):
         return self.teacher.classify(self.upper(maps))
 
 
-def make_lesson(teacher: Teacher, dataset: Dataset, categories: Sequence[Category], boxed: set[int]) -> Lesson:
-    """Make the lesson of a training with a teacher.
+def make_lesson(
+    teacher: Teacher | None, dataset: Dataset, categories: Sequence[Category], boxed: set[int]
+) -> Lesson | None:
+    """Make the lesson of a training.
 
     Args:
-        teacher: the teacher.
+        teacher: the teacher; None for no teacher.
         dataset: the training pictures.
         categories: the classes of the detector, in the order of the labels of windows.
         boxed: the ids of the categories that have boxes.
+
+    Returns:
+        The lesson; None if there is no teacher and all classes are annotated in all pictures.
     """
-    own = [Subclass(one.wnid, one.name, one.id) for one in categories if one.id in boxed]
-    subclasses = (*teacher.outputs, *own)
-    category_of = np.array([0, *(one.category or 0 for one in subclasses)], np.int64)
+    annotated = [sample.annotated for sample in dataset]
+    if teacher is None and all(one is None for one in annotated):
+        return None
+    subclasses: tuple[Subclass, ...] = ()
+    of_answers = np.zeros(0, np.int64)
+    if teacher is not None:
+        own = [Subclass(one.wnid, one.name, one.id) for one in categories if one.id in boxed]
+        subclasses = (*teacher.outputs, *own)
+        of_answers = np.array([one.category or 0 for one in teacher.outputs], np.int64)
+    outputs = [one.category or 0 for one in subclasses] if subclasses else [one.id for one in categories]
+    category_of = np.array([0, *outputs], np.int64)
     of_label = np.stack([category_of == 0, *(category_of == one.id for one in categories)])
     has_boxes = np.isin(category_of, list(boxed))
     unknown = np.zeros((len(dataset), len(category_of)), np.bool_)
-    for number, sample in enumerate(dataset):
-        if sample.annotated is not None:
-            unknown[number] = has_boxes & ~np.isin(category_of, list(sample.annotated))
+    for number, known in enumerate(annotated):
+        if known is not None:
+            unknown[number] = has_boxes & ~np.isin(category_of, list(known))
     without_boxes = (category_of > 0) & ~has_boxes
-    of_answers = category_of[1 : 1 + len(teacher.outputs)]
     same_class = (of_answers[:, None] == category_of[None]) & without_boxes[None]
     return Lesson(teacher, subclasses, of_label, unknown, same_class.astype(np.float32))
 

@@ -156,7 +156,7 @@ def train_detector(
         windows = _collect_windows(run, annotated, categories, regions, proposer, new_screen)
     if kept is None:
         assert windows is not None
-        lesson = None if teacher is None else make_lesson(teacher, dataset, categories, set(counts))
+        lesson = make_lesson(teacher, dataset, categories, set(counts))
         networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), lesson, settings)
         subclasses = () if lesson is None else lesson.subclasses
     else:
@@ -267,7 +267,7 @@ def _fine_tuned_members(
 ) -> list[Backbone]:
     """The members of an ensemble, each fine-tuned from `network` with a new classifier."""
     torch.manual_seed(run.seed)
-    if lesson is None:
+    if lesson is None or lesson.teacher is None:
         with_classes(network, classes + 1)
     else:
         with_teachers_classifier(network, lesson.teacher, 1 + len(lesson.subclasses))

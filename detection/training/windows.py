@@ -93,17 +93,13 @@ def windows_of_image(
     for number in range(len(sample.boxes)):
         hits = np.flatnonzero((labels > 0) & (objects == number))
         kept.append(_at_most(hits, POSITIVES_PER_OBJECT, rng))
-    # Where some classes are not annotated, a window far from all boxes may show an object that nobody marked.
-    least = 0.0 if sample.annotated is None else NEAR_IOU
     hard = np.zeros((0, 4), np.float32)
     if screened is not None:
-        screened_labels, _, screened_overlaps = label_windows(screened.boxes, sample)
-        backgrounds = screened.boxes[(screened_labels == 0) & (screened_overlaps >= least)]
+        backgrounds = screened.boxes[label_windows(screened.boxes, sample)[0] == 0]
         hard = backgrounds[_at_most(np.arange(len(backgrounds)), int(SCREENED_SHARE * BACKGROUNDS_PER_IMAGE), rng)]
     others = BACKGROUNDS_PER_IMAGE - len(hard)
     near = _at_most(np.flatnonzero((labels == 0) & (overlaps >= NEAR_IOU)), others // 2, rng)
-    is_far = (labels == 0) & (overlaps < NEAR_IOU) & (overlaps >= least)
-    far = _at_most(np.flatnonzero(is_far), others - len(near), rng)
+    far = _at_most(np.flatnonzero((labels == 0) & (overlaps < NEAR_IOU)), others - len(near), rng)
     index = np.concatenate([*kept, near, far]).astype(np.int64)
     return np.concatenate([boxes[index], hard]), np.concatenate([labels[index], np.zeros(len(hard), np.int64)])
 

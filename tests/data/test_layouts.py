@@ -264,13 +264,13 @@ def test_each_layout_gives_ground_truth(layout, tmp_path: Path) -> None:
 
 def test_folders_of_roboflow_are_splits_and_valid_is_val(tmp_path: Path) -> None:
     trained = open_dataset(roboflow_coco(tmp_path))
-    assert open_validation(tmp_path, None, None, trained) is None
+    assert open_validation([tmp_path], None, None, [trained.name]) is None
     coco_export(tmp_path / "valid")
     for name in ("val", "valid"):
-        found = open_validation(tmp_path, name, None, trained)
+        found = open_validation([tmp_path], name, None, [trained.name])
         assert found is not None
         assert (found.name, found[0].path.parent.name) == (f"{tmp_path.name} valid", "valid")
-    assert open_validation(tmp_path, None, None, trained) is not None
+    assert open_validation([tmp_path], None, None, [trained.name]) is not None
     assert trained.name == f"{tmp_path.name} train"
 
 
@@ -279,7 +279,7 @@ def test_a_broken_validation_file_is_an_error(tmp_path: Path) -> None:
     coco_export(tmp_path / "valid")
     (tmp_path / "valid" / "_annotations.coco.json").write_text("{")
     with pytest.raises(CocoError, match="not JSON"):
-        open_validation(tmp_path, None, None, trained)
+        open_validation([tmp_path], None, None, [trained.name])
 
 
 @pytest.mark.parametrize("layout", [files_side_by_side, coco_folder, labelme, roboflow_voc])
@@ -329,9 +329,25 @@ def test_data_sets_are_merged_by_class_names(tmp_path: Path) -> None:
         ("VOC's files", 2, {"gnome": 1, "cart": 1, "dog": 1}),
         ("COCO", 2, {"gnome": 1, "cart": 1}),
     ]
+    assert [sample.annotated for sample in dataset] == [{1, 2}, {1, 2}, {1, 2, 3}, {1, 2, 3}, {1, 2}, {1, 2}]
     assert len(pickle.loads(pickle.dumps(dataset))) == 6
     single, nothing = open_datasets(roots[:1])
     assert (len(single), nothing) == (2, [])
+
+
+def test_data_sets_with_the_same_classes_are_annotated_for_all_of_them(tmp_path: Path) -> None:
+    dataset, _ = open_datasets([yolo(tmp_path / "one"), roboflow_coco(tmp_path / "two")])
+    assert [sample.annotated for sample in dataset] == [None] * 4
+
+
+def test_validation_sets_are_merged_too(tmp_path: Path) -> None:
+    roots = [voc(tmp_path / "one"), voc(tmp_path / "two"), voc(tmp_path / "three")]
+    for root in roots[:2]:
+        (root / "ImageSets" / "Main" / "val.txt").write_text("a\n")
+    validation = open_validation(roots, None, None, [])
+    assert validation is not None
+    assert validation.name == "one val + two val"
+    assert len(validation) == 2
 
 
 def test_a_picture_in_two_merged_data_sets_is_an_error(tmp_path: Path) -> None:
@@ -417,21 +433,21 @@ def test_the_error_for_an_unknown_layout_describes_the_layouts_and_finds_nested_
 
 def test_the_default_validation_set_is_val_if_it_exists(tmp_path: Path) -> None:
     trained = open_dataset(voc(tmp_path))
-    assert open_validation(tmp_path, None, None, trained) is None  # the split val does not exist
+    assert open_validation([tmp_path], None, None, [trained.name]) is None  # the split val does not exist
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\nc\n")
     (tmp_path / "JPEGImages" / "c.jpg").touch()
     write_annotation(tmp_path / "Annotations" / "c.xml", Annotation("c.jpg", 60, 45))
-    found = open_validation(tmp_path, None, None, trained)
+    found = open_validation([tmp_path], None, None, [trained.name])
     assert found is not None
     assert [sample.image_id for sample in found] == ["b", "c"]
-    named = open_validation(tmp_path, "train", None, trained)
+    named = open_validation([tmp_path], "train", None, [trained.name])
     assert named is not None
     assert [sample.image_id for sample in named] == ["a", "b"]
     with pytest.raises(LayoutError):
-        open_validation(tmp_path, "test", None, trained)
+        open_validation([tmp_path], "test", None, [trained.name])
 
 
 def test_a_single_coco_file_is_not_its_own_validation_set(tmp_path: Path) -> None:
     write_pictures(tmp_path)
     (tmp_path / "instances.json").write_text(coco_content())
-    assert open_validation(tmp_path, None, None, open_dataset(tmp_path)) is None
+    assert open_validation([tmp_path], None, None, [open_dataset(tmp_path).name]) is None

@@ -98,6 +98,13 @@ def test_regions_of_difficult_objects_are_left_out_and_unknown_classes_are_backg
     assert unknown.labels.tolist() == [0, 0]
 
 
+def test_regions_far_from_all_boxes_are_left_out_where_some_classes_are_not_annotated(dataset):
+    boxes = np.array([[31, 20, 80, 60], [31, 20, 40, 60], [0, 0, 20, 10]], np.float32)  # IoU 1, 0.18 and 0
+    proposals = Proposals(boxes, np.zeros(3, np.float32))
+    partly = replace(dataset[1], annotated=frozenset(dataset[1].labels.tolist()))
+    assert (screen_examples(partly, proposals, dataset.categories, 64).labels > 0).tolist() == [True, False]
+
+
 def test_training_lowers_the_loss_and_finds_the_object(uninterrupted, multibox, dataset):
     _, reports = uninterrupted
     losses = [figures["loss"] for stage, _, _, figures in reports if stage == "screen"]

@@ -83,6 +83,16 @@ def test_a_window_may_show_what_its_picture_does_not_rule_out(label, image, teac
     assert names_of(taught, right) == expected
 
 
+def test_without_a_teacher_backgrounds_may_show_what_is_not_annotated():
+    dataset = Dataset("pictures", (DOG, CAT, PERSON), [None, frozenset({2})], picture)
+    taught = make_lesson(None, dataset, (DOG, CAT, PERSON), {1, 2, 4})
+    right = taught.right_outputs(np.array([0, 0, 1, 3]), np.array([0, 1, 1, 0]), None)
+    assert right.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]
+    assert taught.subclasses == ()
+    complete = Dataset("pictures", (DOG,), [None, None], picture)
+    assert make_lesson(None, complete, (DOG,), {1}) is None
+
+
 def test_the_losses_are_the_formulas():
     rng = np.random.default_rng(0)
     logits, answers = rng.normal(size=(2, 3, 4)).astype(np.float32)
