@@ -32,8 +32,14 @@ RIGHT: dict[str, Any] = {
         "width": 8,
         "grid": 3,
         "hidden": 16,
-        "thresholds": {"score": 0.03, "nms": 0.8, "quality_power": 0.25},
+        "thresholds": {"score": 0.03, "nms": 0.8},
     },
+    "subclasses": [
+        {"wnid": "n02111889", "name": "Samoyed", "category": 58},
+        {"wnid": "n9", "name": "zèbre", "category": 7},
+        {"wnid": "n10", "name": "seashore", "category": None},
+    ],
+    "calibration": {"probability": 0.8, "quality": 1, "bias": -0.5},
     "card": {"anything": [1, "two"]},
 }
 
@@ -90,7 +96,10 @@ WRONG_PARTS = [
     ("screen.width", 10**12), ("screen.grid", 10**6),
     ("screen.thresholds", {}),
     ("screen.thresholds.score", 2), ("screen.thresholds.nms", float("nan")), ("screen.thresholds.nms", "0.5"),
-    ("screen.thresholds.quality_power", -1), ("screen.thresholds.quality_power", float("inf")), ("screen.other", 1),
+    ("screen.thresholds.nms", 2), ("screen.thresholds.other", 1), ("screen.other", 1),
+    ("subclasses.0.category", 5), ("subclasses.0.category", "58"), ("subclasses.0.category", None),
+    ("subclasses.0.name", 5), ("subclasses.0.other", 5), ("subclasses", 5), ("subclasses", {}),
+    ("calibration.bias", float("nan")), ("calibration.bias", "0"), ("calibration.other", 0), ("calibration", 5),
 ]  # fmt: skip
 
 
@@ -108,11 +117,18 @@ def test_a_wrong_value_is_named(tmp_path: Path, path: str, value: object) -> Non
     ("path", "value"),
     [
         ("cascade", None), ("multibox", None), ("screen", None), ("input_ranges", []), ("card", {}),
-        ("regions", {}), ("regions.min_side", 0), ("categories.0.id", 2**53 - 1), ("members", 2.0), ("other", 1),
+        ("regions", {}), ("regions.min_side", 0), ("members", 2.0), ("other", 1),
+        ("subclasses", []), ("subclasses", None), ("calibration", None),
     ],
 )  # fmt: skip
 def test_a_right_value_is_read(tmp_path: Path, path: str, value: object) -> None:
     read_description(written(tmp_path, changed(path, value)))
+
+
+def test_ids_may_be_large(tmp_path: Path) -> None:
+    content = changed("categories.0.id", 2**53 - 1)
+    content["subclasses"] = []
+    assert read_description(written(tmp_path, content)).categories[0].id == 2**53 - 1
 
 
 def test_fields_that_older_models_lack_have_defaults(tmp_path: Path) -> None:

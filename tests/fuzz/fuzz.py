@@ -225,7 +225,7 @@ def _make_model_json(file: Path) -> None:
         },
         "screen": {
             "fine_channels": 52, "coarse_channels": 64, "width": 8, "grid": 3, "hidden": 16,
-            "thresholds": {"score": 0.03, "nms": 0.8, "quality_power": 0.25},
+            "thresholds": {"score": 0.03, "nms": 0.8},
         },
         "card": {"data": "none"},
     }  # fmt: skip

@@ -157,7 +157,7 @@ def test_the_key_of_frozen_features_depends_on_windows_weights_pictures_and_seed
 def test_a_fingerprint_depends_on_windows_warping_and_weights_but_the_new_classifier() -> None:
     other_classifier = network()
     nn.init.ones_(other_classifier.classifier.weight)
-    right = {"network": network(), "windows": WINDOWS, "regions": RegionSettings()}
+    right = {"network": network(), "windows": WINDOWS, "regions": RegionSettings(), "lesson": None}
     assert finetune._fingerprint(**{**right, "network": other_classifier}) == finetune._fingerprint(**right)
     changes = {
         "network": network(0.5),

@@ -180,7 +180,7 @@ def test_settings_that_cannot_work_are_refused(change, message, dataset, start, 
 
 def test_the_cascade_is_fitted_again_and_the_evaluation_is_removed_from_the_card(dataset, start, tmp_path):
     one = load_model(start)
-    ensemble = replace(one, members=one.members * 2, cascade=2.0, card={"data": "x", "evaluation": {"mAP": 0.5}})
+    ensemble = replace(one, members=one.members * 2, cascade=1.0, card={"data": "x", "evaluation": {"mAP": 0.5}})
     save_model(ensemble, tmp_path / "start")
     add_multibox(str(tmp_path / "start"), dataset, tmp_path, settings=replace(SETTINGS, iterations=1), device="cpu")
     model = load_model(tmp_path)

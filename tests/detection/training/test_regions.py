@@ -30,7 +30,7 @@ def model() -> Model:
     with torch.inference_mode():
         channels = [one.shape[1] for one in multibox.trunk_maps(torch.zeros(1, 3, 64, 64))]
     screen = Screen(1, *channels, width=8, grid=3, hidden=16).eval()
-    screen.thresholds = ScreenThresholds(0.2, 0.8, 0.0)
+    screen.thresholds = ScreenThresholds(0.2, 0.8)
     return Model([GoogLeNet(2)], (Category(1, "a", "a"),), multibox=multibox, screen=screen)
 
 
@@ -74,7 +74,7 @@ def test_they_are_computed_once(model: Model, picture: Path, tmp_path: Path, mon
             found.append(screened(picture))
     assert len(searches) == 1
     assert same(*found)
-    model.screen.thresholds = ScreenThresholds(0.0, 1.0, 0.0)
+    model.screen.thresholds = ScreenThresholds(0.0, 1.0)
     with screened_regions(file, model.regions, model.multibox, model.screen, "cpu") as screened:
         assert len(screened(picture)) > len(found[0])
     assert len(searches) == 1
