@@ -6,6 +6,7 @@ al., CVPR 2014).
 
 import os
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,21 +166,25 @@ class Detector:
         self._columns = model.output_columns()
         self.screen = model.screen if screen else None
         self.calibration = model.calibration
-        self.ensemble = EnsembleEngine(
-            model.first_members(members),
-            kind=engine,
-            device=device,
-            threads=threads,
-            moments=self._regressor is not None,
-            columns=self._columns,
-            cascade=(model.cascade or 0.0) if cascade else 0.0,
-        )
-        self.device = self.ensemble.device
-        self.multibox = (
-            MultiBoxEngine(model.multibox, self.screen, device=self.device, threads=threads)
-            if model.multibox is not None
-            else None
-        )
+        chosen = model.first_members(members)
+        with ThreadPoolExecutor(1) as pool:  # numba loads its kernels while OpenVINO loads the networks
+            kernels = pool.submit(_load_kernels)
+            self.ensemble = EnsembleEngine(
+                chosen,
+                kind=engine,
+                device=device,
+                threads=threads,
+                moments=self._regressor is not None,
+                columns=self._columns,
+                cascade=(model.cascade or 0.0) if cascade else 0.0,
+            )
+            self.device = self.ensemble.device
+            self.multibox = (
+                MultiBoxEngine(model.multibox, self.screen, device=self.device, threads=threads)
+                if model.multibox is not None
+                else None
+            )
+            kernels.result()
         # Networks on a CPU need the cores themselves, and one reader keeps them busy. A GPU needs as many as possible.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
         self._ids = np.array([category.id for category in model.categories], np.int64)
@@ -396,6 +401,19 @@ class Detector:
         if picture.uploaded is None:
             picture.uploaded = torch.from_numpy(image).to(out.device)
         out.copy_(warp_on_device(picture.uploaded, boxes, padding=padding, mode=mode))
+
+
+def _load_kernels() -> None:
+    """Loads the compiled kernels of selective search, warping and the classifier, which takes a second."""
+    from ..proposals import selective_search as proposals
+    from .engines.classifier_kernel import linear
+
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[8:24, 8:24] = 255
+    proposals.selective_search(image)
+    warp_regions(image, np.array([[0, 0, 16, 16]], np.float32))
+    matrix = np.zeros((1, 1), np.float32)
+    linear(matrix, matrix, matrix[0], matrix)
 
 
 def _without_duplicates(proposals: Proposals) -> Proposals:

@@ -12,6 +12,7 @@ A model folder holds
 Neither JSON nor safetensors can contain code, so loading a model from an untrusted source runs no code from it.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -267,10 +268,10 @@ def load_model(name_or_folder: str | Path) -> Model:
     file = folder / "model.json"
     described = read_description(file)
     outputs = len(described.subclasses or described.categories) + 1
-    members = [
-        _load_member(folder / f"member_{number}.safetensors", described.architecture, outputs)
-        for number in range(1, described.members + 1)
-    ]
+    members: list[Backbone] = []
+    for number in range(1, described.members + 1):
+        known = members[0] if members else None
+        members.append(_load_member(folder / f"member_{number}.safetensors", described.architecture, outputs, known))
     for member, ranges in zip(members, described.input_ranges, strict=False):
         member.input_ranges = ranges
     regressor = None
@@ -298,11 +299,14 @@ def load_model(name_or_folder: str | Path) -> Model:
     )
 
 
-def _load_member(file: Path, architecture: Architecture, num_classes: int) -> Backbone:
+def _load_member(file: Path, architecture: Architecture, num_classes: int, known: Backbone | None) -> Backbone:
+    """Load a member. `known` is another member: its copy is made faster than a network with random weights."""
+
+    def build() -> Backbone:
+        return _backbone(architecture, num_classes) if known is None else copy.deepcopy(known)
+
     declared = {"classifier.weight": (num_classes, None)}
-    return network_with_weights(
-        lambda: _backbone(architecture, num_classes), _read_weights(file), file, declared
-    ).eval()
+    return network_with_weights(build, _read_weights(file), file, declared).eval()
 
 
 def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:

@@ -1,11 +1,12 @@
 """A cache of proposals on disk, keyed by everything that they depend on."""
 
 import hashlib
+import json
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 
@@ -13,9 +14,10 @@ import cv2
 import numpy as np
 import PIL
 
-from ..data.images import ImageError
+from ..data.images import ImageError, read_image
 from ..runtime.announcement import announce_once
 from .proposals import Proposals
+from .selective_search import selective_search
 
 _COLUMNS = ("key", "boxes", "scores", "source", "quality", "hash")
 _SECONDS_TO_WAIT = 60  # for another process that writes the file
@@ -37,7 +39,7 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-class ProposalCache:
+class RegionCache:
     """Proposes the regions of image files and stores them in an SQLite file.
 
     The key of a file's proposals consists of the file's content (not its name or date), of `key`, of the source of this
@@ -67,12 +69,13 @@ class ProposalCache:
         except sqlite3.DatabaseError as error:
             self._database = self._opened_anew(error)
 
-    def __call__(self, path: Path) -> Proposals:
+    def __call__(self, path: str | Path) -> Proposals:
         """Returns the proposals of an image file. They are computed and stored if the cache does not hold them.
 
         Raises:
             ImageError: the file is not a readable image.
         """
+        path = Path(path)
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
@@ -90,7 +93,7 @@ class ProposalCache:
         with self._lock:
             try:
                 row = self._database.execute(
-                    "select boxes, scores, source, quality, hash from regions where key = ?", (key,)
+                    "select boxes, scores, source, quality, hash from proposals where key = ?", (key,)
                 ).fetchone()
             except sqlite3.OperationalError as error:
                 announce_once(f"{self._file}: cannot read the cache of proposals: {error}")
@@ -118,7 +121,7 @@ class ProposalCache:
         with self._lock:
             try:
                 self._database.execute(
-                    "insert or replace into regions values (?, ?, ?, ?, ?, ?)", (key, *blobs, _hash(key, blobs))
+                    "insert or replace into proposals values (?, ?, ?, ?, ?, ?)", (key, *blobs, _hash(key, blobs))
                 )
             except sqlite3.OperationalError as error:  # for example, the disk is full
                 announce_once(f"{self._file}: cannot write to the cache of proposals: {error}")
@@ -138,7 +141,7 @@ class ProposalCache:
         """Closes the SQLite file. The cache cannot be used afterwards."""
         self._database.close()
 
-    def __enter__(self) -> "ProposalCache":
+    def __enter__(self) -> "RegionCache":
         return self
 
     def __exit__(
@@ -159,10 +162,10 @@ def _open(file: Path) -> sqlite3.Connection:
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = normal")
         database.execute(
-            "create table if not exists regions (key text primary key, boxes blob not null, scores blob not null, "
+            "create table if not exists proposals (key text primary key, boxes blob not null, scores blob not null, "
             "source blob not null, quality blob, hash text not null)"
         )
-        columns = tuple(row[1] for row in database.execute("pragma table_info(regions)"))
+        columns = tuple(row[1] for row in database.execute("pragma table_info(proposals)"))
         if columns != _COLUMNS:
             raise sqlite3.DatabaseError(f"its columns are {', '.join(columns)[:200]}, expected {', '.join(_COLUMNS)}")
     except sqlite3.Error:
@@ -177,3 +180,30 @@ def _hash(key: str, blobs: list[bytes | None]) -> str:
     for blob in blobs:
         digest.update(b"none" if blob is None else len(blob).to_bytes(8, "little") + blob)
     return digest.hexdigest()
+
+
+class ProposalCache(RegionCache):
+    """The proposals of selective search, computed once for each image file.
+
+    Args:
+        file: see `RegionCache`.
+        superpixel_scale, min_side, connectivity, seed: as in `selective_search`.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        superpixel_scale: float = 2.0,
+        min_side: float = 20,
+        connectivity: int = 4,
+        seed: int = 0,
+    ):
+        search = partial(
+            selective_search,
+            superpixel_scale=superpixel_scale,
+            min_side=min_side,
+            connectivity=connectivity,
+            seed=seed,
+        )
+        super().__init__(file, lambda path: search(read_image(path)), json.dumps(search.keywords, sort_keys=True))

@@ -82,6 +82,8 @@ class CompiledForward:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output for one row."""
+        if isinstance(self._forward, OpenVINOForward):
+            return self._forward.row_shape
         return tuple(self.on_device(torch.zeros(1, *self._row_shape, dtype=self._dtype)).shape[1:])
 
     def __call__(self, inputs: np.ndarray | Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ elsewhere.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor
 
 from ..networks.backbones import Backbone, FirstBlocks, shared_blocks
-from .choice import Kind
+from .choice import Kind, choose
 from .engine import CompiledForward, Engine
 from .quantisation import quantised
+
+# Number of networks that are loaded at the same time.
+_LOADERS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +105,10 @@ class EnsembleEngine:
             blocks = FirstBlocks(first, self.shared)
             self._lower = CompiledForward(blocks, kind=kind, device=device, threads=threads)
             maps = self._lower.output_shape
-        self.engines = [
-            Engine(
-                member,
+
+        def engine(number: int) -> Engine:
+            return Engine(
+                members[number],
                 kind=kind,
                 device=device,
                 threads=threads,
@@ -112,8 +117,11 @@ class EnsembleEngine:
                 first_block=self.shared,
                 maps=maps,
             )
-            for number, member in enumerate(members)
-        ]
+
+        # OpenVINO takes a third of a second on one core to read a compiled network. torch compiles one after the other.
+        loaders = _LOADERS if choose(kind, device).kind.startswith("openvino") else 1
+        with ThreadPoolExecutor(loaders) as pool:
+            self.engines = list(pool.map(engine, range(len(members))))
         self.device = self.engines[0].device
         self.description = self.engines[0].description
         self.reason = self.engines[0].reason

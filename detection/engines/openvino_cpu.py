@@ -3,6 +3,7 @@
 import io
 import logging
 import platform
+import threading
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from ...runtime.announcement import announce_once
 from .compiled_cache import cache_key, forget_compiled, load_compiled, store_compiled
 
+# torch traces one network at a time.
+_CONVERSION = threading.Lock()
 _HINT = {"bfloat16": "bf16", "float32": "f32"}
 
 
@@ -37,6 +40,9 @@ class OpenVINOForward:
         batch: an input of the network, of the shape and type that it is compiled for. A smaller batch is padded.
         precision: "bfloat16" or "float32".
         threads: CPU threads; None for all.
+
+    Attributes:
+        row_shape: shape of the output for one row.
     """
 
     def __init__(self, network: nn.Module, batch: Tensor, precision: str, threads: int | None):
@@ -46,7 +52,9 @@ class OpenVINOForward:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._request = _compiled(network, batch, settings).create_infer_request()
+        compiled = _compiled(network, batch, settings)
+        self._request = compiled.create_infer_request()
+        self.row_shape = tuple(compiled.output(0).shape)[1:]
         self._batch = batch.numpy()  # holds batches that are padded
 
     def __call__(self, inputs: np.ndarray | Tensor) -> np.ndarray:
@@ -73,7 +81,8 @@ def _compiled(network: nn.Module, batch: Tensor, settings: dict[str, str | int])
         except RuntimeError:
             forget_compiled(key)
     announce_once("compiling networks for this machine, which takes about 5 seconds each, on the first run only")
-    compiled = core.compile_model(_convert(network, batch), "CPU", settings)
+    with _CONVERSION:
+        compiled = core.compile_model(_convert(network, batch), "CPU", settings)
     store_compiled(key, compiled.export_model().getvalue())
     return compiled
 

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...data.images import read_image
-from ...proposals.cache import ProposalCache
+from ...proposals.cache import ProposalCache, RegionCache
 from ...proposals.combine import combine
 from ...proposals.multibox import MultiBox
 from ...proposals.proposals import Proposals
 from ...proposals.screen import Screen
-from ...proposals.selective_search import selective_search
 from ..engines.multibox import MultiBoxEngine
 from ..model_files import RegionSettings
 from .keys import result_key
@@ -31,20 +30,19 @@ def all_regions(
         multibox: the MultiBox network; None for selective search alone.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
-    engine = None if multibox is None else MultiBoxEngine(multibox, device=device)
-
-    def propose(path: Path) -> Proposals:
-        image = read_image(path)
-        selective = selective_search(
-            image,
-            superpixel_scale=regions.superpixel_scale,
-            min_side=regions.min_side,
-            connectivity=regions.connectivity,
-        )
-        return selective if engine is None else combine(selective, engine(image))
-
-    with ProposalCache(file, propose, result_key(regions=regions, multibox=multibox)) as cache:
-        yield cache
+    with ProposalCache(
+        file,
+        superpixel_scale=regions.superpixel_scale,
+        min_side=regions.min_side,
+        connectivity=regions.connectivity,
+    ) as selective:
+        if multibox is None:
+            yield selective
+            return
+        engine = MultiBoxEngine(multibox, device=device)
+        key = result_key(regions=regions, multibox=multibox)
+        with RegionCache(file, lambda path: combine(selective(path), engine(read_image(path))), key) as cache:
+            yield cache
 
 
 @contextmanager
@@ -63,5 +61,5 @@ def screened_regions(
             return screen.keep(everything(path), feature_map, width, height)
 
         key = result_key(regions=regions, multibox=multibox, screen=screen, thresholds=screen.thresholds)
-        with ProposalCache(file, propose, key) as cache:
+        with RegionCache(file, propose, key) as cache:
             yield cache

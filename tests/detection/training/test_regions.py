@@ -14,8 +14,8 @@ from inception_rcnn.data.images import read_image
 from inception_rcnn.detection.model_files import Model, RegionSettings
 from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
-from inception_rcnn.detection.training import regions as regions_module
 from inception_rcnn.detection.training.regions import all_regions, screened_regions
+from inception_rcnn.proposals import cache as cache_module
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.screen import Screen, ScreenThresholds
@@ -66,8 +66,8 @@ def test_they_are_computed_once(model: Model, picture: Path, tmp_path: Path, mon
     assert model.screen is not None
     file = tmp_path / "proposals.sqlite"
     searches = []
-    search = regions_module.selective_search
-    monkeypatch.setattr(regions_module, "selective_search", lambda *a, **o: searches.append(1) or search(*a, **o))
+    search = cache_module.selective_search
+    monkeypatch.setattr(cache_module, "selective_search", lambda *a, **o: searches.append(1) or search(*a, **o))
     found = []
     for _ in range(2):
         with screened_regions(file, model.regions, model.multibox, model.screen, "cpu") as screened:
