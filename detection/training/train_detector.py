@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -49,8 +50,8 @@ from .windows import Windows, collect_windows
 # and 0.589 with a shift of 2.4.
 BACKGROUND_SHIFT = 1.5
 
-# One training picture in so many, and at most so many, is kept from MultiBox and the screen to fit the screen's
-# thresholds: enough for a percentage, few enough that the training does not miss them.
+# One training picture in so many, and at most so many, is not trained on but serves to fit the screen's thresholds and
+# the calibration: enough for a percentage, few enough that the training does not miss them.
 _ONE_UNSEEN_IN, _MOST_UNSEEN = 15, 80
 
 # Number of windows on which the inputs of convolutions are measured, for engines that compute in 8 bits.
@@ -129,6 +130,11 @@ def train_detector(
     settings, out = settings or FineTuneSettings(), Path(out)
     dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     validation = _untrained_pictures(validation, dataset, measured, warn)
+    if multibox is None and initial_multibox(init)[0] is None:
+        screen = None
+    dataset, unseen = _seen_and_unseen(dataset, screen, settings.seed)
+    if len(unseen):
+        counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
     run = _Run(dataset, out / "training", settings.seed, device, report)
     network = _initial_network(run, init, out, settings)
     kept = None if members else load_model(init)
@@ -143,12 +149,11 @@ def train_detector(
     if multibox is not None:
         _check_multibox(run, network, multibox, out)
     run.folder.mkdir(parents=True, exist_ok=True)
-    seen, unseen = _seen_and_unseen(dataset, screen, run.seed)
-    proposer, multibox_card = _trained_or_kept_multibox(run, network, seen, multibox, init)
+    proposer, multibox_card = _trained_or_kept_multibox(run, network, multibox, init)
     new_screen = None
     if screen is not None and proposer is not None:
         start = initial_screen(init) if multibox is None else None
-        learned = _with_known_classes(seen, categories)
+        learned = _with_known_classes(dataset, categories)
         new_screen = _trained_screen(run, proposer, learned, categories, regions, screen, start)
     windows: Windows | None = None
     if members or regression:
@@ -173,7 +178,7 @@ def train_detector(
     if len(model.members) > 1:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
     if screen is not None and model.screen is not None:
-        model.card["screen"] = {"data": seen.name, "pictures": len(seen), "settings": asdict(screen)}
+        model.card["screen"] = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(screen)}
         if len(unseen):
             fitted = _fitted_thresholds(run, model, _with_known_classes(unseen, categories))
             model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
@@ -327,7 +332,7 @@ def _as_stored(model: Model, folder: Path) -> Model:
 
 
 def _trained_or_kept_multibox(
-    run: _Run, first: Backbone, dataset: Dataset, settings: MultiBoxSettings | None, init: str
+    run: _Run, first: Backbone, settings: MultiBoxSettings | None, init: str
 ) -> tuple[MultiBox | None, dict[str, Any]]:
     """A trained MultiBox network, or that of `init` if `settings` is None, and its part of the card."""
     if settings is None:
@@ -337,9 +342,15 @@ def _trained_or_kept_multibox(
         run.report(f"MultiBox, {stage}", done, total, figures)
 
     with _multibox_errors():
-        network = train_multibox(copy.deepcopy(first), dataset, settings, run.folder, device=run.device, report=report)
+        network = train_multibox(
+            copy.deepcopy(first), run.dataset, settings, run.folder, device=run.device, report=report
+        )
     # Rounded as in a model folder, so that the screen is trained on the maps that it will see.
-    return network.half().float(), {"data": dataset.name, "pictures": len(dataset), "settings": asdict(settings)}
+    return network.half().float(), {
+        "data": run.dataset.name,
+        "pictures": len(run.dataset),
+        "settings": asdict(settings),
+    }
 
 
 @contextmanager
@@ -355,10 +366,10 @@ def _multibox_errors() -> Iterator[None]:
 
 
 def _seen_and_unseen(dataset: Dataset, screen: ScreenSettings | None, seed: int) -> tuple[Dataset, Dataset]:
-    """Divides the pictures for the screen: those that MultiBox and the screen are trained on, and the others.
+    """Divides the pictures into those that are trained on and the others.
 
-    The thresholds of the screen are fitted on the others, because feature maps of training pictures look better than
-    those of new pictures. Without a screen, all pictures are trained on.
+    The thresholds of the screen and the calibration of the scores are fitted on the others, because feature maps and
+    scores of training pictures look better than those of new pictures. Without a screen, all pictures are trained on.
     """
     count = 0 if screen is None else min(_MOST_UNSEEN, len(dataset) // _ONE_UNSEEN_IN)
     order = np.random.default_rng([seed, 19]).permutation(len(dataset))
