@@ -7,7 +7,7 @@ boxes in float64, 1-based and inclusive as in ILSVRC and VOC files, because roun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .annotation_cache import read_annotations
 from .categories import Category, category_ids, det_categories
 from .ilsvrc import annotation_path, listed_pictures, open_dataset, read_image_list, split_folder
 from .json_values import shown
+from .partial import read_annotated_classes
 
 
 class GroundTruthError(ValueError):
@@ -44,6 +45,8 @@ class GroundTruth:
         file_names: names of the I picture files as the annotation file writes them, with "/" between folders; None if
             the pictures are known by their image ids only.
         notices: sentences about the objects that a reader of the evaluation should know.
+        unannotated: pairs (picture number, class id) of classes that are not annotated in a picture, see `partial`. The
+            ilsvrc protocol ignores detections of the class in the picture.
     """
 
     name: str
@@ -60,6 +63,7 @@ class GroundTruth:
     paths: Mapping[int, Path] = field(default_factory=dict, repr=False)
     file_names: tuple[str, ...] | None = field(default=None, repr=False)
     notices: tuple[str, ...] = ()
+    unannotated: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def from_arrays(
@@ -192,12 +196,13 @@ def read_ilsvrc_ground_truth(
 
     Raises:
         LayoutError, AnnotationError: see `read_ground_truth`.
+        PartialAnnotationError: the file of annotated classes is malformed.
     """
     root = Path(root)
     dataset = open_dataset(root, split, categories)  # raises an error if the layout is incomplete
     image_list = root / "ImageSets" / "DET" / f"{split}.txt"
     annotations, pictures = (split_folder(root, kind, split) for kind in ("Annotations", "Data"))
-    return read_ground_truth(
+    truth = read_ground_truth(
         annotations,
         image_list,
         dataset.categories,
@@ -205,6 +210,19 @@ def read_ilsvrc_ground_truth(
         cache=cache,
         name=dataset.name,
     )
+    partly = image_list.with_name(f"{split}_annotated.txt")
+    if not partly.is_file():
+        return truth
+    annotated = read_annotated_classes(partly, dataset.categories)
+    labels: dict[int, set[int]] = {index: set() for index in truth.image_indices.tolist()}
+    for index, label in zip(truth.images.tolist(), truth.labels.tolist(), strict=True):
+        labels[index].add(label)
+    unannotated = []
+    for image_id, (index, own) in zip(truth.image_ids, labels.items(), strict=True):
+        known = annotated.of(image_id, own)
+        if known is not None:
+            unannotated += [(index, category.id) for category in dataset.categories if category.id not in known]
+    return replace(truth, unannotated=tuple(unannotated))
 
 
 def read_blacklist(path: str | Path, categories: Sequence[Category] | None = None) -> list[tuple[int, int]]:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from .annotation import AnnotationError
 from .categories import Category, category_ids
 
 
-class PartialAnnotationError(ValueError):
+class PartialAnnotationError(AnnotationError):
     """A file of annotated classes is malformed; the message names the file and the line."""
 
 

@@ -14,7 +14,6 @@ from ..data.coco import CocoError
 from ..data.ground_truth import GroundTruthError
 from ..data.ilsvrc import LayoutError
 from ..data.images import ImageError
-from ..data.partial import PartialAnnotationError
 
 # Longest message. A message can quote a file, and a file can hold a line of any length.
 _LONGEST = 2000
@@ -54,7 +53,6 @@ def errors_as_messages(console: Console) -> Iterator[None]:
         ImageError,
         LayoutError,
         ModelError,
-        PartialAnnotationError,
         TrainingError,
     ) as error:
         raise typer.BadParameter(message_of(error)) from error

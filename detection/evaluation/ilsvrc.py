@@ -39,7 +39,8 @@ def evaluate(
     Args:
         ground_truth: the objects. The flags ``difficult`` and ``crowd`` are ignored.
         detections: in any order. Ties between equal scores are broken by smaller picture number, then by earlier row.
-        blacklist: pairs (image index, class id). Detections and objects of the class in this image are ignored.
+        blacklist: pairs (image index, class id). Detections and objects of the class in this image are ignored, as are
+            those of `GroundTruth.unannotated`.
         lenient: leave out detections in pictures that are not listed, detections whose score is NaN, and detections
             whose box is not finite. ``Evaluation.notices`` says how many detections were left out.
 
@@ -50,7 +51,7 @@ def evaluate(
     """
     detections, notices = check_detections(ground_truth, detections, lenient)
     try:
-        blacklisted = np.array(sorted(set(blacklist)), dtype=np.int64).reshape(-1, 2)
+        blacklisted = np.array(sorted({*blacklist, *ground_truth.unannotated}), dtype=np.int64).reshape(-1, 2)
     except OverflowError as error:
         raise EvaluationError("a number of the blacklist has more than 64 bits; expected image indices") from error
     not_listed = int((~np.isin(blacklisted[:, 0], ground_truth.image_indices)).sum())

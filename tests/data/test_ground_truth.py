@@ -15,6 +15,8 @@ from inception_rcnn.data.ground_truth import (
     read_ilsvrc_ground_truth,
 )
 from inception_rcnn.data.ilsvrc import LayoutError
+from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 
 
 @pytest.fixture
@@ -68,6 +70,33 @@ def test_a_split_of_the_ilsvrc_layout_is_read(folder: Path) -> None:
     assert truth.paths[1] == root / "Data" / "DET" / "val" / "a.JPEG"
     with pytest.raises(LayoutError, match="missing image list"):
         read_ilsvrc_ground_truth(root, "test")
+
+
+def test_classes_that_are_not_annotated_in_a_picture_are_ignored_there(folder: Path) -> None:
+    root = folder / "ILSVRC"
+    lists = root / "ImageSets" / "DET"
+    for kind in ("Annotations", "Data"):
+        (root / kind / "DET" / "val").mkdir(parents=True)
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("a 5\nb 2\nc 9\n")
+    for name in "abc":
+        (folder / f"{name}.xml").rename(root / "Annotations" / "DET" / "val" / f"{name}.xml")
+        (root / "Data" / "DET" / "val" / f"{name}.JPEG").touch()
+    assert read_ilsvrc_ground_truth(root, "val").unannotated == ()
+    (lists / "val_annotated.txt").write_text("a\tboxed\nb\tlion\n")
+    truth = read_ilsvrc_ground_truth(root, "val")
+    dog, cat, lion = (
+        next(one.id for one in truth.categories if one.name == name) for name in ("dog", "domestic cat", "lion")
+    )
+    unannotated = set(truth.unannotated)
+    assert len(unannotated) == 2 * 200 - 3  # picture a has boxes of two classes
+    assert {(5, dog), (5, cat), (2, lion)}.isdisjoint(unannotated)
+    box = [[11, 21, 60, 80]]
+    lions = [Submission.from_boxes([picture], [lion], [0.9], box) for picture in (5, 9)]
+    assert [int(evaluate(truth, one).ignored.sum()) for one in lions] == [1, 0]
+    (lists / "val_annotated.txt").write_text("a\tunicorn\n")
+    with pytest.raises(AnnotationError, match=r"val_annotated\.txt, line 1: the class 'unicorn'"):
+        read_ilsvrc_ground_truth(root, "val")
 
 
 def test_blacklists_are_read_as_pairs_of_index_and_label(tmp_path: Path) -> None:
