@@ -60,7 +60,7 @@ from inception_rcnn.detection.run_state import Result, RunState, RunStateError
 from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.detection.training.checkpoint import Checkpoint
 from inception_rcnn.detection.training.errors import TrainingError
-from inception_rcnn.proposals.cache import ProposalCache
+from inception_rcnn.proposals.cache import RegionCache
 from inception_rcnn.proposals.files import ProposalFileError, ProposalWriter, read_proposals
 from inception_rcnn.proposals.proposals import Proposals
 
@@ -281,7 +281,7 @@ def _make_caffemodel(file: Path) -> None:
 
 def _make_cache(file: Path) -> None:
     Image.new("RGB", (4, 4), (1, 2, 3)).save(file.parent / "picture.png")
-    with ProposalCache(file, _propose, "a") as proposals_of:
+    with RegionCache(file, _propose, "a") as proposals_of:
         proposals_of(file.parent / "picture.png")
 
 
@@ -290,7 +290,7 @@ def _propose(path: Path) -> Proposals:
 
 
 def _use_cache(file: Path) -> None:
-    with ProposalCache(file, _propose, "a") as proposals_of:
+    with RegionCache(file, _propose, "a") as proposals_of:
         assert proposals_of(file.parent / "picture.png").boxes.tolist() == BOXES.tolist()
 
 
