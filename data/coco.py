@@ -442,7 +442,8 @@ def _boxes(entries: list[Any], content: Any, has_scores: bool) -> _Boxes:
     except (TypeError, KeyError, ValueError, OverflowError):
         pass  # An entry is malformed or has text ids. Only the slower loop below finds it.
     # Ids are text if they are text where the file defines them, or, in a list of results, in the first result.
-    lists = (entries, entries) if isinstance(content, list) else (content["images"], content.get("categories") or ())
+    lists = [entries, entries] if isinstance(content, list) else [content["images"], content.get("categories")]
+    lists = [one if isinstance(one, list) else [] for one in lists]  # the loop below refuses other values
     keys = ("image_id", "category_id") if isinstance(content, list) else ("id", "id")
     read_image_id, read_category_id = (_id_reader(one, key) for one, key in zip(lists, keys, strict=True))
     rows: list[tuple[int, int, tuple[float, ...], float]] = []

@@ -171,6 +171,9 @@ def _open(file: Path) -> sqlite3.Connection:
     except sqlite3.Error:
         database.close()
         raise
+    except UnicodeDecodeError as error:  # a damaged schema
+        database.close()
+        raise sqlite3.DatabaseError(f"its table has a damaged name: {error}") from error
     return database
 
 
