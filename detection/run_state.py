@@ -106,6 +106,7 @@ class RunState:
                 # The thread that closes the state need not be the thread that opened it.
                 opened.enter_context(FileLock(f"{file}.lock", timeout=0, thread_local=False))
                 self._database = opened.enter_context(closing(sqlite3.connect(file)))
+                self._database.text_factory = lambda text: text.decode("utf-8", "replace")  # damage is found later
                 if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:
                     raise self._damaged("the file is too short")
                 self._open(about, resume)
@@ -133,6 +134,8 @@ class RunState:
             done = sum(1 for _ in self.results())
         except sqlite3.Error as error:
             raise self._unusable(error) from error
+        except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
+            raise self._damaged(f"its schema is damaged: {error}") from error
         if not resume:
             raise RunStateError(
                 f"{self.file} holds an unfinished run with results for {done} pictures: continue it with --resume, "

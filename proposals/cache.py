@@ -158,6 +158,7 @@ def _open(file: Path) -> sqlite3.Connection:
         sqlite3.DatabaseError: the file is damaged, or its table is that of another version.
     """
     database = sqlite3.connect(file, timeout=_SECONDS_TO_WAIT, check_same_thread=False, isolation_level=None)
+    database.text_factory = lambda text: text.decode("utf-8", "replace")  # a damaged text is found by its hash
     try:
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = normal")
@@ -171,9 +172,9 @@ def _open(file: Path) -> sqlite3.Connection:
     except sqlite3.Error:
         database.close()
         raise
-    except UnicodeDecodeError as error:  # a damaged schema
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
         database.close()
-        raise sqlite3.DatabaseError(f"its table has a damaged name: {error}") from error
+        raise sqlite3.DatabaseError(f"its schema is damaged: {error}") from error
     return database
 
 
