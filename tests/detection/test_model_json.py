@@ -122,7 +122,13 @@ def test_a_wrong_value_is_named(tmp_path: Path, path: str, value: object) -> Non
     ],
 )  # fmt: skip
 def test_a_right_value_is_read(tmp_path: Path, path: str, value: object) -> None:
-    read_description(written(tmp_path, changed(path, value)))
+    found = read_description(written(tmp_path, changed(path, value)))
+    assert found.members == 2
+    assert [category.id for category in found.categories] == [58, 7]
+    if path in ("cascade", "multibox", "screen", "calibration"):
+        assert getattr(found, path) is None
+    elif path == "subclasses":
+        assert found.subclasses == ()
 
 
 def test_ids_may_be_large(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ def test_a_damaged_file_is_read_rightly_or_is_a_documented_error(kind: str) -> N
 
 @pytest.mark.parametrize("kind", fuzz.TARGETS)
 def test_a_right_file_is_read(kind: str, tmp_path: Path) -> None:
-    fuzz.TARGETS[kind].make(tmp_path / "right")
-    fuzz.TARGETS[kind].use(tmp_path / "right")
+    file = tmp_path / "right"
+    fuzz.TARGETS[kind].make(file)
+    assert file.stat().st_size > 0
+    fuzz.TARGETS[kind].use(file)  # raises an error if the file is refused
 
 
 def test_damage_depends_on_seed_and_number_alone() -> None:
