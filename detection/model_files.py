@@ -4,7 +4,7 @@ A model folder holds
 
     model.json                   format version, classes, architecture, region settings, card (data, measured figures)
     member_1.safetensors         weights of the first network: int8 kernels, each output with a scale; the rest float16
-    member_2.safetensors         weights of the second network, and so on
+    member_2.safetensors         weights of the second network, and so on, without first blocks that all members share
     box_regression.safetensors   box regression on features of the first network, float16 (optional)
     multibox.safetensors         weights of the MultiBox network, float16 (optional)
     screen.safetensors           weights of the screen, float16 (optional)
@@ -41,7 +41,7 @@ from .model_json import (
     ScreenDescription,
     read_description,
 )
-from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless
+from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless, shared_blocks
 from .networks.googlenet import GoogLeNet, Stem
 from .networks.weights import ModelError, network_with_weights
 from .regression import BoxRegressor
@@ -132,8 +132,13 @@ def save_model(model: Model, folder: str | Path) -> None:
             return partials[-1]
 
         partial("model.json").write_text(_description(model), encoding="utf-8")
+        shared = shared_blocks(model.members)
         for number, member in enumerate(model.members, 1):
-            save_file(_in_8_bits(member), partial(f"member_{number}.safetensors"))
+            weights = _in_8_bits(member)
+            for name in _names_in_first_blocks(member, shared) if number > 1 else ():
+                weights.pop(name, None)
+                weights.pop(name + _SCALE, None)
+            save_file(weights, partial(f"member_{number}.safetensors"))
         if model.regressor is not None:
             model.regressor.save(partial(_REGRESSION))
         if model.multibox is not None:
@@ -153,6 +158,7 @@ def _description(model: Model) -> str:
         "format": FORMAT,
         "network": _architecture(model.members[0]),
         "members": len(model.members),
+        "shared_blocks": shared_blocks(model.members),
         "box_regression": model.regressor is not None,
         "regions": asdict(model.regions),
         "cascade": model.cascade,
@@ -192,6 +198,12 @@ def _describe_screen(screen: Screen) -> dict[str, Any]:
         "hidden": screen.hidden,
         "thresholds": asdict(screen.thresholds),
     }
+
+
+def _names_in_first_blocks(member: Backbone, blocks: int) -> list[str]:
+    """The names of the tensors of the member's first blocks."""
+    prefixes = tuple(f"trunk.{name}." for name, _ in list(member.trunk.named_children())[:blocks])
+    return [name for name in member.state_dict() if name.startswith(prefixes)]
 
 
 def _in_half(network: nn.Module) -> dict[str, Tensor]:
@@ -270,7 +282,7 @@ def load_model(name_or_folder: str | Path) -> Model:
     outputs = len(described.subclasses or described.categories) + 1
     members: list[Backbone] = []
     for number in range(1, described.members + 1):
-        known = members[0] if members else None
+        known = (members[0], described.shared_blocks) if members else None
         members.append(_load_member(folder / f"member_{number}.safetensors", described.architecture, outputs, known))
     for member, ranges in zip(members, described.input_ranges, strict=False):
         member.input_ranges = ranges
@@ -299,14 +311,30 @@ def load_model(name_or_folder: str | Path) -> Model:
     )
 
 
-def _load_member(file: Path, architecture: Architecture, num_classes: int, known: Backbone | None) -> Backbone:
-    """Load a member. `known` is another member: its copy is made faster than a network with random weights."""
+def _load_member(
+    file: Path, architecture: Architecture, num_classes: int, known: tuple[Backbone, int] | None
+) -> Backbone:
+    """Load a member.
+
+    Args:
+        file: the member's file.
+        architecture: of all members.
+        num_classes: number of outputs.
+        known: the first member and the number of its first blocks that the file leaves out, because this member shares
+            them; None for the first member itself.
+    """
+    weights = _read_weights(file)
+    if known is not None:
+        first, shared = known
+        stored = first.state_dict()
+        weights |= {name: stored[name] for name in _names_in_first_blocks(first, shared)}
 
     def build() -> Backbone:
-        return _backbone(architecture, num_classes) if known is None else copy.deepcopy(known)
+        # A copy is made faster than a network with random weights.
+        return _backbone(architecture, num_classes) if known is None else copy.deepcopy(known[0])
 
     declared = {"classifier.weight": (num_classes, None)}
-    return network_with_weights(build, _read_weights(file), file, declared).eval()
+    return network_with_weights(build, weights, file, declared).eval()
 
 
 def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
@@ -384,7 +412,7 @@ def _backbone(architecture: Architecture, num_classes: int) -> Backbone:
 
 def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxRegressor:
     try:
-        regressor = BoxRegressor.load(file)
+        regressor = BoxRegressor.load(file, classes)
     except FileNotFoundError:
         raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
     except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -24,6 +24,7 @@ NETWORKS = ("googlenet", "torchvision-googlenet")
 # Limits of sizes that the file gives: far above those of any useful model, and small enough for the memory.
 _LARGEST_FILE = 1 << 28  # bytes
 _LARGEST_ID = 2**53 - 1  # submission files have larger ids rounded
+_MOST_BLOCKS = 100
 _MOST_MEMBERS = 1000
 _LARGEST_LAYER = 1 << 20  # channels or units
 _LARGEST_GRID = 64  # cells along a side, or places along a side of a cell
@@ -99,10 +100,15 @@ class ScreenDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of model.json. The attributes are those of `Model`, with numbers in place of networks."""
+    """The content of model.json. The attributes are those of `Model`, with numbers in place of networks.
+
+    `shared_blocks` is the number of first blocks of the trunk whose weights only the file of the first member holds,
+    because all members have the same.
+    """
 
     architecture: Architecture
     members: int
+    shared_blocks: int
     categories: tuple[Category, ...]
     regions: RegionSettings
     card: dict[str, Any]
@@ -141,6 +147,7 @@ def read_description(file: Path) -> Description:
     return Description(
         architecture=_architecture(fields.object("network")),
         members=members,
+        shared_blocks=fields.read("shared_blocks", _within(json_values.whole_number, 0, _MOST_BLOCKS), 0),
         categories=categories,
         regions=_regions(fields.object("regions")),
         card=fields.read("card", _dictionary, {}),

@@ -49,34 +49,54 @@ class BoxRegressor:
     weights: np.ndarray
 
     def save(self, file: Path) -> None:
-        """Write the weights in float16. The weights of each feature are scaled to at most 1, so that none overflows."""
+        """Write the weights in float16. The weights of each feature are scaled to at most 1, so that none overflows.
+
+        Classes without samples have equal maps. The file holds each map once, and the map of each class.
+        """
         scale = np.abs(self.weights).max(axis=(0, 2), initial=0)  # [1 + D]
         scale[scale == 0] = 1
-        save_file({"weights": (self.weights / scale[:, None]).astype(np.float16), "scale": scale}, file)
+        rounded = (self.weights / scale[:, None]).astype(np.float16)
+        first: dict[bytes, int] = {}
+        map_of_class = np.array([first.setdefault(row.tobytes(), len(first)) for row in rounded], np.int32)
+        _, classes = np.unique(map_of_class, return_index=True)
+        save_file({"weights": rounded[classes], "map_of_class": map_of_class, "scale": scale}, file)
 
     @classmethod
-    def load(cls, file: Path) -> "BoxRegressor":
+    def load(cls, file: Path, classes: int) -> "BoxRegressor":
         """Load weights that `save` wrote.
+
+        Args:
+            file: the file.
+            classes: the number of classes that the regression must have. A file without classes is right too.
 
         Raises:
             FileNotFoundError: the file does not exist.
             SafetensorError: the file is damaged.
             KeyError: the file holds other tensors.
-            ValueError: the tensors have other shapes or types, or weights are not finite.
+            ValueError: the tensors have other shapes or types, the number of classes is another, or weights are not
+                finite.
         """
         stored = load_file(file)
         weights, scale = stored["weights"], stored["scale"]
+        map_of_class = stored.get("map_of_class", np.arange(len(weights), dtype=np.int32))  # missing in older files
         if weights.ndim != 3 or weights.shape[2] != 4 or scale.shape != weights.shape[1:2]:
             raise ValueError(
                 f"weights {list(weights.shape)} and scale {list(scale.shape)}, expected [classes, 1 + D, 4] and [1 + D]"
             )
         if weights.dtype.kind != "f" or scale.dtype.kind != "f":
             raise ValueError(f"weights are {weights.dtype} and scales {scale.dtype}, expected floating-point numbers")
+        if map_of_class.ndim != 1 or map_of_class.dtype.kind != "i":
+            raise ValueError(f"map_of_class is {map_of_class.dtype} {list(map_of_class.shape)}, expected int [classes]")
+        # Checked before the maps are copied for each class: a small file must not fill the memory.
+        if len(map_of_class) not in (0, classes):
+            raise ValueError(f"the regression has {len(map_of_class)} classes, expected {classes}")
+        if len(map_of_class) and not 0 <= map_of_class.min() <= map_of_class.max() < len(weights):
+            raise ValueError(f"map_of_class refers to other maps than the {len(weights)} in the file")
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (weights.astype(np.float32) * scale[:, None]).astype(np.float32)
         if not np.isfinite(scaled).all():
             raise ValueError("a weight is NaN or infinite")
-        return cls(scaled)
+        return cls(scaled[map_of_class])
 
     def deltas(self, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Predict the deltas from regions to objects, as `box_deltas` defines them.

@@ -77,7 +77,7 @@ def train_box_regressor(
             (fitted or without_classes).save(partial)
         # Weights are rounded when they are saved. Loading them gives the same weights now and when training is
         # repeated.
-        regressor = BoxRegressor.load(file)
+        regressor = BoxRegressor.load(file, classes)
     return regressor if len(regressor.weights) else None
 
 
@@ -104,8 +104,8 @@ def _stored_regressor(file: Path, network: Backbone, classes: int) -> BoxRegress
     if not file.exists():
         return None
     try:
-        regressor = BoxRegressor.load(file)
-        if regressor.weights.shape in [(count, 1 + 5 * network.out_channels, 4) for count in (0, classes)]:
+        regressor = BoxRegressor.load(file, classes)
+        if regressor.weights.shape[1:] == (1 + 5 * network.out_channels, 4):
             return regressor
     except (SafetensorError, KeyError, ValueError):
         pass

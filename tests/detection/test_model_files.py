@@ -1,5 +1,6 @@
 """Model folders, with narrow networks."""
 
+import copy
 import json
 import os
 import shutil
@@ -70,6 +71,34 @@ def test_a_file_holds_kernels_in_8_bits_a_scale_for_each_output_and_the_rest_in_
     assert (scale.dtype, tuple(scale.shape)) == (torch.float32, (12,))
     assert stored["trunk.conv2.convolution.bias"].dtype == torch.float16
     assert {value.dtype for name, value in stored.items() if name.endswith("weight")} == {torch.int8}
+
+
+def test_blocks_that_all_members_share_are_stored_once(model, tmp_path):
+    second = copy.deepcopy(model.members[0])
+    with torch.no_grad():
+        second.trunk.inception_5b.conv1x1.convolution.weight += 1
+    model.members[1] = second
+    save_model(model, tmp_path / "shared")
+    names = load_file(tmp_path / "shared" / "member_2.safetensors").keys()
+    assert {name.split(".")[1] for name in names if name.startswith("trunk.")} == {"inception_5b"}
+    loaded = load_model(tmp_path / "shared")
+    first, other = (member.state_dict() for member in loaded.members)
+    different = {name for name in first if not torch.equal(first[name], other[name])}
+    assert different == {"trunk.inception_5b.conv1x1.convolution.weight"}
+    save_model(loaded, tmp_path / "again")
+    for file in (tmp_path / "shared").glob("*.safetensors"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_members_that_leave_out_more_blocks_than_declared_are_refused(model, tmp_path):
+    model.members[1] = copy.deepcopy(model.members[0])
+    save_model(model, tmp_path / "shared")
+    file = tmp_path / "shared" / "model.json"
+    document = json.loads(file.read_text())
+    assert document["shared_blocks"] == len(model.members[0].trunk)
+    file.write_text(json.dumps({**document, "shared_blocks": 3}))
+    with pytest.raises(ModelError, match=r"member_2.safetensors: the weights do not fit the network: .* missing"):
+        load_model(tmp_path / "shared")
 
 
 def test_saving_what_was_loaded_changes_nothing(model, folder, tmp_path):
@@ -362,7 +391,7 @@ def test_a_folder_of_before_box_regression_has_none(folder):
 
 def test_a_box_regression_that_is_missing_or_damaged_or_has_other_classes_is_named(tmp_path):
     save_model(with_regression(3), tmp_path)
-    with pytest.raises(ModelError, match=r"box_regression.* shape \[3, 321, 4\], the model needs \[2, 321, 4\]"):
+    with pytest.raises(ModelError, match=r"box_regression.*the regression has 3 classes, expected 2"):
         load_model(tmp_path)
     (tmp_path / "box_regression.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match=r"box_regression\.safetensors: damaged"):
@@ -435,6 +464,26 @@ def test_weights_of_another_kind_are_named(folder):
         save_file(changed, file)
         with pytest.raises(ModelError, match=r"member_1\.safetensors.*classifier"):
             load_model(folder)
+
+
+def test_classes_with_the_same_box_regression_share_a_map_in_the_file(tmp_path):
+    regressed = with_regression(2)
+    regressed.regressor.weights[1] = regressed.regressor.weights[0]
+    save_model(regressed, tmp_path)
+    stored = load_file(tmp_path / "box_regression.safetensors")
+    assert (len(stored["weights"]), stored["map_of_class"].tolist()) == (1, [0, 0])
+    weights = load_model(tmp_path).regressor.weights
+    assert weights.shape == (2, 321, 4)
+    np.testing.assert_array_equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("map_of_class", [[0, 1, 1], [0, 2], [-1, 0], [[0, 1]], [0.0, 1.0]])
+def test_a_map_of_classes_that_does_not_fit_is_damage(tmp_path, map_of_class):
+    save_model(with_regression(2), tmp_path)
+    file = tmp_path / "box_regression.safetensors"
+    save_file({**load_file(file), "map_of_class": torch.tensor(map_of_class)}, file)
+    with pytest.raises(ModelError, match=r"box_regression\.safetensors: damaged"):
+        load_model(tmp_path)
 
 
 def test_a_box_regression_of_other_shapes_is_named_and_not_multiplied(tmp_path):

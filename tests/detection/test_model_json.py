@@ -14,6 +14,7 @@ RIGHT: dict[str, Any] = {
     "format": "inception-rcnn model 1",
     "network": {"name": "googlenet", "stem": "plain", "batch_norm": False},
     "members": 2,
+    "shared_blocks": 4,
     "box_regression": False,
     "regions": {"superpixel_scale": 2.0, "min_side": 10, "connectivity": 8, "warp_mode": "warp", "padding": 16},
     "cascade": 0.1,
@@ -63,6 +64,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 
 WRONG = [
     ("format", 1), ("members", 0), ("members", "2"), ("members", 1.5), ("members", True), ("members", 10**30),
+    ("shared_blocks", -1), ("shared_blocks", "4"), ("shared_blocks", 10**9),
     ("network", []), ("network.name", "resnet"), ("network.name", ["googlenet"]), ("network.stem", "x"),
     ("network.batch_norm", "false"), ("network.batch_norm", 0), ("network.dropout", 5), ("network.num_classes", 9),
     ("categories", {}), ("categories", []), ("categories.0", None), ("categories.0.id", 0), ("categories.0.id", -1),

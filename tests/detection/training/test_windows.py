@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from inception_rcnn.detection.training.windows import (
     collect_windows,
     draw_pool,
     label_windows,
+    repeat_factors,
     windows_of_image,
 )
 from inception_rcnn.proposals.proposals import Proposals
@@ -127,6 +129,15 @@ def test_a_pool_is_a_third_positive_in_the_order_of_the_windows():
     assert (pool.labels > 0).sum() == 30
     assert (np.diff(pool.images) > 0).all()
     assert len(draw_pool(windows, 10_000, seed=0)) == 400
+
+
+def test_a_pool_has_more_windows_of_rare_classes_than_their_share():
+    labels = np.array([1] * 9990 + [2] * 10)
+    np.testing.assert_allclose(np.unique(repeat_factors(labels)), [1, math.sqrt(0.01 / 0.001)])
+    windows = Windows(np.arange(10_000, dtype=np.int32), np.zeros((10_000, 4), np.float32), labels)
+    rare = [int((draw_pool(windows, 3000, seed).labels == 2).sum()) for seed in range(200)]
+    # A tenth of the positive windows is drawn: 1 of these 10 without factors, 10 * (1 - 0.9^3.16) = 2.8 with them.
+    assert np.mean(rare) == pytest.approx(2.8, abs=0.4)
 
 
 LABELS = np.array([0] * 50 + [3] * 12 + [1] * 8 + [IGNORED] * 5)
