@@ -47,7 +47,7 @@ from .windows import Windows, collect_windows
 # therefore finds objects everywhere. Adding log(30 / 3) = 2.3 to the background's logit corrects its prior completely
 # (Saerens et al., Neural Computation 2002). This smaller shift keeps clear single objects above a score of 0.5. On 61
 # pictures of val, before boxes were voted, the mean AP of six classes was 0.539 without a shift, 0.585 with this shift,
-# and 0.589 with a shift of 2.4.
+# and 0.589 with a shift of 2.4. A detector with a screen needs no shift, because its scores are calibrated.
 BACKGROUND_SHIFT = 1.5
 
 # One training picture in so many, and at most so many, is not trained on but serves to fit the screen's thresholds and
@@ -162,7 +162,10 @@ def train_detector(
     if kept is None:
         assert windows is not None
         lesson = make_lesson(teacher, dataset, categories, set(counts))
-        networks = _fine_tuned_members(run, network, members, windows, regions, len(categories), lesson, settings)
+        shift = 0.0 if len(unseen) else BACKGROUND_SHIFT
+        networks = _fine_tuned_members(
+            run, network, members, windows, regions, len(categories), lesson, settings, shift
+        )
         subclasses = () if lesson is None else lesson.subclasses
     else:
         networks, subclasses = kept.members, kept.subclasses
@@ -269,8 +272,12 @@ def _fine_tuned_members(
     classes: int,
     lesson: Lesson | None,
     settings: FineTuneSettings,
+    background_shift: float,
 ) -> list[Backbone]:
-    """The members of an ensemble, each fine-tuned from `network` with a new classifier."""
+    """The members of an ensemble, each fine-tuned from `network` with a new classifier.
+
+    `background_shift` is added to the background's bias afterwards.
+    """
     torch.manual_seed(run.seed)
     if lesson is None or lesson.teacher is None:
         with_classes(network, classes + 1)
@@ -294,7 +301,7 @@ def _fine_tuned_members(
             report=run.report,
         )
         with torch.no_grad():
-            member.classifier.bias[0] += BACKGROUND_SHIFT
+            member.classifier.bias[0] += background_shift
         member.input_ranges = measure_input_ranges(member, crops)
         trained.append(member)
     discard_features(run.folder)

@@ -21,6 +21,8 @@ POSITIVES_PER_OBJECT = 16
 BACKGROUNDS_PER_IMAGE = 64
 # Largest share of backgrounds that the screen kept. The others teach a detector whose screen is switched off.
 SCREENED_SHARE = 0.75
+# Share of the positive windows from which on a class is not rare.
+FREQUENT = 0.01
 
 IGNORED = -1
 
@@ -136,12 +138,27 @@ def draw_pool(windows: Windows, size: int, seed: int) -> Windows:
     """Draw at most `size` of the windows, a third of them positive, and keep their order.
 
     The pool is drawn when the features of each window are stored. A batch has only a quarter of positives, but a
-    background window teaches less than a positive window, so the pool can do with fewer backgrounds.
+    background window teaches less than a positive window, so the pool can do with fewer backgrounds. Windows of rare
+    classes are drawn more often, see `repeat_factors`.
     """
     rng = np.random.default_rng([seed, 1])
-    positives = _at_most(np.flatnonzero(windows.labels > 0), size // 3, rng)
+    positives = np.flatnonzero(windows.labels > 0)
+    if len(positives) > size // 3:
+        # The largest of u^(1 / weight) are a weighted draw without replacement (Efraimidis & Spirakis, 2006).
+        keys = rng.random(len(positives)) ** (1 / repeat_factors(windows.labels[positives]))
+        positives = positives[np.argsort(-keys, kind="stable")[: size // 3]]
     backgrounds = _at_most(np.flatnonzero(windows.labels == 0), size - len(positives), rng)
     return windows[np.sort(np.concatenate([positives, backgrounds]))]
+
+
+def repeat_factors(labels: np.ndarray) -> np.ndarray:
+    """How much more often a window is drawn because its class is rare, at least 1: int64 [N] -> float64 [N].
+
+    The factor is sqrt(`FREQUENT` / share of the class) for classes with a smaller share of the windows than `FREQUENT`
+    (Gupta et al., "LVIS", CVPR 2019, section 5.4).
+    """
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.maximum(1, np.sqrt(FREQUENT * len(labels) / counts))[places]
 
 
 class BatchSampler:
