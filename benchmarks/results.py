@@ -1,269 +1,147 @@
-"""Measure what each part of the system gains on ILSVRC val: the tables of docs/results.md.
+"""Measure what each part of the system gains: the tables of docs/results.md.
 
-    python benchmarks/results.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 100 --rcnn 40
+    python benchmarks/results.py ILSVRC_FOLDER --scores scores/
+    python benchmarks/results.py IMAGENET_VAL_FOLDER --split dev --list held_out.txt --blacklist dev_blacklist.txt \\
+        --scores scores/
 
-Every network scores every region of some random pictures of val once, and the scores are stored in `--scores`. Each row
-of the tables is computed from the stored scores, with the same steps as in `detect`. Another run with more pictures
-scores only the new ones. `--skip 80` leaves out the first 80 random pictures, because constants of the program were
-chosen on them. In the first `--rcnn` pictures, the first member also scores R-CNN's proposals, which are about twice as
-many.
+Every network of the model scores the regions that the screen keeps, and the scores of each picture are stored in
+`--scores`; an interrupted run goes on where it stopped. Each row of the tables is computed from the stored scores by
+the steps of `detect`. `--skip 80` leaves out the first 80 pictures of the draw, on which constants of the program, the
+thresholds of the screen and the calibration were chosen.
 
-Members trained with frozen blocks share those blocks, and each shared block runs once for all members.
+A table has a column for each group of classes: the six classes with at least 500 training boxes, all classes that
+occur in the pictures, and of these the classes that the model's training data had boxes of, and those without boxes,
+which the model knows from a classifier of whole pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from inception_rcnn import read_image, selective_search
-from inception_rcnn.data.dataset import Dataset, Sample
-from inception_rcnn.data.ground_truth import GroundTruth, read_ilsvrc_ground_truth
-from inception_rcnn.data.ilsvrc import open_dataset
+from inception_rcnn import Detector, read_image
+from inception_rcnn.data.dataset import Sample
+from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ilsvrc_ground_truth
+from inception_rcnn.data.ilsvrc import open_dataset, read_image_list
 from inception_rcnn.data.submission import Submission
-from inception_rcnn.detection.engines.engine import CompiledForward, SpatialMoments
-from inception_rcnn.detection.engines.multibox import MultiBoxEngine
+from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.evaluation.bootstrap import Bootstrap, bootstrap, interval
 from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
 from inception_rcnn.detection.model_files import Model, load_model, model_digest
-from inception_rcnn.detection.regression import LEAST_PROBABILITY
-from inception_rcnn.detection.suppression import Detections, select_detections, vote_boxes
+from inception_rcnn.detection.pipeline import ScoredRegions
+from inception_rcnn.detection.suppression import Detections
+from inception_rcnn.detection.training.calibration import expected_calibration_error
 from inception_rcnn.detection.warping.warp import warp_regions
-from inception_rcnn.proposals.combine import combine
-from inception_rcnn.proposals.proposals import Source
+from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.runtime.atomic_write import atomic_write
 
 MAIN_CLASSES = ("person", "dog", "domestic cat", "sheep", "horse", "cattle")
-CONTEXT_WEIGHTS = (0.1, 0.2, 0.3, 0.5)
-BATCH = 16
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The networks' scores of one picture.
+    """The scores of the regions of one picture.
 
     Attributes:
-        rcnn_boxes: float32 [K, 4], R-CNN's proposals: selective search at scale 1, sides from 20 pixels. K is 0 if the
-            first member did not score them.
-        rcnn: float32 [K, 1 + classes], the first member's probabilities for `rcnn_boxes`.
-        boxes, source: float32 [N, 4] and uint8 [N], the model's own proposals.
-        probabilities: float32 [members, N, 1 + classes], for `boxes`.
-        near: int64 [R], the rows of `boxes` to which the first member gives an object probability of at least
-            `LEAST_PROBABILITY`.
-        moments: float16 [R, 5120], the first member's features for box regression, for the rows `near`.
-        whole: float32 [1024], the first member's pooled features of the whole picture.
+        size: int [2], width and height of the picture.
+        boxes, source: float32 [N, 4] and uint8 [N], the regions that the screen keeps.
+        quality: float32 [N], the expected IoU of each region, by the screen.
+        probabilities: float32 [members, N, 1 + classes].
+        features: float16 [N, D], the first member's features for box regression.
     """
 
-    rcnn_boxes: np.ndarray
-    rcnn: np.ndarray
+    size: np.ndarray
     boxes: np.ndarray
     source: np.ndarray
+    quality: np.ndarray
     probabilities: np.ndarray
-    near: np.ndarray
-    moments: np.ndarray
-    whole: np.ndarray
+    features: np.ndarray
 
 
-class AllMembers(nn.Module):
-    """The features of all members, concatenated: float RGB in 0..255 [N, 3, 224, 224] -> [N, D].
+@dataclass(frozen=True)
+class Row:
+    """How the detections of a row are made.
 
-    The first member contributes its spatial moments, the others their pooled features. The leading blocks that are
-    the same in all members run once.
+    Attributes:
+        members: the members whose probabilities are averaged, from 0.
+        regression: whether boxes are regressed.
+        calibration: whether scores are calibrated.
+        cascade: whether regions that the first member takes for background are background.
     """
 
-    def __init__(self, model: Model):
-        super().__init__()
-        self.members = nn.ModuleList(model.members)
-        trunks = [list(member.trunk) for member in model.members]
-        self.shared = 0
-        for blocks in zip(*trunks, strict=True):
-            weights = [list(block.state_dict().values()) for block in blocks]
-            if not all(torch.equal(a, b) for other in weights[1:] for a, b in zip(weights[0], other, strict=True)):
-                break
-            self.shared += 1
-        self.moments = SpatialMoments()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        first = self.members[0]
-        common = first.trunk[: self.shared](first.normalise(pixels))
-        maps = [member.trunk[self.shared :](common).float() for member in self.members]
-        return torch.cat([self.moments(maps[0]), *(others.mean((2, 3)) for others in maps[1:])], dim=1)
+    members: tuple[int, ...]
+    regression: bool = True
+    calibration: bool = True
+    cascade: bool = False
 
 
-class Collector:
-    """Scores every region of a picture with every network."""
-
-    def __init__(self, model: Model):
-        self.model = model
-        self.first = CompiledForward(AllMembers(Model(model.members[:1], model.categories)), batch_size=BATCH)
-        self.all = CompiledForward(AllMembers(model), batch_size=BATCH)
-        self.multibox = MultiBoxEngine(model.multibox) if model.multibox is not None else None
-
-    def __call__(self, image: np.ndarray, with_rcnn: bool) -> Scores:
-        regions, width = self.model.regions, self.model.members[0].out_channels
-        rcnn_boxes = np.zeros((0, 4), np.float32)
-        rcnn = np.zeros((0, len(self.model.categories) + 1), np.float32)
-        if with_rcnn:
-            rcnn_boxes = selective_search(image, superpixel_scale=1, min_side=20).boxes
-            rcnn = self._classify(0, self._forward(self.first, image, rcnn_boxes)[:, :width])
-        proposals = selective_search(
-            image,
-            superpixel_scale=regions.superpixel_scale,
-            min_side=regions.min_side,
-            connectivity=regions.connectivity,
-        )
-        if self.multibox is not None:
-            proposals = combine(proposals, self.multibox(image))
-        features = self._forward(self.all, image, proposals.boxes)
-        moments, others = features[:, : 5 * width], features[:, 5 * width :]
-        of_member = [moments[:, :width], *np.split(others, max(1, len(self.model.members) - 1), axis=1)]
-        probabilities = np.stack(
-            [self._classify(member, of_member[member]) for member in range(len(self.model.members))]
-        )
-        near = np.flatnonzero(1 - probabilities[0, :, 0] >= LEAST_PROBABILITY)
-        return Scores(
-            rcnn_boxes,
-            rcnn,
-            proposals.boxes,
-            proposals.source,
-            probabilities,
-            near,
-            moments[near].astype(np.float16),
-            self.whole_features([image])[0],
-        )
-
-    def whole_features(self, images: list[np.ndarray]) -> np.ndarray:
-        """Pooled features of whole pictures by the first member: float32 [N, 1024]."""
-        regions = self.model.regions
-        crops = [
-            warp_regions(
-                image,
-                np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32),
-                padding=regions.padding,
-                mode=regions.warp_mode,
-            )
-            for image in images
-        ]
-        return self.first(np.concatenate(crops))[:, : self.model.members[0].out_channels]
-
-    def _forward(self, network: CompiledForward, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        regions, parts = self.model.regions, []
-        for start in range(0, len(boxes), 128):
-            batch = boxes[start : start + 128]
-            parts.append(network(warp_regions(image, batch, padding=regions.padding, mode=regions.warp_mode)))
-        return np.concatenate(parts)
-
-    def _classify(self, member: int, features: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            logits = self.model.members[member].classifier(torch.from_numpy(np.ascontiguousarray(features)))
-            return logits.softmax(1).numpy()
+def score(detector: Detector, image: np.ndarray) -> Scores:
+    """Score the regions that the screen keeps with every member. The detector has no cascade."""
+    proposals = detector.propose(image)
+    assert proposals.quality is not None
+    crops = warp_regions(image, proposals.boxes, padding=detector.regions.padding, mode=detector.regions.warp_mode)
+    first = detector.ensemble.first(crops)
+    others = [engine(first.inputs) for engine in detector.ensemble.engines[1:]]
+    return Scores(
+        np.array(image.shape[1::-1]),
+        proposals.boxes,
+        proposals.source,
+        proposals.quality,
+        np.stack([first.probabilities, *others]),
+        first.features.astype(np.float16),
+    )
 
 
-def collect(model: Model, samples: list[Sample], folder: Path, rcnn: int) -> list[Scores]:
-    """Read the scores of `samples` from `folder`; compute and store those that are missing.
-
-    The scores of the first `rcnn` samples include R-CNN's proposals.
-    """
+def collect(model: Model, samples: Sequence[Sample], folder: Path) -> list[Scores]:
+    """Read the scores of `samples` from `folder`; compute and store those that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    collector = None
+    detector: Detector | None = None
     scores = []
+    start = time.perf_counter()
     for done, sample in enumerate(samples, 1):
-        file = folder / f"{sample.index}{'' if done > rcnn else '_rcnn'}.npz"
+        file = folder / f"{sample.image_id.replace('/', '_')}.npz"
         if not file.exists():
-            collector = collector or Collector(model)
-            start = time.perf_counter()
-            found = collector(read_image(sample.path), done <= rcnn)
+            detector = detector or Detector(model, cascade=False)
+            found = score(detector, read_image(sample.path))
             with atomic_write(file) as partial, partial.open("wb") as stream:
                 np.savez(stream, **vars(found))
-            print(f"{done} of {len(samples)}: {sample.image_id}, {time.perf_counter() - start:.0f} s", flush=True)
+            if done % 20 == 0:
+                print(f"{done} of {len(samples)} pictures, {time.perf_counter() - start:.0f} s", flush=True)
         with np.load(file) as arrays:
             scores.append(Scores(**arrays))
     return scores
 
 
-def fit_context(model: Model, train: Dataset, file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a logistic regression for each class on `train`, or read it from `file`.
-
-    From the first member's features of a whole picture, the regression predicts whether the picture shows the class.
-
-    Returns:
-        weights float32 [1024, classes] and biases float32 [classes].
-    """
-    if not file.exists():
-        collector = Collector(Model(model.members[:1], model.categories, model.regions))
-        features = np.concatenate(
-            [
-                collector.whole_features(
-                    [read_image(train[row].path) for row in range(first, min(first + 64, len(train)))]
-                )
-                for first in range(0, len(train), 64)
-            ]
-        )
-        ids = [category.id for category in model.categories]
-        present = np.array([[label in sample.labels for label in ids] for sample in train], np.float32)
-        x, y = torch.from_numpy(features / features.std()), torch.from_numpy(present)
-        weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
-        bias = torch.full((y.shape[1],), -3.0, requires_grad=True)
-        optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            fit = nn.functional.binary_cross_entropy_with_logits(x @ weight + bias, y, reduction="none").sum(1).mean()
-            value = fit + 0.003 * weight.square().sum()
-            value.backward()
-            return value
-
-        optimiser.step(loss)
-        with atomic_write(file) as partial, partial.open("wb") as stream:
-            np.savez(stream, weight=weight.detach().numpy() / features.std(), bias=bias.detach().numpy())
-    with np.load(file) as arrays:
-        return arrays["weight"], arrays["bias"]
-
-
-# How a row of a table is computed: a function from the scores of a picture to boxes [N, 4], probabilities
-# [N, 1 + classes], and the number of forward passes.
-Row = Callable[[Scores], tuple[np.ndarray, np.ndarray, float]]
-
-
-def mean_probabilities(scores: Scores, members: int, cascade: float | None = None) -> tuple[np.ndarray, float]:
-    """Average the probabilities of the first `members` members for the model's own proposals.
-
-    With `cascade`, regions to which the first member gives an object probability below `cascade` count as background.
-
-    Returns:
-        probabilities float32 [N, 1 + classes], and the number of forward passes.
-    """
-    first = scores.probabilities[0]
-    passed = 1 - first[:, 0] >= (cascade or 0)
-    mean = np.zeros_like(first)
-    mean[:, 0] = 1
-    mean[passed] = scores.probabilities[:members, passed].mean(axis=0)
-    return mean, len(first) + (members - 1) * int(passed.sum())
-
-
 class DetectionSteps:
-    """Box regression, suppression and voting, as in the detector."""
+    """Makes detections of stored scores, with the steps of the detector."""
 
     def __init__(self, model: Model):
-        self.model = model
-        self.ids = np.array([category.id for category in model.categories], np.int64)
+        self._cascade = model.cascade or 0.0
+        self._calibration = model.calibration
+        # Detections depend on the first member only, so one network is loaded.
+        self._with_regression = Detector(model, members=1)
+        self._without = Detector(replace(model, regressor=None), members=1)
 
-    def __call__(
-        self, boxes: np.ndarray, probabilities: np.ndarray, size: tuple[int, int], scores: Scores | None = None
-    ) -> Detections:
-        """Detect objects in a picture of `size` (width, height); `scores` are needed for box regression only."""
-        if scores is not None and self.model.regressor is not None:
-            features = scores.moments.astype(np.float32)
-            boxes = self.model.regressor.regress(boxes, probabilities, features, scores.near, *size)
-        found = select_detections(boxes, probabilities, self.ids, score_threshold=0.01, max_detections=100)
-        return vote_boxes(found, boxes, probabilities, self.ids)
+    def __call__(self, scores: Scores, row: Row) -> Detections:
+        """The detections of one picture."""
+        probabilities = scores.probabilities[list(row.members)].mean(axis=0)
+        if row.cascade:
+            rejected = 1 - scores.probabilities[row.members[0], :, 0] < self._cascade
+            probabilities[rejected] = 0
+            probabilities[rejected, 0] = 1
+        detector = self._with_regression if row.regression else self._without
+        detector.calibration = self._calibration if row.calibration else None
+        width, height = scores.size.tolist()
+        proposals = Proposals(scores.boxes, scores.quality, scores.source, scores.quality)
+        regions = ScoredRegions(probabilities, np.arange(len(scores.boxes)), scores.features.astype(np.float32))
+        blank = np.zeros((height, width, 3), np.uint8)
+        return detector.detections(ScoredPicture(FileResult("", blank, None, None), proposals, regions))
 
 
 def part_of(truth: GroundTruth, indices: np.ndarray) -> GroundTruth:
@@ -274,133 +152,163 @@ def part_of(truth: GroundTruth, indices: np.ndarray) -> GroundTruth:
     )
 
 
+def submission(indices: np.ndarray, found: Sequence[Detections]) -> Submission:
+    """The detections of the pictures `indices`."""
+    return Submission.from_boxes(
+        np.repeat(indices, [len(one) for one in found]),
+        np.concatenate([one.labels for one in found]),
+        np.concatenate([one.scores for one in found]),
+        np.concatenate([one.boxes for one in found]),
+    )
+
+
 class Measurement:
-    """The figures of one row: mean AP, its bootstrap resamples, and forward passes per picture."""
+    """The figures of one row.
 
-    def __init__(self, evaluation: Evaluation, main: list[int], passes: float, resamples: int):
+    Args:
+        evaluation: of the row's detections.
+        groups: the ids of the classes of each group. Classes without objects are left out.
+        passes: forward passes for a picture, None if they are not counted.
+
+    Attributes:
+        evaluation, passes: see above.
+        resampled: AP of the classes in resampled sets of pictures.
+        groups: the mean AP of each group that has a class with objects, and of its resamples.
+    """
+
+    def __init__(self, evaluation: Evaluation, groups: Mapping[str, Sequence[int]], passes: float | None = None):
         self.evaluation, self.passes = evaluation, passes
-        self.resampled: Bootstrap = bootstrap(evaluation, resamples)
-        columns = [column for column, label in enumerate(self.resampled.labels.tolist()) if label in main]
-        self.main = float(np.mean([evaluation.ap[label] for label in main if label in self.resampled.labels]))
-        self.main_resampled = np.nanmean(self.resampled.aps[:, columns], axis=1)
+        self.resampled: Bootstrap = bootstrap(evaluation, RESAMPLES)
+        self.groups: dict[str, tuple[float, np.ndarray]] = {}
+        for name, labels in groups.items():
+            columns = np.flatnonzero(np.isin(self.resampled.labels, list(labels)))
+            if len(columns):
+                mean = float(np.mean([evaluation.ap[label] for label in self.resampled.labels[columns].tolist()]))
+                self.groups[name] = mean, np.nanmean(self.resampled.aps[:, columns], axis=1)
 
 
-def print_rows(title: str, rows: dict[str, Measurement], base: Measurement) -> None:
+def print_rows(title: str, rows: Mapping[str, Measurement], base: Measurement) -> None:
     """Print a table in Markdown, with the gain of each row over `base`."""
-    print(f"\n{title}; 95 % intervals from 1,000 bootstrap resamples of the pictures")
-    print("| | mean AP, six classes | gain | mean AP, all classes present | forward passes |")
-    print("|---|---|---|---|---|")
+    print(f"\n{title}; 95 % intervals from {RESAMPLES:,} bootstrap resamples of the pictures")
+    header = [f"mean AP, {name} | gain" for name in base.groups]
+    print("| | " + " | ".join([*header, *(["forward passes"] if base.passes else [])]) + " |")
+    print("|---" * (1 + 2 * len(header) + bool(base.passes)) + "|")
     for name, row in rows.items():
-        low, high = interval(row.main_resampled)
-        least, most = interval(row.main_resampled - base.main_resampled)
-        gain = "" if row is base else f"{row.main - base.main:+.3f} ({least:+.3f} to {most:+.3f})"
-        mean_ap = row.evaluation.mean_ap()
-        print(f"| {name} | {row.main:.3f} ({low:.3f} to {high:.3f}) | {gain} | {mean_ap:.3f} | {row.passes:,.0f} |")
+        cells = []
+        for group, (mean, resampled) in row.groups.items():
+            low, high = interval(resampled)
+            base_mean, base_resampled = base.groups[group]
+            least, most = interval(resampled - base_resampled)
+            cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
+            cells.append("" if row is base else f"{mean - base_mean:+.3f} ({least:+.3f} to {most:+.3f})")
+        if row.passes:
+            cells.append(f"{row.passes:,.0f}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def class_groups(model: Model) -> dict[str, list[int]]:
+    """The groups of classes of the tables, by name: the ids of the model's classes."""
+    objects = model.card.get("objects", {})
+    names = {category.name: category.id for category in model.categories}
+    return {
+        "six classes": [names[name] for name in MAIN_CLASSES if name in names],
+        "all classes present": list(names.values()),
+        "classes with boxes": [number for name, number in names.items() if objects.get(name)],
+        "classes without boxes": [number for name, number in names.items() if not objects.get(name)],
+    }
+
+
+def print_scores(name: str, row: Measurement) -> None:
+    """Print how honest the scores are: the expected calibration error, and the share of right detections."""
+    evaluation = row.evaluation
+    counted = ~evaluation.ignored
+    scores, right = evaluation.detections.scores[counted], (evaluation.matched >= 0)[counted]
+    errors = [expected_calibration_error(scores[scores >= least], right[scores >= least]) for least in (0.01, 0.1)]
+    shown = scores >= 0.5
+    print(
+        f"| {name} | {errors[0]:.3f} | {errors[1]:.3f} | {int(shown.sum())} | {right[shown].mean():.0%} |"
+        if shown.any()
+        else f"| {name} | {errors[0]:.3f} | {errors[1]:.3f} | 0 | |"
+    )
+
+
+def print_classes(rows: Mapping[str, Measurement]) -> None:
+    """Print the AP of each class, most frequent classes first."""
+    first = next(iter(rows.values()))
+    truth = first.evaluation.ground_truth
+    names = {category.id: category.name for category in truth.categories}
+    counts = {label: int((truth.labels == label).sum()) for label in first.resampled.labels.tolist()}
+    print("\n| class | objects | " + " | ".join(f"AP, {name}" for name in rows) + " |")
+    print("|---" * (2 + len(rows)) + "|")
+    for label, count in sorted(counts.items(), key=lambda pair: -pair[1]):
+        cells = []
+        for row in rows.values():
+            low, high = interval(row.resampled.of(label))
+            cells.append(f"{row.evaluation.ap[label]:.3f} ({low:.3f} to {high:.3f})")
+        print(f"| {names[label]} | {count} | {' | '.join(cells)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
+    parser.add_argument("root", type=Path, help="data in the ILSVRC DET layout")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--list", type=Path, help="list of pictures of the split to measure on; all by default")
+    parser.add_argument("--blacklist", type=Path, help="file of pairs of a picture and a class to ignore")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--scores", type=Path, required=True, help="folder for stored scores; 7 MB a picture")
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--rcnn", type=int, default=0, help="number of pictures with R-CNN's proposals")
+    parser.add_argument("--scores", type=Path, required=True, help="folder for stored scores; 1 MB a picture")
+    parser.add_argument("--pictures", type=int, help="number of random pictures; all by default")
     parser.add_argument("--skip", type=int, default=0, help="random pictures to leave out at the start")
     parser.add_argument("--seed", type=int, default=7, help="seed of the random pictures")
-    parser.add_argument("--context", action="store_true", help="also rescore by the whole picture, fitted on train")
+    parser.add_argument("--classes", action="store_true", help="also print the AP of each class")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    dataset = open_dataset(arguments.ilsvrc, "val")
-    drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :][: arguments.pictures]
+    dataset = open_dataset(arguments.root, arguments.split)
+    drawn = np.random.default_rng(arguments.seed).permutation(len(dataset))[arguments.skip :]
     samples = [dataset[int(number)] for number in drawn]
-    folder = arguments.scores / model_digest(arguments.model)[:12]
-    scores = collect(model, samples, folder, arguments.rcnn)
-    sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
-    val_truth = read_ilsvrc_ground_truth(arguments.ilsvrc, "val")
-    truth = part_of(val_truth, np.array([sample.index for sample in samples]))
-    detection_steps = DetectionSteps(model)
-    names = {category.name: category.id for category in model.categories}
-    main_ids = [names[name] for name in MAIN_CLASSES if name in names]
+    if arguments.list is not None:
+        listed = {index for _, index in read_image_list(arguments.list)}
+        samples = [sample for sample in samples if sample.index in listed]
+    samples = samples[: arguments.pictures]
+    scores = collect(model, samples, arguments.scores / model_digest(arguments.model)[:12])
+    indices = np.array([sample.index for sample in samples])
+    truth = part_of(read_ilsvrc_ground_truth(arguments.root, arguments.split), indices)
+    blacklist = [] if arguments.blacklist is None else read_blacklist(arguments.blacklist)
+    blacklist = [pair for pair in blacklist if pair[0] in set(indices.tolist())]
+    steps, groups = DetectionSteps(model), class_groups(model)
+
+    def measure(row: Row) -> Measurement:
+        found = [steps(picture, row) for picture in scores]
+        return Measurement(evaluate(truth, submission(indices, found), blacklist), groups)
+
     count = len(model.members)
-
-    def measure(row: Row, regression: bool = False, first: int | None = None) -> Measurement:
-        detections, passes = [], []
-        for picture, size in zip(scores[:first], sizes[:first], strict=True):
-            boxes, probabilities, cost = row(picture)
-            detections.append(detection_steps(boxes, probabilities, size, picture if regression else None))
-            passes.append(cost)
-        indices = np.array([sample.index for sample in samples[:first]])
-        submission = Submission.from_boxes(
-            np.repeat(indices, [len(found) for found in detections]),
-            np.concatenate([found.labels for found in detections]),
-            np.concatenate([found.scores for found in detections]),
-            np.concatenate([found.boxes for found in detections]),
-        )
-        part = truth if first is None else part_of(val_truth, indices)
-        return Measurement(evaluate(part, submission), main_ids, float(np.mean(passes)), 1000)
-
-    def selective_search_only(picture: Scores) -> tuple[np.ndarray, np.ndarray, float]:
-        rows = picture.source != Source.MULTIBOX
-        return picture.boxes[rows], picture.probabilities[0, rows], int(rows.sum())
-
-    def ensemble(members: int, cascade: float | None = None) -> Row:
-        def row(picture: Scores) -> tuple[np.ndarray, np.ndarray, float]:
-            mean, cost = mean_probabilities(picture, members, cascade)
-            return picture.boxes, mean, cost
-
-        return row
-
-    if arguments.rcnn:
-        first = min(arguments.rcnn, len(samples))
-        union = measure(ensemble(1), first=first)
-        proposals = {
-            "R-CNN's: scale 1, sides from 20": measure(
-                lambda picture: (picture.rcnn_boxes, picture.rcnn, len(picture.rcnn)), first=first
-            ),
-            "the union without MultiBox's boxes": measure(selective_search_only, first=first),
-            "union": union,
-        }
-        print_rows(f"the first {first} pictures, one network", proposals, union)
-    rows: dict[str, Measurement] = {"one network": measure(ensemble(1))}
-    for member in range(1, count):
-        rows[f"member {member + 1} alone"] = measure(
-            lambda picture, member=member: (picture.boxes, picture.probabilities[member], len(picture.boxes))
-        )
+    everyone = tuple(range(count))
+    regression, calibration = model.regressor is not None, model.calibration is not None
+    complete = Row(everyone, regression, calibration)
+    rows = {"one network": measure(replace(complete, members=(0,)))}
+    for member in everyone[1:]:
+        rows[f"member {member + 1} alone"] = measure(replace(complete, members=(member,)))
     for members in range(2, count + 1):
-        rows[f"{members} members"] = measure(ensemble(members))
-    if count > 1 and model.cascade is not None:
-        rows[f"{count} members, cascade"] = measure(ensemble(count, model.cascade))
-    if model.regressor is not None:
-        rows["one network, regression"] = measure(ensemble(1), regression=True)
-        if model.cascade is not None:
-            rows[f"{count} members, cascade, regression"] = measure(ensemble(count, model.cascade), regression=True)
-    base = rows["one network"]
-    print_rows(f"{len(samples)} pictures, {truth.labels.size} objects, the union's regions", rows, base)
+        rows[f"{members} members"] = measure(replace(complete, members=tuple(range(members))))
     last = list(rows)[-1]
-    if arguments.context:
-        train = open_dataset(arguments.ilsvrc, "train")
-        weight, bias = fit_context(model, train, folder / "context.npz")
-        name = "one network" if count == 1 else f"{count} members" + (", cascade" if model.cascade else "")
-        rescored_rows = {f"{name}, no context": measure(ensemble(count, model.cascade))}
-        for power in CONTEXT_WEIGHTS:
-
-            def rescore(picture: Scores, power: float = power) -> tuple[np.ndarray, np.ndarray, float]:
-                mean, cost = mean_probabilities(picture, count, model.cascade)
-                present = 1 / (1 + np.exp(-(picture.whole @ weight + bias)))
-                mean[:, 1:] *= present**power
-                return picture.boxes, mean, cost
-
-            rescored_rows[f"{name}, context to the power {power}"] = measure(rescore)
-        print_rows("the same, rescored by the whole picture", rescored_rows, next(iter(rescored_rows.values())))
-    print(f"\n| class | objects | AP, one network | AP, {last} |")
-    print("|---|---|---|---|")
-    for label in sorted(base.resampled.labels.tolist(), key=lambda label: -int((truth.labels == label).sum())):
-        name = next(category.name for category in truth.categories if category.id == label)
-        aps = []
-        for row in (base, rows[last]):
-            low, high = interval(row.resampled.of(label))
-            aps.append(f"{row.evaluation.ap[label]:.3f} ({low:.3f} to {high:.3f})")
-        print(f"| {name} | {int((truth.labels == label).sum())} | {' | '.join(aps)} |")
+    if count > 1 and model.cascade is not None:
+        rows[f"{last}, cascade"] = measure(replace(complete, cascade=True))
+    if regression:
+        rows[f"{last}, no box regression"] = measure(replace(complete, regression=False))
+    if calibration:
+        rows[f"{last}, class probabilities as scores"] = measure(replace(complete, calibration=False))
+    regions = np.mean([len(picture.boxes) for picture in scores])
+    print_rows(
+        f"{len(samples)} pictures, {truth.labels.size} objects, {regions:.0f} regions a picture",
+        rows,
+        rows["one network"],
+    )
+    print("\n| | expected calibration error | from a score of 0.1 | scores from 0.5 | of these right |")
+    print("|---|---|---|---|---|")
+    for name in (last, f"{last}, class probabilities as scores"):
+        if name in rows:
+            print_scores(name, rows[name])
+    if arguments.classes:
+        print_classes({name: rows[name] for name in dict.fromkeys(["one network", last])})
 
 
 if __name__ == "__main__":

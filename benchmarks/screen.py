@@ -19,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from results import MAIN_CLASSES, Measurement, part_of, print_rows
+from results import Measurement, class_groups, part_of, print_rows, submission
 
 from inception_rcnn import Detector, read_image
 from inception_rcnn.data.ground_truth import read_ilsvrc_ground_truth
 from inception_rcnn.data.ilsvrc import open_dataset
-from inception_rcnn.data.submission import Submission
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 from inception_rcnn.detection.model_files import load_model, model_digest
@@ -121,8 +120,8 @@ def main() -> None:
         pictures.append(Scored(file))
     indices = np.array([sample.index for sample in samples])
     truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), indices)
-    names = {category.name: category.id for category in model.categories}
-    main_ids = [names[name] for name in MAIN_CLASSES if name in names]
+    groups = class_groups(model)
+    groups = {name: groups[name] for name in ("six classes", "all classes present")}
     members = len(model.members)
     fitted, calibration = detector.screen.thresholds, detector.calibration
 
@@ -137,13 +136,7 @@ def main() -> None:
                 rows = best_regions(arrays["boxes"], arrays["objectness"] * arrays["quality"], thresholds, count)
             found.append(detector.detections(scored.picture(rows)))
             costs.append(scored.cost(rows, members))
-        submission = Submission.from_boxes(
-            np.repeat(indices, [len(one) for one in found]),
-            np.concatenate([one.labels for one in found]),
-            np.concatenate([one.scores for one in found]),
-            np.concatenate([one.boxes for one in found]),
-        )
-        return Measurement(evaluate(truth, submission), main_ids, float(np.mean(costs)), 1000)
+        return Measurement(evaluate(truth, submission(indices, found)), groups, float(np.mean(costs)))
 
     rows: dict[str, Measurement] = {}
     if not arguments.kept_only:
@@ -172,11 +165,23 @@ def plot(rows: dict[str, Measurement], file: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=110)
     for label, marker in (("no quality", "o"), ("quality", "s")):
         chosen = [one for name, one in rows.items() if name.endswith(f", {label}") and name.startswith("the best")]
-        axes.plot([one.passes for one in chosen], [one.main for one in chosen], marker=marker, label=f"best N, {label}")
+        axes.plot(
+            [one.passes for one in chosen],
+            [one.groups["six classes"][0] for one in chosen],
+            marker=marker,
+            label=f"best N, {label}",
+        )
     adaptive = [one for name, one in rows.items() if name.startswith("scores from")]
-    axes.plot([one.passes for one in adaptive], [one.main for one in adaptive], marker="^", label="by score, quality")
+    axes.plot(
+        [one.passes for one in adaptive],
+        [one.groups["six classes"][0] for one in adaptive],
+        marker="^",
+        label="by score, quality",
+    )
     reference = next(iter(rows.values()))
-    axes.plot([reference.passes], [reference.main], "k*", markersize=12, label="all regions, no quality")
+    axes.plot(
+        [reference.passes], [reference.groups["six classes"][0]], "k*", markersize=12, label="all regions, no quality"
+    )
     axes.set_xscale("log")
     axes.set_xlabel("cost of a picture, in raw forward passes of one network")
     axes.set_ylabel("mean AP of six classes")
