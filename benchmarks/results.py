@@ -173,16 +173,19 @@ class Measurement:
     Attributes:
         evaluation, passes: see above.
         resampled: AP of the classes in resampled sets of pictures.
-        groups: the mean AP of each group that has a class with objects, and of its resamples.
+        groups: the mean AP of each group that has a class with objects, and of its resamples; without groups of the
+            same classes.
     """
 
     def __init__(self, evaluation: Evaluation, groups: Mapping[str, Sequence[int]], passes: float | None = None):
         self.evaluation, self.passes = evaluation, passes
         self.resampled: Bootstrap = bootstrap(evaluation, RESAMPLES)
         self.groups: dict[str, tuple[float, np.ndarray]] = {}
+        seen: list[list[int]] = [[]]
         for name, labels in groups.items():
             columns = np.flatnonzero(np.isin(self.resampled.labels, list(labels)))
-            if len(columns):
+            if columns.tolist() not in seen:
+                seen.append(columns.tolist())
                 mean = float(np.mean([evaluation.ap[label] for label in self.resampled.labels[columns].tolist()]))
                 self.groups[name] = mean, np.nanmean(self.resampled.aps[:, columns], axis=1)
 
