@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -133,6 +135,21 @@ SMALL_CROPS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8
 
 def small_forward(batch_size: int, kind: Any = "openvino") -> CompiledForward:
     return CompiledForward(small_network(), kind=kind, device="cpu", batch_size=batch_size, size=32)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or os.cpu_count() == 1, reason="needs several cores, and Linux to ask for them"
+)
+def test_openvino_does_not_bind_threads_to_a_core():
+    forward = CompiledForward(small_network(), kind="openvino", device="cpu", batch_size=64, size=32, threads=1)
+    crops = np.repeat(SMALL_CROPS[:1], 64, axis=0)
+    everywhere, seen = os.sched_getaffinity(0), set()
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_native_id).result()
+        running = pool.submit(lambda: [forward(crops) for _ in range(50)])
+        while not running.done():
+            seen.add(frozenset(os.sched_getaffinity(thread)))
+    assert seen == {frozenset(everywhere)}
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
