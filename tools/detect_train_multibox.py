@@ -28,8 +28,8 @@ def detect_train_multibox(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="Data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout, a folder of "
-            "pictures with VOC XML files, or an annotation file (COCO .json, YOLO .yaml, CVAT .xml)."
+            help="Data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio layout, a "
+            "folder of pictures with VOC XML files, or an annotation file (COCO and Label Studio .json, YOLO .yaml, CVAT .xml)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write: the detector of --model with the new network.")],
