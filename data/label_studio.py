@@ -29,17 +29,7 @@ from .json_values import shown
 
 _LARGEST_FILE = 2**30  # bytes
 _SHAPES = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}
-_UNUSABLE = (
-    "brushlabels",
-    "keypointlabels",
-    "rectangle",
-    "polygon",
-    "ellipse",
-    "brush",
-    "keypoint",
-    "labels",
-    "videorectangle",
-)
+_UNUSABLE = {"brushlabels", "keypointlabels", "labels", "rectangle", "polygon", "ellipse", "brush", "keypoint"}
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts a random number before the names of uploaded files
 _TOLERANCE = 1  # per cent of the picture, as for YOLO files
 
@@ -150,7 +140,7 @@ def _checked(read: Any, values: Mapping[str, Any], field: str, where: str) -> An
 
 
 def _reference(data: Any, where: str) -> str:
-    """Returns the name, path or URL of the picture of a task. The labelling configuration decides the name of its key."""
+    """Returns the name, path or URL of the picture of a task. The project's labelling configuration names its key."""
     fields = data if isinstance(data, dict) else {}
     if isinstance(fields.get("image"), str):
         return fields["image"]

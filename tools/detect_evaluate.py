@@ -49,7 +49,8 @@ def detect_evaluate(
     root: Annotated[
         Path | None,
         typer.Option(
-            help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio layout."
+            help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio "
+            "layout."
         ),
     ] = None,
     split: Annotated[

@@ -41,8 +41,8 @@ def detect_train(
         typer.Argument(
             metavar="DATASET...",
             help="Data sets, merged by class names: folders in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, "
-            "labelme or Label Studio layout, folders of pictures with VOC XML files, or annotation files (COCO and Label "
-            "Studio .json, YOLO .yaml, CVAT .xml).",
+            "labelme or Label Studio layout, folders of pictures with VOC XML files, or annotation files (.json of "
+            "COCO and Label Studio, .yaml of YOLO, .xml of CVAT).",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],

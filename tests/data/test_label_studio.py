@@ -118,7 +118,7 @@ def test_tasks_that_were_not_annotated_are_left_out_and_the_ground_truth_counts(
     assert [one.name for one in dataset.categories] == ["gnome"]
     assert len(dataset) == 1
     del several["annotations"][1]["ground_truth"]
-    with pytest.raises(AnnotationError, match="task 3: has 2 annotations.* mark one as ground truth"):
+    with pytest.raises(AnnotationError, match=r"task 3: has 2 annotations.* mark one as ground truth"):
         open_dataset(write(tmp_path, *tasks))
     with pytest.raises(LayoutError, match="contains no annotated task"):
         open_dataset(write(tmp_path, *tasks[:2]))
