@@ -24,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -40,17 +39,16 @@ from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.screen import ScreenSettings
 from inception_rcnn.detection.training.train_detector import train_detector
-from inception_rcnn.proposals.selective_search import selective_search
 from inception_rcnn.tools.detect import app as detect_app
 from inception_rcnn.tools.detect_evaluate import app as evaluate_app
 
-PICTURES = 5
+PICTURES = 3
 CLASSES = ("n02084071", "n02121808")  # dog, domestic cat
 # The state of a run and the intermediate files of a training, whose bytes depend on the interruptions.
 _NOT_COMPARED = ("run.sqlite", "training")
 
 
-def _make_data(work: Path) -> None:
+def _make_data(work: Path, out: Path) -> None:
     """Writes pictures of 100 x 80 with an object each in the ILSVRC layout, and a tiny model to detect with."""
     root = work / "data"
     rng = np.random.default_rng(0)
@@ -101,6 +99,7 @@ def _evaluate(work: Path, out: Path) -> None:
     evaluate_app([found, "--root", str(work / "data"), "--split", "val", *files])
 
 
+# This process itself must not compute: a fork cannot use the threads of its parent, and waits for them forever.
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "detection": _detect,
     "training": _train,
@@ -132,9 +131,9 @@ def _start(command: Callable[[Path, Path], None], work: Path, out: Path) -> int:
         os._exit(code)
 
 
-def _whole_run(name: str, work: Path, out: Path) -> str | None:
+def _whole_run(command: Callable[[Path, Path], None], work: Path, out: Path) -> str | None:
     """Runs a command to its end. Returns the error, or None."""
-    _, status = os.waitpid(_start(COMMANDS[name], work, out), 0)
+    _, status = os.waitpid(_start(command, work, out), 0)
     if status:
         return f"exit code {os.waitstatus_to_exitcode(status)}: {(work / 'log').read_text()[-1500:]}"
     return None
@@ -163,7 +162,7 @@ def _killed_run(name: str, work: Path, seconds: float, rng: np.random.Generator)
         os.killpg(process, signal.SIGKILL) if _has_own_group(process) else os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
     killed = f"killed after {', '.join(f'{moment:.2f}' for moment in moments)} of {seconds:.2f} s"
-    error = _whole_run(name, work, out)
+    error = _whole_run(COMMANDS[name], work, out)
     if error is not None:
         return f"{killed}: {error}"
     right, found = _content(work / "whole" / name), _content(out)
@@ -186,15 +185,14 @@ def run(moments: int, seed: int, first: int = 0, only: str | None = None) -> lis
         work = Path(place)
         patch.setenv("XDG_CACHE_HOME", str(work / "cache"))
         _use_tiny_networks(patch)
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)  # a fork cannot use the threads of its parent
-        _make_data(work)
-        selective_search(np.zeros((40, 50, 3), np.uint8))  # compiles the kernels
+        error = _whole_run(_make_data, work, work)
+        if error is not None:
+            return [error]
         seconds = {}
         for name in dict.fromkeys(["detection", *names]):  # the evaluation reads the detections
             for folder in ("again", name):
                 start = time.monotonic()
-                error = _whole_run(name, work, work / "whole" / folder)
+                error = _whole_run(COMMANDS[name], work, work / "whole" / folder)
                 seconds[name] = time.monotonic() - start
                 if error is not None:
                     return [f"{name}: {error}"]
