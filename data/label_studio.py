@@ -183,8 +183,10 @@ def _picture(file: Path, reference: str, where: str) -> tuple[Path, str]:
                 return folder / name, name
     if os.path.isabs(path) and os.path.isfile(path):
         return Path(path), names[0]
-    expected = " or ".join(str(folder / names[-1]) for folder in folders)
-    raise LayoutError(f"{where}: its picture {shown(reference)} does not exist; expected it at {expected}")
+    raise LayoutError(
+        f"{where}: its picture {shown(reference)} does not exist; expected {shown(names[-1])} beside the file, "
+        "in images/ or in upload/"
+    )
 
 
 def _annotation(results: Iterable[Any], path: Path, name: str, file: Path, where: str) -> Annotation:

@@ -169,5 +169,5 @@ def test_other_files_are_not_taken_for_exports(tmp_path: Path, content: str) -> 
 
 def test_a_missing_picture_is_an_error(tmp_path: Path) -> None:
     file = write(tmp_path, task(RESULT, image="/data/upload/1/0123abcd-a.jpg"), pictures=())
-    with pytest.raises(LayoutError, match=r"task 1: its picture .* does not exist; expected it at .*a\.jpg"):
+    with pytest.raises(LayoutError, match=r"task 1: its picture .* does not exist; expected 'a\.jpg' beside the file"):
         open_dataset(file)
