@@ -158,13 +158,19 @@ def test_the_error_for_a_malformed_result_names_the_field(tmp_path: Path, one: A
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[", "{}", "[5]", "[{}]", '[{"data": {}}]', '[{"data": 5, "annotations": []}]', "[" * 100_000]
+    "content",
+    ["[", "[5]", "[{}]", '[{"data": {}}]', '[{"data": 5, "annotations": []}]', '[{"image": "a.jpg"}]', "[" * 100_000],
 )
-def test_other_files_are_not_taken_for_exports(tmp_path: Path, content: str) -> None:
+def test_other_lists_are_errors(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    assert not is_label_studio_file(tmp_path / "a.json")
+    assert is_label_studio_file(tmp_path / "a.json")
     with pytest.raises((AnnotationError, LayoutError), match=r"a\.json"):
         open_dataset(tmp_path / "a.json")
+
+
+def test_coco_files_are_not_taken_for_exports(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": []}')
+    assert not is_label_studio_file(tmp_path / "a.json")
 
 
 def test_a_missing_picture_is_an_error(tmp_path: Path) -> None:
