@@ -58,7 +58,7 @@ def open_dataset(
         categories: by default the labels that occur, in alphabetical order.
 
     Raises:
-        LayoutError: a picture is missing.
+        LayoutError: a picture is missing or occurs twice.
         MissingSplitError: the task has no such subset.
         AnnotationError: the file is malformed; or, on access to a sample, a class is unknown.
     """
@@ -72,6 +72,10 @@ def open_dataset(
         names = sorted({annotated.name for annotation in chosen for annotated in annotation.objects})
         categories = tuple(Category(number, name, name) for number, name in enumerate(names, start=1))
     records = [(index, _picture(file, one), one) for index, one in enumerate(chosen, start=1)]
+    numbers: dict[Path, int] = {}
+    for number, path, _ in records:
+        if (first := numbers.setdefault(path, number)) != number:
+            raise LayoutError(f"{file}: the images {first} and {number} are the same picture, {path}")
     name = f"{file.parent.resolve().name} {subset or ''}".strip()
     return Dataset(name, categories, records, partial(_sample, ids=category_ids(categories)))
 

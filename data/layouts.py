@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from . import coco, cvat, ilsvrc, labelme, voc, yolo
+from . import coco, cvat, ilsvrc, label_studio, labelme, voc, yolo
 from .boxes import to_inclusive
 from .categories import Category
 from .dataset import Dataset, Sample
@@ -28,9 +28,10 @@ EXPECTED = """expected one of
   YOLO:         data.yaml with names and SPLIT; pictures in .../images/, text files in .../labels/
   Roboflow:     the folders train/, valid/ and test/, each with pictures and _annotations.coco.json or XML files
   CVAT:         annotations.xml ("CVAT for images") and images/
-  labelme:      pictures, and a JSON file of labelme beside each"""
+  labelme:      pictures, and a JSON file of labelme beside each
+  Label Studio: the export "JSON" (.json), and the pictures beside it or in images/"""
 
-Kind = Literal["ILSVRC", "VOC", "VOC's files", "COCO", "YOLO", "CVAT", "labelme"]
+Kind = Literal["ILSVRC", "VOC", "VOC's files", "COCO", "YOLO", "CVAT", "labelme", "Label Studio"]
 
 
 class _Layout(NamedTuple):
@@ -264,7 +265,7 @@ def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layo
         return _Layout("labelme", files[0].parent, None, root)
     if files:
         file = _annotation_file(files, split or default_splits[0])
-        return _Layout("COCO", file, split, root)
+        return _Layout(_kind_of_json(file), file, split, root)
     folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
     if "train" in folders and any(map(_has_annotations, folders.values())):
         wanted = [name for one in (default_splits if split is None else [split]) for name in split_names(one)]
@@ -290,7 +291,11 @@ def _find_file(file: Path, split: str | None, default_splits: Sequence[str]) -> 
     if split is not None:
         raise MissingSplitError(f"{file}: an annotation file has no splits, got the split {split!r}")
     top = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return _Layout("COCO", file, None, top)
+    return _Layout(_kind_of_json(file), file, None, top)
+
+
+def _kind_of_json(file: Path) -> Kind:
+    return "Label Studio" if label_studio.is_label_studio_file(file) else "COCO"
 
 
 def _open(found: _Layout, categories: Sequence[Category] | None) -> Dataset:
@@ -314,6 +319,8 @@ def _open_as_it_is(found: _Layout, categories: Sequence[Category] | None) -> Dat
         return cvat.open_dataset(path, split, categories, found.default_splits)
     if found.kind == "labelme":
         return labelme.open_dataset(path, categories)
+    if found.kind == "Label Studio":
+        return label_studio.open_dataset(path, categories)
     _refuse_categories(path, categories)
     if found.kind == "YOLO":
         return yolo.open_dataset(path, split, found.default_splits)

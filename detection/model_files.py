@@ -117,6 +117,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     deleted first and written last, so a folder with a `model.json` is complete.
 
     Raises:
+        ModelError: a weight or a setting is NaN, infinite or too large for float16. An old model stays.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
@@ -134,17 +135,19 @@ def save_model(model: Model, folder: str | Path) -> None:
         partial("model.json").write_text(_description(model), encoding="utf-8")
         shared = shared_blocks(model.members)
         for number, member in enumerate(model.members, 1):
-            weights = _in_8_bits(member)
+            weights = _finite(_in_8_bits(member), f"member {number}")
             for name in _names_in_first_blocks(member, shared) if number > 1 else ():
                 weights.pop(name, None)
                 weights.pop(name + _SCALE, None)
             save_file(weights, partial(f"member_{number}.safetensors"))
         if model.regressor is not None:
+            if not np.isfinite(model.regressor.weights).all():
+                raise ModelError(f"{folder}: the box regression has a weight that is not finite, so it is not saved")
             model.regressor.save(partial(_REGRESSION))
         if model.multibox is not None:
-            save_file(_in_half(model.multibox), partial(_MULTIBOX))
+            save_file(_finite(_in_half(model.multibox), "MultiBox"), partial(_MULTIBOX))
         if model.screen is not None:
-            save_file(_in_half(model.screen), partial(_SCREEN))
+            save_file(_finite(_in_half(model.screen), "the screen"), partial(_SCREEN))
         for file in partials:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -170,7 +173,10 @@ def _description(model: Model) -> str:
         "calibration": None if model.calibration is None else asdict(model.calibration),
         "card": model.card,
     }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    try:
+        return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ModelError("a number of the model's settings or card is NaN or infinite, so it is not saved") from error
 
 
 def _architecture(network: nn.Module) -> dict[str, Any]:
@@ -213,6 +219,14 @@ def _in_half(network: nn.Module) -> dict[str, Tensor]:
         for name, value in network.state_dict().items()
         if "auxiliary." not in name
     }
+
+
+def _finite(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Returns the tensors. A ModelError names the first with a number that is not finite; float16 ends at 65,504."""
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise ModelError(f"{network}: {name} has a number that is not finite in float16, so it is not saved")
+    return tensors
 
 
 def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:

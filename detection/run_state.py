@@ -35,6 +35,10 @@ class RunStateError(RuntimeError):
     """A run cannot be started or resumed; the message gives the reason and the remedy."""
 
 
+class OtherRunError(RunStateError):
+    """The file is damaged or holds another run, so that this run can only start after the file is deleted."""
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The detections in one picture, or the reason why the picture could not be read.
@@ -76,9 +80,10 @@ class RunState:
         finished: whether the run in `file` was already finished when it was resumed.
 
     Raises:
-        RunStateError: `file` cannot be written, is damaged or is no state of a run; or another process works on it.
-            With `resume`, `file` holds a run with other settings or pictures. Without `resume`, `file` holds an
-            unfinished run, which would be lost.
+        OtherRunError: `file` is damaged or is no state of a run; or, with `resume`, it holds a run with other settings
+            or pictures.
+        RunStateError: `file` cannot be read or written, or another process works on it. Without `resume`, `file` holds
+            an unfinished run, which would be lost.
     """
 
     def __init__(
@@ -155,7 +160,7 @@ class RunState:
 
     def _check_about(self, about: Mapping[str, str]) -> None:
         if about.get("format") != FORMAT:
-            raise RunStateError(
+            raise OtherRunError(
                 f"{self.file}: the format is {str(about.get('format'))[:40]!r}, this version reads {FORMAT!r}; choose "
                 "another --out, or delete the file to start a new run"
             )
@@ -173,8 +178,8 @@ class RunState:
                 self._database.execute(f"CREATE TABLE {table} ({columns})")
             self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
 
-    def _damaged(self, reason: str) -> RunStateError:
-        return RunStateError(f"{self.file} is not the state of a run ({reason}); delete it to start a new run")
+    def _damaged(self, reason: str) -> OtherRunError:
+        return OtherRunError(f"{self.file} is not the state of a run ({reason}); delete it to start a new run")
 
     def _unusable(self, error: sqlite3.Error) -> RunStateError:
         message = str(error)  # Python 3.10 does not hand out SQLite's error codes
@@ -276,7 +281,7 @@ def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) 
     except ValueError:
         before = None
     if not isinstance(before, dict):
-        raise RunStateError(
+        raise OtherRunError(
             f"{file} is not the state of a run (its settings are damaged); delete it to start a new run"
         )
     now = json.loads(about["settings"])
@@ -288,7 +293,7 @@ def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) 
     if known["pictures"] != about["pictures"]:
         changes.append("the pictures or their order changed")
     if changes:
-        raise RunStateError(
+        raise OtherRunError(
             f"{file} holds a run with other settings: {'; '.join(changes)}. Resume with the settings of that run, or "
             "choose another --out"
         )

@@ -73,12 +73,16 @@ def _narrow_googlenet(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def uncompiled_networks() -> Iterator[None]:
     """Runs networks with plain torch unless a test names an engine: OpenVINO takes seconds to compile each network."""
+    with pytest.MonkeyPatch.context() as patch:
+        _choose_plain_torch(patch)
+        yield
+
+
+def _choose_plain_torch(patch: pytest.MonkeyPatch) -> None:
     from inception_rcnn.detection.engines import engine
     from inception_rcnn.detection.engines.choice import Choice, Kind, Precision, choose
 
     def choose_torch(kind: Kind = "auto", device: str = "auto", precision: Precision = "auto") -> Choice:
         return choose("torch" if kind == "auto" else kind, device, precision)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "choose", choose_torch)
-        yield
+    patch.setattr(engine, "choose", choose_torch)

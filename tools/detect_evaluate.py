@@ -48,7 +48,10 @@ def detect_evaluate(
     ],
     root: Annotated[
         Path | None,
-        typer.Option(help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout."),
+        typer.Option(
+            help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio "
+            "layout."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of --root; val by default, if the layout has splits.")

@@ -55,8 +55,8 @@ def detect_recall(
     root: Annotated[
         Path,
         typer.Option(
-            help="Annotated data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout, "
-            "or an annotation file (COCO .json, YOLO .yaml, CVAT .xml)."
+            help="Annotated data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label "
+            "Studio layout, or an annotation file (.json of COCO and Label Studio, .yaml of YOLO, .xml of CVAT)."
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Split of the data set; val by default.")] = None,

@@ -40,9 +40,9 @@ def detect_train(
         list[Path],
         typer.Argument(
             metavar="DATASET...",
-            help="Data sets, merged by class names: folders in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or "
-            "labelme layout, folders of pictures with VOC XML files, or annotation files (COCO .json, YOLO .yaml, CVAT "
-            ".xml).",
+            help="Data sets, merged by class names: folders in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, "
+            "labelme or Label Studio layout, folders of pictures with VOC XML files, or annotation files (.json of "
+            "COCO and Label Studio, .yaml of YOLO, .xml of CVAT).",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],

@@ -28,8 +28,9 @@ def detect_train_multibox(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="Data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT or labelme layout, a folder of "
-            "pictures with VOC XML files, or an annotation file (COCO .json, YOLO .yaml, CVAT .xml)."
+            help="Data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio "
+            "layout, a folder of pictures with VOC XML files, or an annotation file (.json of COCO and Label Studio, "
+            ".yaml of YOLO, .xml of CVAT)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write: the detector of --model with the new network.")],

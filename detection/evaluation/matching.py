@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .checks import EvaluationError
+
 _PAIRS_PER_BLOCK = 1_000_000  # limits the memory for IoUs to some 100 MB
+# With one key. 10,000 detections and 2,000 objects of a class in a picture take some 5 seconds and up to 1 GB.
+_MOST_PAIRS = 20_000_000
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -83,10 +87,21 @@ def overlapping_pairs(
 
     Returns:
         Pairs sorted by row of the detection, then by row of the object.
+
+    Raises:
+        EvaluationError: more than 20 million pairs have the same key.
     """
     by_key = np.argsort(object_keys, kind="stable")
     first = np.searchsorted(object_keys[by_key], keys, "left")
     counts = np.searchsorted(object_keys[by_key], keys, "right") - first
+    _, row, detections_of_key = np.unique(keys, return_index=True, return_counts=True)
+    pairs_of_key = detections_of_key * counts[row]
+    if pairs_of_key.max(initial=0) > _MOST_PAIRS:
+        worst = int(pairs_of_key.argmax())
+        raise EvaluationError(
+            f"a picture has {detections_of_key[worst]:,} detections to compare with {counts[row[worst]]:,} objects, "
+            f"expected at most {_MOST_PAIRS:,} pairs; keep only the best detections of each picture"
+        )
     min_iou = np.broadcast_to(np.asarray(min_iou, dtype=np.float64), object_keys.shape)
     ends = np.cumsum(counts)
     blocks = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]

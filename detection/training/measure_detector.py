@@ -15,7 +15,7 @@ from ..evaluation.bootstrap import bootstrap, interval
 from ..evaluation.ilsvrc import Evaluation, evaluate
 from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
-from ..run_state import Result, RunState, RunStateError
+from ..run_state import OtherRunError, Result, RunState, RunStateError
 from ..suppression import Detections
 from .errors import TrainingError
 from .progress import Report, no_report
@@ -51,7 +51,8 @@ def measure_detector(
         The figures for the card, see `figures`.
 
     Raises:
-        TrainingError: a picture cannot be read, or no picture has an object that counts.
+        TrainingError: a picture cannot be read, no picture has an object that counts, or evaluation.sqlite cannot be
+            written or belongs to another process.
     """
     drawn = np.sort(np.random.default_rng([seed, 10]).permutation(len(dataset))[:pictures])
     samples = [dataset[int(number)] for number in drawn]
@@ -62,10 +63,13 @@ def measure_detector(
     file = folder / "evaluation.sqlite"
     identity = {"the model's digest": model_digest(model)}
     try:
-        state = RunState(file, identity, paths, resume=file.exists())
-    except RunStateError:  # The file belongs to another model or to other pictures.
-        file.unlink()
-        state = RunState(file, identity, paths, resume=False)
+        try:
+            state = RunState(file, identity, paths, resume=file.exists())
+        except OtherRunError:  # A run over another model or other pictures, or a damaged file.
+            file.unlink()
+            state = RunState(file, identity, paths, resume=False)
+    except RunStateError as error:
+        raise TrainingError(str(error)) from error
     with state:
         left = state.left()
         done = len(paths) - len(left)

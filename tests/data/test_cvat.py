@@ -92,3 +92,9 @@ def test_a_missing_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(LayoutError, match=r"the picture 'a\.jpg' does not exist"):
         open_dataset(file)
+
+
+def test_a_picture_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path, more=f'<image id="1" name="a.jpg" width="60" height="45">{BOX}</image>')
+    with pytest.raises(LayoutError, match=r"the images 1 and 2 are the same picture, .*a\.jpg"):
+        open_dataset(file)

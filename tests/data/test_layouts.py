@@ -142,6 +142,28 @@ def labelme(root: Path) -> Path:
     return root
 
 
+def label_studio(root: Path) -> Path:
+    write_pictures(root / "images")
+    size = {"original_width": 60, "original_height": 45, "image_rotation": 0}
+    box = {"x": 100 / 6, "y": 1000 / 45, "width": 4000 / 60, "height": 3000 / 45, "rotation": 0}
+    triangle = [[0, 0], [2000 / 60, 0], [2000 / 60, 2000 / 45]]
+    results = [
+        {"type": "rectanglelabels", "value": {**box, "rectanglelabels": ["gnome"]}, **size},
+        {"type": "polygonlabels", "value": {"points": triangle, "polygonlabels": ["cart"]}, **size},
+        {"type": "choices", "value": {"choices": ["night"]}},
+    ]
+    tasks = [
+        {"id": 5, "data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": results}], "predictions": []},
+        {"id": 6, "data": {"image": "/data/local-files/?d=x/b.jpg"}, "annotations": [{"result": []}]},
+    ]
+    (root / "project-1-at-2026-11-26.json").write_text(json.dumps(tasks))
+    return root
+
+
+def label_studio_file(root: Path) -> Path:
+    return label_studio(root) / "project-1-at-2026-11-26.json"
+
+
 LAYOUTS = [
     *(voc, voc_without_lists, files_side_by_side, cvat_voc, roboflow_voc, labelme),
     *(coco_folder, coco_file, coco_export, coco_anywhere, coco_of_windows, coco_of_another_machine, roboflow_coco),
@@ -237,7 +259,10 @@ def cvat_yolo(root: Path) -> Path:
 
 @pytest.mark.parametrize(
     "layout",
-    [yolo, yolo_with_names_by_number, yolo_with_lists, yolo_file, roboflow_yolo, label_studio_yolo, cvat_yolo, cvat],
+    [
+        *(yolo, yolo_with_names_by_number, yolo_with_lists, yolo_file, roboflow_yolo, label_studio_yolo, cvat_yolo),
+        *(cvat, label_studio, label_studio_file),
+    ],
 )
 def test_layouts_without_difficult_objects_give_the_same_objects(layout, tmp_path: Path) -> None:
     first, second = dataset = open_dataset(layout(tmp_path))
@@ -249,7 +274,7 @@ def test_layouts_without_difficult_objects_give_the_same_objects(layout, tmp_pat
     assert min(names) == 1
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS, yolo, roboflow_yolo, label_studio_yolo, cvat_yolo, cvat])
+@pytest.mark.parametrize("layout", [*LAYOUTS, yolo, roboflow_yolo, label_studio_yolo, cvat_yolo, cvat, label_studio])
 def test_each_layout_gives_ground_truth(layout, tmp_path: Path) -> None:
     path = layout(tmp_path)
     split = {voc: "train", coco_folder: "train", roboflow_coco: "train", roboflow_voc: "train", roboflow_yolo: "train"}

@@ -15,6 +15,7 @@ from inception_rcnn.data import boxes as box_ops
 from inception_rcnn.data.annotation import AnnotationError, read_annotation
 from inception_rcnn.data.coco import CocoError, open_dataset, read_detections, read_instances
 from inception_rcnn.data.ilsvrc import LayoutError, read_image_list
+from inception_rcnn.data.label_studio import open_dataset as open_label_studio
 from inception_rcnn.data.labelme import open_dataset as open_labelme
 from inception_rcnn.data.submission import SubmissionError, read_submission
 
@@ -62,6 +63,12 @@ LABELME = {
     "imageHeight": 80,
     "imageWidth": 100,
 }
+LABEL_STUDIO_VALUE = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["dog"]}
+LABEL_STUDIO_SIZE = {"original_width": 90, "original_height": 70, "image_rotation": 0}
+LABEL_STUDIO_RESULT = {"type": "rectanglelabels", "value": LABEL_STUDIO_VALUE, **LABEL_STUDIO_SIZE}
+LABEL_STUDIO = [
+    {"data": {"image": "a.jpg"}, "annotations": [{"result": [LABEL_STUDIO_RESULT], "was_cancelled": False}]},
+]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +79,7 @@ LABELME = {
         (COCO, lambda folder: read_detections(folder / "a.json"), CocoError),
         (COCO["annotations"], lambda folder: read_detections(folder / "a.json"), CocoError),
         (LABELME, lambda folder: list(open_labelme(folder)), (AnnotationError, LayoutError)),
+        (LABEL_STUDIO, lambda folder: list(open_label_studio(folder / "a.json")), (AnnotationError, LayoutError)),
     ],
 )
 def test_any_json_value_in_any_field_is_read_or_refused(

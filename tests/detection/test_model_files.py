@@ -226,6 +226,34 @@ def test_a_full_disk_while_saving_leaves_the_old_model_and_no_partial_files(mode
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e6])
+def test_a_model_with_a_number_that_is_not_finite_is_not_saved_and_the_old_model_stays(folder, number):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for part in ("members", "multibox", "screen"):
+        model = model_with_screen()
+        network = model.members[0] if part == "members" else getattr(model, part)
+        next(network.parameters()).data.view(-1)[0] = number if part != "members" or number != 1e6 else float("nan")
+        with pytest.raises(ModelError, match="not finite in float16"):
+            save_model(model, folder)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_settings_that_are_not_numbers_are_not_saved(model, folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for changed in (
+        replace(model, cascade=float("nan")),
+        replace(model, calibration=ScoreCalibration(1.0, float("inf"), 0.0)),
+        replace(model, card={"evaluation": {"mAP": float("nan")}}),
+    ):
+        with pytest.raises(ModelError, match="NaN or infinite"):
+            save_model(changed, folder)
+    regression = with_regression(2)
+    regression.regressor.weights[0, 0, 0] = np.nan
+    with pytest.raises(ModelError, match="box regression has a weight that is not finite"):
+        save_model(regression, folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
 def test_a_smaller_ensemble_leaves_no_members_of_the_larger_behind(model, folder):
     save_model(Model(model.members[:1], CATEGORIES), folder)
     assert [file.name for file in folder.glob("member_*")] == ["member_1.safetensors"]

@@ -42,10 +42,15 @@ from inception_rcnn.data.annotation import (
 from inception_rcnn.data.annotation_cache import read_annotations
 from inception_rcnn.data.categories import CategoryError, read_categories
 from inception_rcnn.data.coco import CocoError, open_dataset, read_instances
+from inception_rcnn.data.cvat import open_dataset as open_cvat
+from inception_rcnn.data.dataset import Dataset
 from inception_rcnn.data.ground_truth import GroundTruth, GroundTruthError, read_blacklist
 from inception_rcnn.data.ilsvrc import LayoutError, read_image_list
 from inception_rcnn.data.images import ImageError
+from inception_rcnn.data.label_studio import open_dataset as open_label_studio
+from inception_rcnn.data.labelme import open_dataset as open_labelme
 from inception_rcnn.data.submission import Submission, SubmissionError, read_submission
+from inception_rcnn.data.yolo import open_dataset as open_yolo
 from inception_rcnn.detection.evaluation.checks import EvaluationError
 from inception_rcnn.detection.evaluation.coco import evaluate_coco
 from inception_rcnn.detection.evaluation.error_analysis import analyse
@@ -164,6 +169,63 @@ def _use_coco(file: Path) -> None:
         assert np.isfinite(sample.boxes).all()
     found = Submission(truth.images, truth.labels, np.linspace(0, 1, len(truth)), truth.inclusive)
     _evaluate(truth, found)
+
+
+def _make_labelme(file: Path) -> None:
+    shape = {"label": "dog", "points": [[1, 2], [30, 40.5]], "shape_type": "rectangle", "flags": {}}
+    content = {"version": "5", "shapes": [shape, {**shape, "shape_type": "circle"}], "imagePath": "picture.png"}
+    file.write_text(json.dumps({**content, "imageHeight": 70, "imageWidth": 90}))
+
+
+def _use_labelme(file: Path) -> None:
+    # The reader looks for files with the suffix.
+    folder = file.parent / "labelme"
+    folder.mkdir(exist_ok=True)
+    (folder / "picture.png").touch()
+    (folder / "picture.json").write_bytes(file.read_bytes())
+    _check_samples(open_labelme(folder))
+
+
+def _make_label_studio(file: Path) -> None:
+    Image.new("RGB", (90, 70)).save(file.parent / "picture.png")
+    value = {"x": 10, "y": 20.5, "width": 30, "height": 40, "rotation": 5, "rectanglelabels": ["dog"]}
+    points = {"points": [[1, 2], [30, 40], [7, 60.5]], "polygonlabels": ["cat", "dog"]}
+    results = [
+        {"type": "rectanglelabels", "value": value, "original_width": 90, "original_height": 70, "image_rotation": 0},
+        {"type": "polygonlabels", "value": points},
+    ]
+    annotation = {"result": results, "was_cancelled": False, "ground_truth": False}
+    task = {"id": 1, "data": {"image": "/data/upload/1/picture.png"}, "annotations": [annotation], "predictions": []}
+    file.write_text(json.dumps([task]))
+
+
+def _check_samples(dataset: Dataset) -> None:
+    for sample in dataset:
+        assert np.isfinite(sample.boxes).all()
+        assert (sample.boxes[:, :2] <= sample.boxes[:, 2:]).all()
+
+
+def _make_cvat(file: Path) -> None:
+    (file.parent / "picture.png").touch()
+    box = '<box label="dog" xtl="1" ytl="2.5" xbr="30" ybr="40" rotation="5"/>'
+    polygon = '<polygon label="cat" points="1,2;30,5.5;9,60"/>'
+    image = f'<image id="0" name="picture.png" width="90" height="70">{box}{polygon}</image>'
+    file.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{image}</annotations>')
+
+
+def _make_yolo(file: Path) -> None:
+    file.write_text("0 0.5 0.5 0.25 0.3\n1 0.1 0.1 0.5 0.2 0.4 0.6\n")
+
+
+def _use_yolo(file: Path) -> None:
+    folder = file.parent / "yolo"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if not (folder / "images" / "a.png").exists():
+        Image.new("RGB", (90, 70)).save(folder / "images" / "a.png")
+    (folder / "classes.txt").write_text("dog\ncat\n")
+    (folder / "labels" / "a.txt").write_bytes(file.read_bytes())
+    _check_samples(open_yolo(folder, None))
 
 
 def _evaluate(truth: GroundTruth, found: Submission) -> None:
@@ -328,6 +390,15 @@ def _make_annotation_cache(file: Path) -> None:
 
 TARGETS = {
     "coco": Target(_make_coco, _use_coco, (CocoError, GroundTruthError, EvaluationError), is_json=True),
+    "labelme": Target(_make_labelme, _use_labelme, (AnnotationError, LayoutError), is_json=True),
+    "Label Studio": Target(
+        _make_label_studio,
+        lambda file: _check_samples(open_label_studio(file)),
+        (AnnotationError, LayoutError),
+        is_json=True,
+    ),
+    "CVAT": Target(_make_cvat, lambda file: _check_samples(open_cvat(file)), (AnnotationError, LayoutError)),
+    "YOLO": Target(_make_yolo, _use_yolo, (AnnotationError, LayoutError)),
     "submission": Target(_make_submission, _use_submission, (SubmissionError, EvaluationError)),
     "annotation": Target(_make_xml, read_annotation, (AnnotationError,)),
     "image list": Target(lambda file: file.write_text("a 1\nb/c 2\n") and None, read_image_list, (LayoutError,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inception_rcnn.detection.evaluation.checks import EvaluationError
 from inception_rcnn.detection.evaluation.matching import (
     Pairs,
     match_closest_objects,
@@ -44,6 +45,15 @@ def test_a_threshold_can_differ_between_objects() -> None:
     keys = np.zeros(2, np.int64)
     pairs = overlapping_pairs(box, keys[:1], objects, keys, np.array([0.9, 0.8]))
     assert pairs.objects.tolist() == [1]
+
+
+def test_too_many_boxes_of_a_class_in_a_picture_are_refused_before_they_are_compared() -> None:
+    boxes = np.tile([1.0, 1, 10, 10], (100_000, 1))
+    keys = np.zeros(len(boxes), np.int64)
+    with pytest.raises(EvaluationError, match="100,000 detections to compare with 100,000 objects"):
+        overlapping_pairs(boxes, keys, boxes, keys)
+    spread = overlapping_pairs(boxes, np.arange(len(boxes)), boxes, np.arange(len(boxes)))
+    assert spread.objects.tolist() == list(range(len(boxes)))
 
 
 def random_pairs(seed: int) -> tuple[Pairs, np.ndarray]:

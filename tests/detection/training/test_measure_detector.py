@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
@@ -124,6 +125,23 @@ def test_another_model_or_other_pictures_are_measured_again(paths, tmp_path, mod
     )
     assert card["pictures"] == pictures
     assert done == list(range(pictures + 1))
+
+
+def test_a_file_that_another_process_works_on_is_not_deleted(paths, tmp_path):
+    measure_detector(tmp_path / "model", dataset(paths), tmp_path, pictures=3)
+    before = (tmp_path / "evaluation.sqlite").read_bytes()
+    with (
+        FileLock(f"{tmp_path / 'evaluation.sqlite'}.lock", timeout=0),
+        pytest.raises(TrainingError, match="another process is working"),
+    ):
+        measure_detector(tmp_path / "other model", dataset(paths), tmp_path, pictures=3)
+    assert (tmp_path / "evaluation.sqlite").read_bytes() == before
+
+
+def test_a_damaged_file_is_measured_again(paths, tmp_path):
+    whole = measure_detector(tmp_path / "model", dataset(paths), tmp_path, pictures=3)
+    (tmp_path / "evaluation.sqlite").write_bytes(b"x" * 5000)
+    assert measure_detector(tmp_path / "model", dataset(paths), tmp_path, pictures=3) == whole
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
