@@ -12,6 +12,7 @@ Boxes are in pixels of the network's input, which may have any size that is a mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -215,6 +216,41 @@ def decode(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray
     limit = np.log(_LARGEST_RATIO)
     sides = prior_sides * np.exp(np.clip(offsets[:, 2:] * _SIZE_UNIT, -limit, limit))
     return np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
+
+
+class DecodedMultiBox(nn.Module):
+    """MultiBox for one size of input, with `decode` in the network: for programs that know no priors.
+
+    Args:
+        network: the MultiBox network, which is not copied.
+        size: side of the square input in pixels, a multiple of 32.
+    """
+
+    priors: Tensor
+
+    def __init__(self, network: MultiBox, size: int):
+        super().__init__()
+        self.network = network
+        priors = np.concatenate(_centres_and_sides(network.priors(size)), axis=1) / size
+        self.register_buffer("priors", torch.from_numpy(priors).float())
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicts the box and the confidence of each prior, in the order of `MultiBox.priors`.
+
+        Args:
+            pixels: float RGB in 0..255 [N, 3, size, size].
+
+        Returns:
+            Boxes (x1, y1, x2, y2), clipped to the image, in parts of its width and height: float in 0..1 [N, P, 4].
+            Confidences in 0..1, float [N, P].
+        """
+        predictions = self.network(pixels)  # [N, P, 5]
+        centres, sides = self.priors[:, :2], self.priors[:, 2:]
+        limit = math.log(_LARGEST_RATIO)
+        centres = centres + predictions[..., :2] * _CENTRE_UNIT * sides
+        sides = sides * torch.exp((predictions[..., 2:4] * _SIZE_UNIT).clamp(-limit, limit))
+        boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1)
+        return boxes.clamp(0, 1), predictions[..., 4].sigmoid()
 
 
 def multibox_proposals(

@@ -5,6 +5,7 @@ import logging
 import platform
 import threading
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -85,7 +86,7 @@ def _compiled(network: nn.Module, batch: Tensor, settings: dict[str, str | int])
             forget_compiled(key)
     announce_once("compiling networks for this machine, which takes about 5 seconds each, on the first run only")
     with _CONVERSION:
-        compiled = core.compile_model(_convert(network, batch), "CPU", settings)
+        compiled = core.compile_model(converted(network, batch, list(batch.shape)), "CPU", settings)
     store_compiled(key, compiled.export_model().getvalue())
     return compiled
 
@@ -98,7 +99,14 @@ def _machine() -> list[str]:
     return [openvino.__version__, torch.__version__, platform.platform(), cpu, *sorted(capabilities)]
 
 
-def _convert(network: nn.Module, batch: Tensor) -> Any:
+def converted(network: nn.Module, batch: Tensor, shape: Sequence[int]) -> Any:
+    """Convert a network to OpenVINO's representation, an `openvino.Model`.
+
+    Args:
+        network: takes one tensor, in evaluation mode.
+        batch: an input of the network.
+        shape: shape of the converted network's input; -1 for a size that may vary.
+    """
     import openvino
 
     example = batch[:1]
@@ -108,4 +116,4 @@ def _convert(network: nn.Module, batch: Tensor) -> Any:
         logging.getLogger("openvino").setLevel(logging.ERROR)
         # The converter can trace by itself, but it also checks the trace, which takes four times as long.
         traced = torch.jit.trace(network, example, check_trace=False)
-        return openvino.convert_model(traced, example_input=example, input=[list(batch.shape)])
+        return openvino.convert_model(traced, example_input=example, input=[list(shape)])

@@ -10,7 +10,7 @@ pixels minus their mean, and the second convolution of the separable stem), loca
 span too wide a range, and the classifier.
 
 Training measures the ranges on its own crops, and model folders store them (`Backbone.input_ranges`). For a model
-without stored ranges, `quantised` measures them on the photographs of scikit-image.
+without stored ranges, `input_ranges` measures them on the photographs of scikit-image.
 """
 
 import copy
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from ..networks.backbones import Backbone
 from ..warping.warp import warp_regions
 
-_INPUT_LIMIT = 255
-_WEIGHT_LIMIT = 127
+# Largest integers of inputs, which begin at 0, and of weights, which begin at -WEIGHT_LIMIT.
+INPUT_LIMIT = 255
+WEIGHT_LIMIT = 127
 _BATCH = 16
 
 
@@ -64,11 +65,15 @@ def measure_input_ranges(backbone: Backbone, crops: np.ndarray) -> dict[str, flo
     return {name: value for name, value in largest.items() if name not in signed and value > 0}
 
 
+def input_ranges(backbone: Backbone) -> dict[str, float]:
+    """The stored input ranges of `backbone`. If it has none, they are measured on photographs of scikit-image."""
+    return backbone.input_ranges or measure_input_ranges(backbone, _photograph_crops())
+
+
 def quantised(backbone: Backbone) -> Backbone:
-    """Return a copy of `backbone` in which the convolutions named in `backbone.input_ranges` have 8 bits."""
+    """Return a copy of `backbone` in which the convolutions named in `input_ranges` have 8 bits."""
     result = copy.deepcopy(backbone)
-    ranges = backbone.input_ranges or measure_input_ranges(backbone, _photograph_crops())
-    for name, largest in ranges.items():
+    for name, largest in input_ranges(backbone).items():
         parent, _, child = name.rpartition(".")
         convolution = result.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)
@@ -107,7 +112,7 @@ class QuantisedConv(nn.Module):
         self.convolution = convolution
         self.largest = largest
         weight = convolution.weight.detach()
-        self.register_buffer("scale", weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / _WEIGHT_LIMIT)
+        self.register_buffer("scale", weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / WEIGHT_LIMIT)
         self.register_buffer("zero", torch.zeros(len(weight), dtype=torch.int32))
 
     def extra_repr(self) -> str:
@@ -115,9 +120,9 @@ class QuantisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.convolution
-        inputs = torch.fake_quantize_per_tensor_affine(x, self.largest / _INPUT_LIMIT, 0, 0, _INPUT_LIMIT)
+        inputs = torch.fake_quantize_per_tensor_affine(x, self.largest / INPUT_LIMIT, 0, 0, INPUT_LIMIT)
         weight = torch.fake_quantize_per_channel_affine(
-            layer.weight, self.scale, self.zero, 0, -_WEIGHT_LIMIT, _WEIGHT_LIMIT
+            layer.weight, self.scale, self.zero, 0, -WEIGHT_LIMIT, WEIGHT_LIMIT
         )
         return nn.functional.conv2d(
             inputs, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups

@@ -130,6 +130,28 @@ class Inception(nn.Module):
         )
 
 
+class NaiveInception(nn.Module):
+    """The naive Inception module, Figure 2(a): no dimension reduction, and the pooled inputs are outputs.
+
+    GoogLeNet does not use it. `costs` compares its cost with that of `Inception`.
+
+    Args:
+        inputs: channels of the input.
+        one, three, five: channels of the 1x1, the 3x3 and the 5x5 convolution.
+    """
+
+    def __init__(self, inputs: int, one: int, three: int, five: int):
+        super().__init__()
+        self.conv1x1 = Conv(inputs, one, 1)
+        self.conv3x3 = Conv(inputs, three, 3, padding=1)
+        self.conv5x5 = Conv(inputs, five, 5, padding=2)
+        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.out_channels = one + three + five + inputs
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, inputs, h, w] -> [N, out_channels, h, w]
+        return torch.cat([self.conv1x1(x), self.conv3x3(x), self.conv5x5(x), self.pool(x)], dim=1)
+
+
 class AuxiliaryHead(nn.Sequential):
     """The auxiliary classifier of section 5: 5x5/3 average pooling, 128 1x1 filters, 1024 units, 70 % dropout."""
 

@@ -12,6 +12,7 @@ from inception_rcnn.data.boxes import iou
 from inception_rcnn.proposals.multibox import (
     BACKGROUND,
     IGNORED,
+    DecodedMultiBox,
     MultiBox,
     PriorGrid,
     cluster_shapes,
@@ -90,6 +91,21 @@ def test_decode_limits_extreme_offsets_to_16_times_the_prior():
     assert np.isfinite(boxes).all()
     sides, prior_sides = boxes[:, 2:] - boxes[:, :2], priors[:, 2:] - priors[:, :2]
     np.testing.assert_allclose(sides[0] / prior_sides[0], (16, 1 / 16), rtol=1e-2)
+
+
+def test_the_network_with_decoding_gives_the_clipped_boxes_of_decode_in_parts_of_the_image():
+    torch.manual_seed(0)
+    network = MultiBox(TinyTrunk(), GRIDS, split="fine", width=8).eval()
+    for head in network.heads.values():
+        nn.init.normal_(head[2].weight, std=3)  # some boxes reach the limit of 16 times their prior
+    pixels = torch.rand(2, 3, 96, 96) * 255
+    with torch.no_grad():
+        predictions = network(pixels).numpy()
+        boxes, confidences = DecodedMultiBox(network, 96)(pixels)
+    for row in range(2):
+        expected = decode(predictions[row, :, :4], network.priors(96)).clip(0, 96) / 96
+        np.testing.assert_allclose(boxes[row], expected, atol=1e-5)
+    np.testing.assert_allclose(confidences, 1 / (1 + np.exp(-predictions[..., 4])), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
