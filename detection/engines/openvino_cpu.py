@@ -46,9 +46,12 @@ class OpenVINOForward:
     """
 
     def __init__(self, network: nn.Module, batch: Tensor, precision: str, threads: int | None):
-        settings: dict[str, str | int] = {
+        settings: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",  # all cores work on one batch; the throughput hint would split the cores
             "INFERENCE_PRECISION_HINT": _HINT[precision],
+            # OpenVINO would bind the calling thread to the first cores. Several processes on a machine, such as the
+            # workers of a cluster, would then share these cores, and threads that the caller starts would inherit them.
+            "ENABLE_CPU_PINNING": False,
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -133,6 +134,15 @@ SMALL_CROPS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8
 
 def small_forward(batch_size: int, kind: Any = "openvino") -> CompiledForward:
     return CompiledForward(small_network(), kind=kind, device="cpu", batch_size=batch_size, size=32)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot tell the cores of a thread")
+def test_openvino_does_not_bind_the_callers_thread_to_a_core():
+    before = os.sched_getaffinity(0)
+    small_forward(2)(SMALL_CROPS[:2])
+    one_thread = CompiledForward(small_network(), kind="openvino", device="cpu", batch_size=2, size=32, threads=1)
+    one_thread(SMALL_CROPS[:2])
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
