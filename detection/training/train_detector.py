@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
-from ...runtime.atomic_write import atomic_write
+from ...runtime.atomic_write import atomic_write, temporary_folder
 from ..engines.choice import resolve_device
 from ..engines.quantisation import measure_input_ranges
 from ..model_files import Model, RegionSettings, load_model, model_digest, save_model
@@ -333,7 +332,7 @@ def _card_of_members(kept: Model) -> dict[str, Any]:
 
 def _as_stored(model: Model, folder: Path) -> Model:
     """The model with its weights rounded as in a model folder. The later steps are fitted to these weights."""
-    with TemporaryDirectory(dir=folder) as stored:
+    with temporary_folder(folder) as stored:
         save_model(model, stored)
         return load_model(stored)
 
@@ -415,7 +414,7 @@ def _trained_screen(
 
 def _fitted_thresholds(run: _Run, model: Model, held_out: Dataset) -> FittedThresholds:
     """The thresholds of the model's screen and the calibration. They are kept in a file, so they are fitted once."""
-    with TemporaryDirectory(dir=run.folder) as stored:
+    with temporary_folder(run.folder) as stored:
         save_model(model, stored)
         key = result_key(model=model_digest(stored), pictures=pictures_key(held_out, range(len(held_out))))
     file = run.folder / f"screen_thresholds_{key}.json"
