@@ -62,10 +62,10 @@ def measure_detector(
     file = folder / "evaluation.sqlite"
     identity = {"the model's digest": model_digest(model)}
     try:
-        state = RunState(file, identity, paths, resume=file.exists())
+        state = RunState(file, identity, paths, existing="resume")
     except RunStateError:  # The file belongs to another model or to other pictures.
         file.unlink()
-        state = RunState(file, identity, paths, resume=False)
+        state = RunState(file, identity, paths, existing="refuse")
     with state:
         left = state.left()
         done = len(paths) - len(left)
