@@ -23,8 +23,8 @@ T = TypeVar("T")
 # otherwise wait until enough other pictures have filled the batch.
 _MOST_PARTS = 16
 
-# A picture does not wait longer than this many seconds for others to fill a batch. An interrupted run then keeps most of
-# its work also on slow machines, and half-empty batches are rare on fast ones.
+# A picture does not wait longer than this many seconds for others to fill a batch. An interrupted run then keeps most
+# of its work also on slow machines, and half-empty batches are rare on fast ones.
 _LONGEST_WAIT = 10.0
 
 # Warped regions, uint8 RGB [n, 224, 224, 3]: an array for networks on the CPU, a tensor for networks on a GPU.

@@ -296,6 +296,6 @@ def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) 
         changes.append("the pictures or their order changed")
     if changes:
         raise RunStateError(
-            f"{file} holds another run: {'; '.join(changes)}. Use the settings and pictures of that run, replace it with "
-            "--overwrite, or choose another --out"
+            f"{file} holds another run: {'; '.join(changes)}. Use the settings and pictures of that run, replace it "
+            "with --overwrite, or choose another --out"
         )

@@ -21,7 +21,13 @@ _PATIENCE = 0.5
 _LONGEST_MESSAGE = 1.0
 
 _leaving = threading.Lock()
-_message: Callable[[], str] = lambda: "nothing has been written"
+
+
+def _nothing_kept() -> str:
+    return "nothing has been written"
+
+
+_message: Callable[[], str] = _nothing_kept
 
 
 def say_when_interrupted(message: Callable[[], str]) -> None:

@@ -115,8 +115,8 @@ class StageProgress:
         with StageProgress(console) as progress:
             train_detector(..., report=progress.report, warn=progress.warn)
 
-    On a terminal each stage has a bar. Elsewhere, a line every 30 seconds says how far the present stage is, and another
-    line when it ends.
+    On a terminal each stage has a bar. Elsewhere, a line every 30 seconds says how far the present stage is, and
+    another line when it ends.
 
     Args:
         console: where to draw or print.

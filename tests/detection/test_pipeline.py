@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from inception_rcnn.detection.engines.ensemble import FirstScores
 from inception_rcnn.detection import pipeline
+from inception_rcnn.detection.engines.ensemble import FirstScores
 from inception_rcnn.detection.pipeline import batch_regions, score_regions
 
 
