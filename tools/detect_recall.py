@@ -58,8 +58,8 @@ detect-recall --root my-data/ --method R-CNN=superpixel-scale:1 \\
     --method doubled=superpixel-scale:2 --proposals theirs.npz \\
     --html recall.html
 
-Exit code 0: all pictures were read; 3: some could not be read, their objects
-count as not found; 2: wrong usage""",
+Exit code 0: all pictures were read; 3: some could not be read, their
+objects count as not found; 2: wrong usage""",
 )
 def detect_recall(
     root: Annotated[
@@ -87,7 +87,8 @@ def detect_recall(
         typer.Option(
             rich_help_panel=RUN,
             metavar="NAME=SETTINGS",
-            help="Run selective search with the settings KEY:VALUE,KEY:VALUE and measure its boxes, under this name. Keys and defaults: "
+            help="Run selective search with the settings KEY:VALUE,KEY:VALUE and measure its boxes, under this name. "
+            "Keys and defaults: "
             + ", ".join(f"{key}:{value:g}" if key != "mode" else f"{key}:{value}" for key, value in SETTINGS.items())
             + ". May be given several times. Without --method and --proposals, it runs once with the defaults.",
         ),

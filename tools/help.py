@@ -70,8 +70,8 @@ def _name(parameter: Any) -> str:
     names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=len))
     if parameter.is_flag:
         return names
-    name = f"{names} {'|'.join(_choices(parameter)) or parameter.metavar or 'VALUE'}"
-    return name if len(name) <= _LONGEST_NAME or not _choices(parameter) else f"{names} NAME"
+    choices = "|".join(_choices(parameter))
+    return f"{names} {'NAME' if _are_long(parameter) else choices or parameter.metavar or 'VALUE'}"
 
 
 def _choices(parameter: Any) -> list[str]:
@@ -79,9 +79,14 @@ def _choices(parameter: Any) -> list[str]:
     return [str(one.value if isinstance(one, Enum) else one) for one in getattr(kind, "choices", None) or ()]
 
 
+def _are_long(parameter: Any) -> bool:
+    """Whether the choices stand in the text, because they are too long for the name."""
+    return len("|".join([*parameter.opts, *_choices(parameter)])) > _LONGEST_NAME and bool(_choices(parameter))
+
+
 def _text(parameter: Any) -> Text:
     text = Text(parameter.help or "")
-    if _name(parameter).endswith(" NAME"):
+    if _are_long(parameter):
         text.append(f" Choices: {', '.join(_choices(parameter))}.")
     default = parameter.default
     if isinstance(default, Enum):
