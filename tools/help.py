@@ -36,7 +36,7 @@ class Command(TyperCommand):
         console.print(Text(self.get_usage(ctx), "bold"), Text(paragraphs), sep="\n\n", end="\n\n")
         panels: defaultdict[str, list[Any]] = defaultdict(list)
         for parameter in self.get_params(ctx):
-            if not parameter.hidden:
+            if not getattr(parameter, "hidden", False):
                 panels[getattr(parameter, "rich_help_panel", None) or RUN].append(parameter)
         for name in _PANELS:
             if panels[name]:

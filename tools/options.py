@@ -2,11 +2,12 @@
 
 import re
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .help import INPUT, MODEL, RUN
+from .help import INPUT, MODEL, OUTPUT, RUN
 
 
 class EngineName(str, Enum):
@@ -48,4 +49,8 @@ MaxPixels = Annotated[
 ModelName = Annotated[
     str,
     typer.Option(metavar="FOLDER|NAME", help="Model folder, or the name of a shipped model.", rich_help_panel=MODEL),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder for the curves of TensorBoard.", rich_help_panel=OUTPUT),
 ]

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from ..runtime.duration import duration
+
 T = TypeVar("T")
 
 # Seconds between two lines where there is no terminal. The lines of a run of a day make a file of 300 KB.
@@ -57,18 +59,6 @@ class Rate:
 def _three_digits(rate: float) -> str:
     """A positive rate with three digits and no exponent: "0.0412", "4.12", "412", "41,200"."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" if rate >= 1e-4 else f"{rate:.6f}"
-
-
-def duration(seconds: float) -> str:
-    """A duration with two digits of precision in words: "8 s", "3 min", "2 h 10 min", "3 days"."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes / 60 / 24:.0f} days"
 
 
 class _RateColumn(ProgressColumn):

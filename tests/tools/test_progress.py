@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from inception_rcnn.tools.progress import Rate, StageProgress, duration, with_progress, working
+from inception_rcnn.tools.progress import Rate, StageProgress, with_progress, working
 
 
 class Clock:
@@ -42,14 +42,6 @@ def test_steps_of_an_earlier_run_do_not_count_for_the_rate() -> None:
     clock.now += 10
     rate.update(95)
     assert rate.text("images", 100) == "0.5 images/s, about 10 s left"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (99, "99 s"), (100, "2 min"), (3600, "60 min"), (7800, "2 h 10 min"), (3e5, "3 days")],
-)
-def test_durations_have_two_digits_of_precision(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_in_a_pipe_a_line_tells_how_far_the_run_is_at_any_time() -> None:
