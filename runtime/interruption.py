@@ -20,6 +20,7 @@ _PATIENCE = 0.5
 # The message is written within this many seconds, or left out. A pipe that nobody reads takes no message.
 _LONGEST_MESSAGE = 1.0
 
+_installed = False
 _leaving = threading.Lock()
 
 
@@ -38,6 +39,10 @@ def say_when_interrupted(message: Callable[[], str]) -> None:
 
 def end_on_signals() -> None:
     """From now on, SIGINT and SIGTERM end the process with exit code 130 and 143. Call this in the main thread."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

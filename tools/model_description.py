@@ -84,7 +84,7 @@ def describe(name: str, model: Model, console: Console) -> None:
 
 def _rows(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> list[tuple[str, ...]]:
     """The cells of each class, best class first."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     names = [category.name for category in model.categories]
     for name in sorted(names, key=lambda name: (-figures.get(name, {"AP": -1})["AP"], name)):
         trained = f"{boxes[name]:,}" if name in boxes else "?"
