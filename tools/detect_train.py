@@ -251,8 +251,9 @@ def detect_train(
         lambda: f"finished stages and the latest checkpoint are kept in {out / 'training'}; the same command goes on"
     )
     with working(console, "loading the program"):
+        from ..detection.engines.choice import resolve_device
         from ..detection.training.finetune import FineTuneSettings
-        from ..detection.training.initial_network import initial_multibox, initial_network
+        from ..detection.training.initial_network import check_initial_network, initial_multibox, initial_network
         from ..detection.training.multibox import MultiBoxSettings
         from ..detection.training.screen import ScreenSettings
         from ..detection.training.teacher import read_teacher
@@ -266,6 +267,8 @@ def detect_train(
         seed=seed,
     )
     with errors_as_messages(console):
+        resolve_device(device)
+        check_initial_network(init)
         with working(console, "reading the annotations"):
             names = read_categories(classes) if classes else None
             samples, found = open_datasets(datasets, split, names)

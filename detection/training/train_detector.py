@@ -132,6 +132,7 @@ def train_detector(
         AnnotationError, ImageError, ModelError: a file cannot be used.
     """
     settings, out = settings or FineTuneSettings(), Path(out)
+    network = _initial_network(init, out, settings, device)
     dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     validation = _untrained_pictures(validation, dataset, measured, warn)
     if multibox is None and initial_multibox(init)[0] is None:
@@ -140,7 +141,6 @@ def train_detector(
     if len(unseen):
         counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
     run = _Run(dataset, out / "training", settings.seed, device, report, say)
-    network = _initial_network(run, init, out, settings)
     kept = None if members else load_model(init)
     if kept is None:
         regions = regions or RegionSettings()
@@ -152,7 +152,8 @@ def train_detector(
         _warn_of_unknown_classes(dataset, kept, init, counts, warn)
     if multibox is not None:
         _check_multibox(run, network, multibox, out)
-    _say_plan(run, network, init, members, settings, multibox, screen, regression, validation, measured, counts)
+    if say is not no_words:
+        _say_plan(run, network, init, members, settings, multibox, screen, regression, validation, measured, counts)
     run.folder.mkdir(parents=True, exist_ok=True)
     proposer, multibox_card = _trained_or_kept_multibox(run, network, multibox, init)
     say(_multibox_outcome(proposer, multibox, init))
@@ -279,13 +280,13 @@ def _untrained_pictures(
     return untrained
 
 
-def _initial_network(run: _Run, init: str, out: Path, settings: FineTuneSettings) -> Backbone:
-    """The network to start from. Errors in settings and device are raised here, before the first file is written."""
+def _initial_network(init: str, out: Path, settings: FineTuneSettings, device: str) -> Backbone:
+    """The network to start from. Errors in settings and device are raised here, before annotations are read."""
     if Path(init).resolve() == out.resolve():
         raise TrainingError(f"training starts from the model in {out}: write the new model to another --out")
-    torch.manual_seed(run.seed)
+    torch.manual_seed(settings.seed)
     network = initial_network(init)
-    resolve_device(run.device)
+    resolve_device(device)
     frozen_blocks(network, settings.freeze_below)
     return network
 

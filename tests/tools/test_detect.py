@@ -287,6 +287,71 @@ def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
 
 
+# Runs `detect` with networks as narrow as here. It says when a picture is stored, and takes a while for each.
+SLOW_RUN = """
+import sys, time
+from inception_rcnn.detection.networks import googlenet
+from inception_rcnn.detection.run_state import RunState
+from inception_rcnn.tools import detect
+
+googlenet._STEM_WIDTHS = {stem}
+googlenet._INCEPTION_WIDTHS = {inception}
+googlenet.GoogLeNet.out_channels = {channels}
+add = RunState.add
+
+def add_and_say(state, result):
+    add(state, result)
+    print("stored", state.done, file=sys.stderr, flush=True)
+    time.sleep(0.3)
+
+RunState.add = add_and_say
+detect.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_signal_at_any_moment_loses_no_finished_picture(many, model, tmp_path):
+    program = SLOW_RUN.format(
+        stem=googlenet._STEM_WIDTHS,
+        inception=googlenet._INCEPTION_WIDTHS,
+        channels=googlenet.GoogLeNet.out_channels,
+    )
+    arguments = [str(many), "--out", str(tmp_path / "cut"), "--model", model, "--device", "cpu", "--resume"]
+    stored = 0
+    moments = [
+        ("loading the program", signal.SIGINT),
+        ("loading the model", signal.SIGTERM),
+        ("stored 1", signal.SIGINT),
+        ("stored 4", signal.SIGTERM),
+        ("stored 8", signal.SIGINT),
+    ]
+    for moment, number in moments:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith(moment):
+                process.send_signal(number)
+        assert process.wait() == 128 + number, "".join(lines)
+        text = "".join(lines)
+        assert "Traceback" not in text
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        assert lines[-1].startswith(f"stopped by {name}: ")
+        stored += text.count("stored")
+        if stored:
+            kept = f"the results of {stored} of 8 pictures are kept in {tmp_path / 'cut' / 'run.sqlite'}; continue with"
+            assert kept in lines[-1]
+        assert not list(tmp_path.rglob("*.partial"))
+        assert not (tmp_path / "cut" / "detections.json").exists()
+    assert stored == 8
+    assert run(*arguments).exit_code == 3
+    assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
+    assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
+
+
 def test_the_rate_counts_the_time_before_the_first_result(tmp_path, monkeypatch):
     """Pictures that share a batch end together. Their rate was once that of the last moment, 149 images/s."""
 

@@ -123,6 +123,14 @@ def test_a_part_of_a_folder_without_splits_is_held_out_for_figures(plain_folder,
     assert "not measured: no val list; --hold-out 0.2 would measure on a fifth" in result.output
 
 
+@pytest.mark.parametrize("init", ["nowhere", "nowhere.caffemodel", "nowhere.safetensors"])
+def test_a_missing_initial_network_is_said_before_annotations_are_read(init, tmp_path):
+    result = run(tmp_path / "no data", "--out", tmp_path / "model", "--init", init)
+    assert result.exit_code == 2
+    assert init in result.output
+    assert "no data" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
