@@ -25,7 +25,7 @@ _leaving = threading.Lock()
 
 
 def _nothing_kept() -> str:
-    return "nothing has been written"
+    return "nothing has been done yet; repeat the command to start"
 
 
 _message: Callable[[], str] = _nothing_kept

@@ -59,7 +59,7 @@ def test_a_signal_ends_the_process_wherever_it_is(
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == code
-    kept = "nothing has been written" if work == "silent" else f"3 of 5 pictures are kept in {tmp_path}"
+    kept = "nothing has been done yet; repeat the command to start" if work == "silent" else f"3 of 5 pictures are kept in {tmp_path}"
     assert messages == f"stopped by {name}: {kept}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert (tmp_path / "report.json").read_text() == "old"
