@@ -48,8 +48,17 @@ def end_on_signals() -> None:
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget)
     # The thread keeps both sockets open.
     threading.Thread(target=_watch, args=(reader, writer), daemon=True, name="interruption").start()
+
+
+def _forget() -> None:
+    """In a forked process, such as a worker that reads pictures: signals concern this process only."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(reader: socket.socket, writer: socket.socket) -> None:

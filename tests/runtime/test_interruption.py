@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import hashlib, sys, threading, time
+import hashlib, os, signal, sys, threading, time
 from pathlib import Path
 from inception_rcnn.runtime.atomic_write import atomic_write, temporary_folder
 from inception_rcnn.runtime.interruption import end_on_signals, say_when_interrupted
@@ -35,6 +35,12 @@ def write():
         else:
             time.sleep(60)
 
+if work == "child":  # a signal to a forked process ends that process only
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM
 if work == "thread":
     thread = threading.Thread(target=write)
     thread.start()
@@ -45,21 +51,28 @@ else:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("work", ["waiting", "computing", "catching", "thread", "silent"])
+@pytest.mark.parametrize("work", ["waiting", "computing", "catching", "thread", "child", "silent"])
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_signal_ends_the_process_wherever_it_is(
     tmp_path: Path, work: str, number: signal.Signals, code: int, name: str
 ) -> None:
     (tmp_path / "report.json").write_text("old")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path), work],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == code
-    kept = "nothing has been done yet; repeat the command to start" if work == "silent" else f"3 of 5 pictures are kept in {tmp_path}"
+    kept = (
+        "nothing has been done yet; repeat the command to start"
+        if work == "silent"
+        else f"3 of 5 pictures are kept in {tmp_path}"
+    )
     assert messages == f"stopped by {name}: {kept}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert (tmp_path / "report.json").read_text() == "old"
