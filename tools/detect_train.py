@@ -266,7 +266,7 @@ def detect_train(
         pool=pool,
         seed=seed,
     )
-    with errors_as_messages(console):
+    with errors_as_messages(console), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
         resolve_device(device)
         check_initial_network(init)
         with working(console, "reading the annotations"):
@@ -285,10 +285,7 @@ def detect_train(
             taught = read_teacher(initial_network(teacher), teacher_classes, samples.categories)
         trains_multibox = multibox and (multibox_iterations is not None or initial_multibox(init)[0] is None)
         recipe = MultiBoxSettings(iterations=multibox_iterations or MultiBoxSettings.iterations, seed=seed)
-        with (
-            StageProgress(console) as progress,
-            TrainingLog(out / "training" / "log.csv", tensorboard) as log,
-        ):
+        with StageProgress(console) as progress:
 
             def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
                 progress.report(stage, done, total, figures)
