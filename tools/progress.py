@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column
 from rich.text import Text
 
 from ..runtime.duration import duration
@@ -61,16 +62,46 @@ def _three_digits(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" if rate >= 1e-4 else f"{rate:.6f}"
 
 
-class _RateColumn(ProgressColumn):
-    """The rate of a task and its time left, from the task's field "rate"."""
+class _Stage:
+    """How far a stage is.
 
-    def __init__(self, unit: str):
-        super().__init__()
-        self._unit = unit
+    Args:
+        name: name of the stage.
+        done: the number of steps that an earlier run did.
+        unit: what a step counts, in the plural ("images").
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, name: str, done: int, unit: str, clock: Callable[[], float]):
+        self._name, self._unit = name, unit
+        self._rate = Rate(done, clock)
+        self._done = self._total = 0
+        self._figures = ""
+
+    def update(self, done: int, total: int, figures: dict[str, float]) -> None:
+        self._done, self._total = done, total
+        self._figures = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        self._rate.update(done)
+
+    def line(self) -> str:
+        """Such as "detecting: 40 of 200 images (20 %), 1.25 images/s, about 2 min left"."""
+        done, total = self._done, self._total
+        parts = [
+            f"{self._name}: {done:,} of {total:,} {self._unit} ({100 * done // max(total, 1)} %)",
+            self._rate.text(self._unit, total),
+            self._figures,
+        ]
+        return ", ".join(filter(None, parts))
+
+
+class _LineColumn(ProgressColumn):
+    """The line of a stage, from the task's field "stage". A narrow terminal cuts its end."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
     def render(self, task: Task) -> Text:
-        rate: Rate = task.fields["rate"]
-        return Text(rate.text(self._unit, int(task.total or 0)))
+        return Text(task.fields["stage"].line())
 
 
 class _Lines:
@@ -128,20 +159,15 @@ class StageProgress:
         self._console, self._unit, self._clock, self._every = console, unit, clock, every
         self._disable = disable
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RateColumn(unit),
-            TextColumn("{task.fields[figures]}", markup=False),
+            BarColumn(bar_width=10),
+            _LineColumn(),
             console=console,
             disable=disable or not console.is_terminal,
         )
         self._lines: _Lines | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._rates: dict[str, Rate] = {}
-        self._stage = ""
-        self._done = self._total = 0
-        self._figures = ""
+        self._stages: dict[str, _Stage] = {}
+        self._present: _Stage | None = None
         self._began = clock()
 
     def report(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
@@ -154,27 +180,20 @@ class StageProgress:
             done, total: numbers of steps.
             figures: values shown beside the bar, such as {"loss": 0.412}.
         """
-        if stage not in self._rates:
-            self._rates[stage] = Rate(done, self._clock)
-            self._tasks[stage] = self._bars.add_task(stage, total=total, figures="", rate=self._rates[stage])
-        self._stage, self._done, self._total = stage, done, total
-        self._figures = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        self._rates[stage].update(done)
-        self._bars.update(self._tasks[stage], completed=done, total=total, figures=self._figures)
+        if stage not in self._stages:
+            self._stages[stage] = _Stage(stage, done, self._unit, self._clock)
+            self._tasks[stage] = self._bars.add_task(stage, total=total, stage=self._stages[stage])
+        self._present = self._stages[stage]
+        self._present.update(done, total, figures)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
         if done >= total and not self._console.is_terminal:
             self._print_line()
 
     def line(self) -> str:
         """How far the present stage is: "detecting: 40 of 200 images (20 %), 1.25 images/s, about 2 min left"."""
-        if not self._stage:
+        if self._present is None:
             return f"working for {duration(self._clock() - self._began)}"
-        done, total = self._done, self._total
-        parts = [
-            f"{self._stage}: {done:,} of {total:,} {self._unit} ({100 * done // max(total, 1)} %)",
-            self._rates[self._stage].text(self._unit, total),
-            self._figures,
-        ]
-        return ", ".join(filter(None, parts))
+        return self._present.line()
 
     def _print_line(self) -> None:
         if not self._disable:

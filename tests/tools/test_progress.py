@@ -79,7 +79,7 @@ def test_on_a_terminal_a_bar_shows_steps_done_and_their_rate() -> None:
         progress.report("detecting [b]", 5, 5, {})
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "detecting [b]" in shown
-    assert "5/5" in shown
+    assert "5 of 5 images (100 %)" in shown
     rate = re.search(r"([\d.]+) images/s", shown)
     assert rate
     assert 1 < float(rate[1]) <= 25  # 5 images in at least 0.2 s
@@ -94,10 +94,22 @@ def test_stages_show_figures_and_markup_in_warnings_is_not_interpreted(terminal:
         progress.warn("class [red] has 2 boxes")
         progress.print("[b] is kept")
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
-    assert "10/10" in shown or "10 of 10 steps" in shown
+    assert "10 of 10 steps (100 %)" in shown
     assert "loss 0.25, learning rate 0.0001" in shown
     assert "warning: class [red] has 2 boxes" in shown
     assert "[b] is kept" in shown
+
+
+def test_a_bar_stays_on_one_line_of_a_narrow_terminal() -> None:
+    clock, stream = Clock(), StringIO()
+    console = Console(file=stream, width=80, force_terminal=True, color_system=None)
+    progress = StageProgress(console, clock=clock)
+    progress.report("training member 1 of 6", 0, 3000, {})
+    clock.now += 100
+    progress.report("training member 1 of 6", 137, 3000, {"loss": 0.4123, "learning rate": 0.00199})
+    console.print(progress._bars)
+    (line,) = stream.getvalue().splitlines()
+    assert "training member 1 of 6: 137 of 3,000 steps (4 %), 1.37 steps/s, about" in line
 
 
 def test_a_disabled_progress_prints_nothing() -> None:
