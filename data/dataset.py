@@ -122,11 +122,35 @@ class Dataset(Sequence[Sample]):
                 self._samples[position] = sample
         return sample
 
+    def part(self, rows: Sequence[int]) -> Dataset:
+        """Returns a data set of the samples in some rows."""
+        return Dataset(self.name, self.categories, [self._records[row] for row in rows], self._read)
+
+    def hold_out(self, share: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Divides the pictures at random into a part to train on and a part to measure on.
+
+        Args:
+            share: share of the pictures in the second part, above 0 and below 1. Each part has at least one picture.
+            seed: seed of the random choice.
+
+        Raises:
+            ValueError: the share is out of range, or there are fewer than two pictures.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"the share is {share}, expected a number above 0 and below 1")
+        if len(self) < 2:
+            raise ValueError(f"{self.name} has {len(self)} pictures, expected at least 2 to hold some out")
+        count = min(max(1, round(share * len(self))), len(self) - 1)
+        order = np.random.default_rng([seed, 20]).permutation(len(self)).tolist()
+        held_out = self.part(sorted(order[:count]))
+        held_out.name = f"{self.name} (held out)"
+        return self.part(sorted(order[count:])), held_out
+
     def without(self, other: Dataset) -> Dataset:
         """Returns a data set without the pictures of `other`. Pictures are compared by path."""
         known = {sample.path for sample in other}
         rows = [row for row, sample in enumerate(self) if sample.path not in known]
-        return Dataset(self.name, self.categories, [self._records[row] for row in rows], self._read)
+        return self.part(rows)
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {len(self)} pictures, {len(self.categories)} categories)"

@@ -7,6 +7,7 @@ al., CVPR 2014).
 import os
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -366,9 +367,13 @@ class Detector:
             return _Picture(FileResult(path, None, None, ImageError(path, str(error))), _NO_PROPOSALS)
 
     def _finished(self, pictures: Iterable[_Picture]) -> Generator[FileResult, None, None]:
-        """Detects in pictures, in order. The networks run in the caller's thread, reading, warping and `_finish` in
-        threads of their own."""
-        return map_ahead(self._finish, self._score(pictures), 1, _PICTURES_AHEAD)
+        """Detects in pictures, in order, and yields each picture as soon as its regions are scored.
+
+        The networks, reading and warping run in threads of their own, `_finish` runs in the caller's thread.
+        """
+        with closing(prefetch(self._score(pictures), _PICTURES_AHEAD)) as scored:
+            for picture in scored:
+                yield self._finish(picture)
 
     def _score(self, pictures: Iterable[_Picture]) -> Iterator[ScoredPicture]:
         """Scores all regions of pictures, in order."""

@@ -4,6 +4,8 @@ On a CPU, the scores of a region do not depend on the batch that it is in or on 
 detections of a picture therefore depend neither on the batch size and timing nor on the other pictures in the stream.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
@@ -20,6 +22,10 @@ T = TypeVar("T")
 # Largest number of parts in a batch. Pictures without regions, or with few regions above the cascade's threshold, would
 # otherwise wait until enough other pictures have filled the batch.
 _MOST_PARTS = 16
+
+# A picture does not wait longer than this many seconds for others to fill a batch. An interrupted run then keeps most
+# of its work also on slow machines, and half-empty batches are rare on fast ones.
+_LONGEST_WAIT = 10.0
 
 # Warped regions, uint8 RGB [n, 224, 224, 3]: an array for networks on the CPU, a tensor for networks on a GPU.
 Crops: TypeAlias = np.ndarray | torch.Tensor
@@ -55,7 +61,8 @@ def batch_regions(
 ) -> Iterator[RegionBatch[T]]:
     """Warps the regions of pictures, in order, into batches.
 
-    A batch has `size` regions. The last batch may have fewer, and so may a batch with parts of 16 pictures.
+    A batch has `size` regions. It may have fewer if it is the last, if it ends the first picture, if it has parts of 16
+    pictures, or if a picture in it has waited for 10 seconds.
 
     Args:
         pictures: pairs of a picture and the boxes [N, 4] of its regions; N may be 0.
@@ -70,6 +77,7 @@ def batch_regions(
 
     crops, filled = empty(), 0
     parts: list[_Part[T]] = []
+    begun = -math.inf  # the first picture does not wait
     for picture, boxes in pictures:
         start = 0
         while True:
@@ -78,9 +86,12 @@ def batch_regions(
                 warp(picture, boxes[start : start + count], crops[filled : filled + count])
             start, filled = start + count, filled + count
             parts.append(_Part(picture, count, last=start == len(boxes)))
-            if filled == size or len(parts) == _MOST_PARTS:
+            waited = start == len(boxes) and time.monotonic() - begun >= _LONGEST_WAIT
+            if filled == size or len(parts) == _MOST_PARTS or waited:
                 yield RegionBatch(crops[:filled], parts)
                 crops, filled, parts = empty(), 0, []
+                if start == len(boxes) or begun > -math.inf:
+                    begun = time.monotonic()
             if start == len(boxes):
                 break
     if parts:
@@ -114,11 +125,13 @@ def score_regions(
     Args:
         ensemble: the networks.
         batches: from `batch_regions`.
-        passed: number of passed regions for which the other members wait. They do not wait for more than 16 parts.
+        passed: number of passed regions for which the other members wait. They do not wait for more than 16 parts, nor
+            longer than 10 seconds. They do not wait after the first picture.
     """
 
     def scored_batches() -> Iterator[tuple[Sequence[_Part[T]], FirstScores, np.ndarray]]:
         waiting: list[tuple[Sequence[_Part[T]], FirstScores]] = []
+        begun = -math.inf
 
         def flush() -> Iterator[tuple[Sequence[_Part[T]], FirstScores, np.ndarray]]:
             for (parts, first), mean in zip(waiting, ensemble.mean([first for _, first in waiting]), strict=True):
@@ -127,9 +140,13 @@ def score_regions(
         for batch in batches:
             waiting.append((batch.parts, ensemble.first(batch.crops)))
             enough = sum(len(first.rows) for _, first in waiting) >= passed
-            if enough or sum(len(parts) for parts, _ in waiting) >= _MOST_PARTS:
+            ended = any(part.last for parts, _ in waiting for part in parts)
+            waited = ended and time.monotonic() - begun >= _LONGEST_WAIT
+            if enough or waited or sum(len(parts) for parts, _ in waiting) >= _MOST_PARTS:
                 yield from flush()
                 waiting = []
+                if ended or begun > -math.inf:
+                    begun = time.monotonic()
         if waiting:
             yield from flush()
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -19,6 +19,9 @@ from filelock import FileLock, Timeout
 from .suppression import Detections
 
 FORMAT = "inception-rcnn run 1"
+
+# What to do with a run that a file already holds.
+Existing: TypeAlias = Literal["refuse", "resume", "overwrite"]
 
 # SQLite takes a shorter file for an empty database, and overwrites it.
 _SMALLEST_FILE = 512
@@ -60,7 +63,7 @@ class Result:
 class RunState:
     """The results of one run so far.
 
-        with RunState(out / "run.sqlite", settings, paths, resume=True) as state:
+        with RunState(out / "run.sqlite", settings, paths, existing="resume") as state:
             for picture in state.left():
                 state.add(...)
 
@@ -71,19 +74,21 @@ class RunState:
         file: the SQLite file. A missing folder is created.
         settings: everything that the results depend on. Error messages show the keys as names.
         pictures: the files or URLs, in order. They must not change until the run is finished.
-        resume: True continues the run in `file`, or starts a new run if there is no file. False starts a new run, which
-            replaces a finished run in `file`.
+        existing: what to do if `file` holds a run. "resume" continues it, "overwrite" replaces it by a new run, and
+            "refuse" raises an error if it is unfinished. A finished run with the same settings and pictures is opened
+            by both "resume" and "refuse".
         class_ids: the class ids that results may have; None for any.
 
     Attributes:
         file: the SQLite file.
-        finished: whether the run in `file` was already finished when it was resumed.
+        finished: whether the run in `file` was already finished when it was opened.
+        done: the number of pictures with a result.
 
     Raises:
-        OtherRunError: `file` is damaged or is no state of a run; or, with `resume`, it holds a run with other settings
-            or pictures.
-        RunStateError: `file` cannot be read or written, or another process works on it. Without `resume`, `file` holds
-            an unfinished run, which would be lost.
+        OtherRunError: `file` is damaged or is no state of a run; or, without "overwrite", it holds a run with other
+            settings or pictures.
+        RunStateError: `file` cannot be read or written, or another process works on it. With "refuse", `file` holds an
+            unfinished run, which would be lost.
     """
 
     def __init__(
@@ -92,11 +97,12 @@ class RunState:
         settings: Mapping[str, object],
         pictures: Sequence[Path | str],
         *,
-        resume: bool,
+        existing: Existing,
         class_ids: Collection[int] | None = None,
     ):
         self.file = file
         self.finished = False
+        self.done = 0
         self._count = len(pictures)
         self._class_ids = None if class_ids is None else np.array(sorted(class_ids), np.int64)
         about = {
@@ -114,7 +120,7 @@ class RunState:
                 self._database.text_factory = lambda text: text.decode("utf-8", "replace")  # damage is found later
                 if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:
                     raise self._damaged("the file is too short")
-                self._open(about, resume)
+                self._open(about, existing)
                 self._opened = opened.pop_all()
         except Timeout as error:
             raise RunStateError(
@@ -123,7 +129,7 @@ class RunState:
         except (OSError, sqlite3.Error) as error:
             raise RunStateError(f"{file} cannot be opened: {error}") from error
 
-    def _open(self, about: Mapping[str, str], resume: bool) -> None:
+    def _open(self, about: Mapping[str, str], existing: Existing) -> None:
         """Start a new run in the file, or check the run that it holds."""
         try:
             # With WAL and NORMAL, a crash of the program loses no commit. A power cut can lose the last commits, but it
@@ -131,23 +137,23 @@ class RunState:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             known = self._read_about()
-            if known is None or (not resume and known.get("finished") == "yes"):
+            if known is None or existing == "overwrite":
                 self._start(about)
                 return
-            # Damage is found here, and not when hours of work are done.
             self._check_about(known)
-            done = sum(1 for _ in self.results())
+            _check_same(self.file, known, about)
+            # Damage is found here, and not when hours of work are done.
+            self.done = sum(1 for _ in self.results())
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
             raise self._damaged(f"its schema is damaged: {error}") from error
-        if not resume:
-            raise RunStateError(
-                f"{self.file} holds an unfinished run with results for {done} pictures: continue it with --resume, "
-                "choose another --out, or delete the file to start again"
-            )
-        _check_same(self.file, known, about)
         self.finished = known["finished"] == "yes"
+        if existing == "refuse" and not self.finished:
+            raise RunStateError(
+                f"{self.file} holds an unfinished run with results for {self.done} of {self._count} pictures: continue "
+                "it with --resume, start again with --overwrite, or choose another --out"
+            )
 
     def _read_about(self) -> dict[str, str] | None:
         """The content of the table `about`; None if the file holds nothing."""
@@ -162,7 +168,7 @@ class RunState:
         if about.get("format") != FORMAT:
             raise OtherRunError(
                 f"{self.file}: the format is {str(about.get('format'))[:40]!r}, this version reads {FORMAT!r}; choose "
-                "another --out, or delete the file to start a new run"
+                "another --out, or replace it with --overwrite"
             )
         for name in ("settings", "pictures", "finished"):
             if not isinstance(about.get(name), str):
@@ -214,6 +220,7 @@ class RunState:
                 "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (result.picture, result.width, result.height, *blobs, failure),
             )
+        self.done += 1
 
     def results(self) -> Iterator[Result]:
         """Yields the results so far, in the order of the pictures.
@@ -294,6 +301,6 @@ def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) 
         changes.append("the pictures or their order changed")
     if changes:
         raise OtherRunError(
-            f"{file} holds a run with other settings: {'; '.join(changes)}. Resume with the settings of that run, or "
-            "choose another --out"
+            f"{file} holds another run: {'; '.join(changes)}. Use the settings and pictures of that run, replace it "
+            "with --overwrite, or choose another --out"
         )

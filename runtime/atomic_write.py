@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# The temporary files and folders that exist at present, for `discard_unfinished`.
+_unfinished: set[Path] = set()
+_registering = threading.RLock()
 
 
 @contextmanager
@@ -39,6 +45,8 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{os.getpid()}-{threading.get_ident()}."
     partial = file.with_name(f"{file.name}.{writer if shared else ''}partial")
+    with _registering:
+        _unfinished.add(partial)
     try:
         partial.touch()
         permissions = partial.stat().st_mode
@@ -50,8 +58,37 @@ def atomic_write(file: str | Path, *, shared: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink()
         raise
+    finally:
+        _unfinished.discard(partial)
     if os.name == "posix":  # The rename is on the disk when the folder is flushed. Windows cannot open folders.
         _flush_to_disk(file.parent)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yields a new folder in `parent`, which is deleted when the block ends and by `discard_unfinished`."""
+    with TemporaryDirectory(dir=parent) as name:
+        folder = Path(name)
+        with _registering:
+            _unfinished.add(folder)
+        try:
+            yield folder
+        finally:
+            _unfinished.discard(folder)
+
+
+def discard_unfinished() -> None:
+    """Deletes the temporary files and folders of all threads. The process must end after this call.
+
+    No thread can start another file: it waits, as the process is about to end.
+    """
+    _registering.acquire()
+    for partial in list(_unfinished):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:

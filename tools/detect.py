@@ -11,7 +11,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,16 +25,20 @@ from rich.table import Table
 from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls
 from ..runtime.atomic_write import atomic_write
+from ..runtime.interruption import end_on_signals, say_when_interrupted
 from ..runtime.remote import is_url
 from .error_messages import message_of
+from .help import INPUT, MODEL, OUTPUT, RUN, Command
+from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed
 from .outputs import check_folder
-from .progress import progress_bar
+from .progress import StageProgress, working
 
 if TYPE_CHECKING:
     from ..data.categories import Category
     from ..data.parquet import ParquetWriter
     from ..detection.detector import FileResult
-    from ..detection.run_state import Result, RunState
+    from ..detection.model_json import Description
+    from ..detection.run_state import Existing, Result, RunState
 
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
 # --score-threshold replaces both.
@@ -45,18 +48,14 @@ SHOWN_SCORE = 0.5
 # Longest name of a drawing in bytes, without suffix. File systems allow 255, and a suffix and a number are added.
 _LONGEST_NAME = 200
 
+# Number of unreadable pictures that the last lines name.
+_NAMED = 20
+
 # Errors of a disk that has room for nothing: the run stops. It goes on after other errors that concern a drawing.
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
-
-
-class Switch(str, Enum):
-    """The value of an option that is on or off."""
-
-    on = "on"
-    off = "off"
 
 
 def demo_images() -> list[Path]:
@@ -70,99 +69,165 @@ def demo_images() -> list[Path]:
 
 
 @app.command(
-    epilog="Examples: [bold]detect photos/ --recursive --out found/[/bold]   "
-    "[bold]detect s3://bucket/photos/ --ray 10.0.0.1:6379[/bold]   "
-    "(exit code 0: all pictures were read; 3: some could not be read, see found/detections.json; 2: wrong usage; "
-    "1: the run stopped, continue it with --resume)"
+    cls=Command,
+    epilog="""\
+# Try it on five photographs that are installed with the program
+detect --demo --out found/
+# All pictures in a folder and its sub-folders
+detect photos/ --recursive --out found/
+# Continue a run that was stopped
+detect photos/ --recursive --out found/ --resume
+# Describe the classes that a model finds
+detect --describe --model default
+
+Exit code 0: all pictures were read; 3: some could not be read, the last
+lines say which; 2: wrong usage; 1: the run stopped, --resume continues it;
+130, 143: stopped by Ctrl-C, by SIGTERM""",
 )
 def detect(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Pictures, folders, patterns ('*.jpg') or URLs of these (s3://...), or ILSVRC image lists (.txt).",
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for detections.json and pictures/.")] = Path("detections"),
     demo: Annotated[
-        bool, typer.Option("--demo", help="Detect in five photographs that are installed with scikit-image.")
-    ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
-    model: Annotated[str, typer.Option(help="Model folder, or the name of a shipped model.")] = "default",
-    describe: Annotated[
-        bool, typer.Option("--describe", help="Describe --model and the AP of its classes, then exit.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    engine: Annotated[
-        str,
+        bool,
         typer.Option(
-            help="Engine that runs the networks: openvino, openvino-int8, torch-compiled or torch. auto is openvino on "
-            "a CPU and torch-compiled on a GPU; both give probabilities within 0.03 of float32."
+            "--demo",
+            help="Detect in five photographs that are installed with scikit-image.",
+            rich_help_panel=INPUT,
         ),
-    ] = "auto",
+    ] = False,
+    recursive: Recursive = False,
+    proposals_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Use the boxes in this file, written by detect-propose, as regions.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Folder for detections.json and pictures/.", rich_help_panel=OUTPUT),
+    ] = Path("detections"),
+    pictures: Annotated[
+        bool,
+        typer.Option(" /--no-pictures", help="Draw no detections into copies of the pictures.", rich_help_panel=OUTPUT),
+    ] = True,
     score_threshold: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
+            metavar="0..1",
             help="Smallest score of detections that are written and drawn. "
             f"By default, detections from {KEPT_SCORE} are written and detections from {SHOWN_SCORE} are drawn.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="Largest number of detections in a picture.")] = 100,
-    proposals_file: Annotated[
-        Path | None, typer.Option(help="Use the boxes in this file, written by detect-propose, as regions.")
-    ] = None,
-    box_regression: Annotated[bool, typer.Option(help="Apply the model's box regression, if the model has it.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the ranking of proposals.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures with more pixels.")] = MAX_PIXELS,
-    pictures: Annotated[bool, typer.Option(help="Write pictures with the detections drawn in.")] = True,
+    max_detections: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Largest number of detections in a picture.", rich_help_panel=OUTPUT),
+    ] = 100,
+    model: ModelName = "default",
+    describe: Annotated[
+        bool,
+        typer.Option(
+            "--describe", help="Describe --model and the AP of its classes, then exit.", rich_help_panel=MODEL
+        ),
+    ] = False,
     members: Annotated[
         int | None,
-        typer.Option(min=1, help="Use the first N networks of the ensemble; all by default.", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="Use the first N networks of the ensemble; all by default.", rich_help_panel=MODEL
+        ),
     ] = None,
     cascade: Annotated[
-        Switch, typer.Option(help="Let the first network decide which regions the other networks score.")
-    ] = Switch.on,
-    screen: Annotated[
-        Switch,
+        bool,
         typer.Option(
-            help="Let the screen, if the model has a screen, choose the regions that the networks score. off: the "
-            "networks score every region, as in the paper."
+            " /--no-cascade",
+            help="Let all networks score every region. Otherwise the first network decides which regions the other "
+            "networks score.",
+            rich_help_panel=MODEL,
         ),
-    ] = Switch.on,
+    ] = True,
+    screen: Annotated[
+        bool,
+        typer.Option(
+            " /--no-screen",
+            help="Let the networks score every region, as in the paper. Otherwise the screen, if the model has a "
+            "screen, chooses the regions.",
+            rich_help_panel=MODEL,
+        ),
+    ] = True,
     regions: Annotated[
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Let the screen keep the N best regions of each picture; by default, those above its threshold.",
-            show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
+    box_regression: Annotated[
+        bool,
+        typer.Option(
+            " /--no-box-regression",
+            help="Leave the boxes where the regions are. Otherwise the model's box regression, if the model has it, "
+            "moves them.",
+            rich_help_panel=MODEL,
+        ),
+    ] = True,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="Engine that runs the networks. auto is openvino on a CPU and torch-compiled on a GPU; both give "
+            "probabilities within 0.03 of float32.",
+            rich_help_panel=RUN,
+        ),
+    ] = EngineName.auto,
+    device: Device = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run in OUT, with the same options; start it if there is none.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --out, with the same options; start it if there is none.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out by a new run.", rich_help_panel=RUN)
     ] = False,
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS|local",
+            metavar="ADDRESS",
             help="Detect on the Ray cluster at this address (10.0.0.1:6379; auto: the cluster on this machine; local: "
             "start a cluster on this machine). Writes OUT/detections.parquet too and draws no pictures.",
+            rich_help_panel=RUN,
         ),
     ] = None,
+    seed: Seed = 0,
 ) -> None:
     """Find objects in pictures: boxes with class names and scores.
 
     Writes OUT/detections.json, a COCO dataset with scores, and copies of the pictures with the detections drawn in to
-    OUT/pictures/. The result of each picture is stored in OUT/run.sqlite as soon as it is known. --resume continues a
-    run that was interrupted.
+    OUT/pictures/. The result of each picture is stored in OUT/run.sqlite as soon as it is known, so that a run that was
+    stopped can be continued.
     """
     if describe:
         _describe(model)
         return
     if demo == bool(inputs):
         raise typer.BadParameter("give pictures, folders or lists to detect in, or --demo", param_hint="INPUT")
+    if resume and overwrite:
+        raise typer.BadParameter("expected either --resume or --overwrite", param_hint="--resume")
     try:
         paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
@@ -172,93 +237,154 @@ def detect(
         check_folder(out / "pictures", "--out")
     kept_score = KEPT_SCORE if score_threshold is None else score_threshold
     shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
+    options: dict[str, Any] = {
+        "score_threshold": kept_score,
+        "max_detections": max_detections,
+        "seed": seed,
+        "members": members,
+        "cascade": cascade,
+        "box_regression": box_regression,
+        "screen": screen,
+        "max_regions": regions,
+        "engine": engine.value,
+    }
 
-    with console.status("loading the model ..."):
+    # The run is compared with the run in --out before networks are loaded, which takes seconds.
+    with working(console, "loading the program"):
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
-        from ..detection.engines.engine import EngineError
-        from ..detection.model_files import load_model, model_digest
+        from ..detection.engines.choice import EngineError, choose
+        from ..detection.model_files import find_model, load_model, model_digest
+        from ..detection.model_json import read_description
         from ..detection.networks.weights import ModelError
         from ..detection.run_state import RunState, RunStateError
         from ..proposals.files import ProposalFileError, read_proposals
-
+    try:
+        described = read_description(find_model(model) / "model.json")
+        networks = _number_of_networks(described, members)
+        _check_screen(described, screen, regions)
+        chosen = None if ray else choose(engine.value, device)
+        proposals = read_proposals(proposals_file) if proposals_file else None
+        # run.sqlite stores these names and values, and later runs compare them. If a later version changes a name or
+        # the meaning of a value, runs of older versions cannot be resumed.
+        settings: dict[str, object] = {
+            "the version of inception-rcnn": version("inception-rcnn"),
+            "the model's digest": model_digest(model)[:12],
+            "the networks": networks,
+            "their engine": chosen.description if chosen else f"Ray's, --device {device} --engine {engine.value}",
+            "--cascade": "on" if cascade else "off",
+            "box regression": "on" if box_regression else "off",
+            "--score-threshold": kept_score,
+            "the score that is drawn": shown_score if pictures and not ray else "none",
+            "--max-detections": max_detections,
+            "--max-pixels": max_pixels,
+            "--seed": seed,
+            "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
+        }
+        if described.screen is not None:  # runs of models without a screen have no such settings
+            settings["--screen"] = "on" if screen else "off"
+            settings["--regions"] = "those above the threshold" if regions is None else regions
+        class_ids = [category.id for category in described.categories]
+        existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
+        state = RunState(out / "run.sqlite", settings, paths, existing=existing, class_ids=class_ids)
+    except (ModelError, EngineError, ProposalFileError, RunStateError, OSError, ValueError) as error:
+        raise typer.BadParameter(message_of(error)) from error
+    context.with_resource(state)
+    say_when_interrupted(lambda: _kept(state, len(paths)))
+    drawings = out / "pictures" if pictures and not ray else None
+    if state.finished and all(file.exists() for file in _output_files(out, parquet=bool(ray))):
+        failures = [result for result in state.results() if result.failure]
+        console.print(
+            f"the run in {escape(str(out))} is complete: {len(paths)} pictures with these settings; --overwrite starts "
+            "it again",
+            soft_wrap=True,
+        )
+        _print_outputs(paths, failures, out, drawings, parquet=bool(ray))
+        return
+    names = {category.id: category.name for category in described.categories}
+    left = state.left()
+    if left:
         try:
-            proposals = read_proposals(proposals_file) if proposals_file else None
-            loaded = load_model(model)
-            networks = len(loaded.first_members(members))
-            options: dict[str, Any] = {
-                "score_threshold": kept_score,
-                "max_detections": max_detections,
-                "seed": seed,
-                "members": members,
-                "cascade": cascade is Switch.on,
-                "box_regression": box_regression,
-                "screen": screen is Switch.on,
-                "max_regions": regions,
-                "engine": engine,
-            }
-            cluster = detector = None
-            if ray:
-                cluster = context.with_resource(Cluster(ray, device))
-                where, why, pictures = str(cluster.workers), "", False
-            else:
-                detector = Detector(loaded, device=device, **options)
-                where, why = detector.ensemble.description, f" ({detector.ensemble.reason})"
-            # run.sqlite stores these names and values, and --resume compares them. If a later version changes a name
-            # or the meaning of a value, runs of older versions cannot be resumed.
-            settings: dict[str, object] = {
-                "the version of inception-rcnn": version("inception-rcnn"),
-                "the model's digest": model_digest(model)[:12],
-                "the networks": networks,
-                "their engine": f"Ray's, --device {device} --engine {engine}" if cluster else where,
-                "--cascade": cascade.value,
-                "box regression": "on" if box_regression else "off",
-                "--score-threshold": kept_score,
-                "the score that is drawn": shown_score if pictures else "none",
-                "--max-detections": max_detections,
-                "--max-pixels": max_pixels,
-                "--seed": seed,
-                "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
-            }
-            if loaded.screen is not None:  # runs of models without a screen have no such settings
-                settings["--screen"] = screen.value
-                settings["--regions"] = "those above the threshold" if regions is None else regions
-            class_ids = [category.id for category in loaded.categories]
-            state = RunState(out / "run.sqlite", settings, paths, resume=resume, class_ids=class_ids)
-        except (ModelError, EngineError, ClusterError, ProposalFileError, RunStateError, OSError, ValueError) as error:
+            with working(console, "loading the model"):
+                loaded = load_model(model)
+                cluster = detector = None
+                if ray:
+                    cluster = context.with_resource(Cluster(ray, device))
+                    where, why = str(cluster.workers), ""
+                else:
+                    detector = Detector(loaded, device=device, **options)
+                    where, why = detector.ensemble.description, f" ({detector.ensemble.reason})"
+        except (ModelError, EngineError, ClusterError, OSError, ValueError) as error:
             raise typer.BadParameter(message_of(error)) from error
-    names = {category.id: category.name for category in loaded.categories}
-    with state:
-        left = state.left()
-        console.print(
-            f"{len(paths)} pictures, {networks} network(s) on {where}{why}"
-            + (f"; {len(paths) - len(left)} pictures are already done" if resume else "")
-            + ("; the run is complete" if state.finished else "")
-        )
-        if cluster:
-            to_do = [(picture, paths[picture]) for picture in left]
-            results = cluster.detect(to_do, loaded, max_pixels=max_pixels, proposals_file=proposals_file, **options)
-        else:
-            assert detector
-            files = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
-            results = _draw_results(paths, left, files, names, shown_score, out / "pictures" if pictures else None)
-        try:
-            _store_results(paths, results, len(left), state)
-            found, failed = _write_detections(paths, state, loaded.categories, shown_score, out, parquet=bool(ray))
+        console.print(f"{len(paths)} pictures, {networks} network(s) on {where}{why}", soft_wrap=True)
+    if state.done:
+        console.print(f"{state.done} of {len(paths)} pictures are already done")
+    try:
+        if left:
+            if cluster:
+                to_do = [(picture, paths[picture]) for picture in left]
+                results = cluster.detect(to_do, loaded, max_pixels=max_pixels, proposals_file=proposals_file, **options)
+            else:
+                assert detector
+                files = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
+                results = _draw_results(paths, left, files, names, shown_score, drawings)
+            _store_results(paths, results, state)
+        with working(console, "writing the results"):
+            found, failures = _write_detections(paths, state, described.categories, shown_score, out, parquet=bool(ray))
             state.finish()
-        except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError, KeyboardInterrupt) as error:
-            console.print(
-                f"[red]stopped:[/red] {escape(message_of(error) or 'interrupted')}\n"
-                f"the results of {len(paths) - len(state.left())} of {len(paths)} pictures are stored in "
-                f"{escape(str(state.file))}; continue with the same command and --resume"
-            )
-            raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
-    _print_summary(Counter({names[label]: count for label, count in found.items()}), shown_score, len(paths) - failed)
-    console.print(f"written: {escape(str(out / 'detections.json'))}")
-    if failed:
+    except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:
         console.print(
-            f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in detections.json'
+            f"[red]stopped:[/red] {escape(message_of(error))}\n{escape(_kept(state, len(paths)))}", soft_wrap=True
         )
+        raise typer.Exit(1) from error
+    read = len(paths) - len(failures)
+    _print_summary(Counter({names[label]: count for label, count in found.items()}), shown_score, read)
+    _print_outputs(paths, failures, out, drawings, parquet=bool(ray))
+
+
+def _number_of_networks(described: "Description", members: int | None) -> int:
+    if members is not None and members > described.members:
+        raise typer.BadParameter(
+            f"expected at most {described.members}, the networks of the model, got {members}", param_hint="--members"
+        )
+    return members or described.members
+
+
+def _check_screen(described: "Description", screen: bool, regions: int | None) -> None:
+    if regions is not None and (described.screen is None or not screen):
+        missing = "--no-screen switches it off" if described.screen is not None else "this model has none"
+        raise typer.BadParameter(f"needs the screen, which chooses the regions, but {missing}", param_hint="--regions")
+
+
+def _kept(state: "RunState", pictures: int) -> str:
+    """What an interrupted run has kept, and how to go on."""
+    return (
+        f"the results of {state.done} of {pictures} pictures are kept in {state.file}; continue with the same command "
+        "and --resume"
+    )
+
+
+def _output_files(out: Path, *, parquet: bool) -> list[Path]:
+    """The files that a finished run has written, besides the drawings."""
+    return [out / "detections.json", *([out / "detections.parquet"] if parquet else [])]
+
+
+def _print_outputs(
+    paths: Sequence[Path | str], failures: "Sequence[Result]", out: Path, drawings: Path | None, *, parquet: bool
+) -> None:
+    """Print the last lines: the pictures that could not be read, and what was written. Exits with 3 after failures."""
+    for file in _output_files(out, parquet=parquet):
+        console.print(f"written: {escape(str(file))}", soft_wrap=True)
+    if drawings:
+        console.print(f"drawings: {escape(str(drawings))}", soft_wrap=True)
+    if failures:
+        console.print(f"[yellow]{len(failures)} of {len(paths)} pictures could not be read:[/yellow]")
+        for result in failures[:_NAMED]:
+            line = f"  {paths[result.picture]}: {result.failure}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if len(failures) > _NAMED:
+            more = f'  and {len(failures) - _NAMED} more: see "failures" in {out / "detections.json"}'
+            console.print(more, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(3)
 
 
@@ -318,18 +444,15 @@ def _draw_results(
             yield Result(picture, width, height, result.detections, None)
 
 
-def _store_results(
-    paths: Sequence[Path | str], results: "Generator[Result, None, None]", count: int, state: "RunState"
-) -> None:
-    """Store `count` results in `state` as they come, with a progress bar and a warning for each unreadable picture."""
-    with progress_bar(console, "images") as progress, closing(results):
-        task = progress.add_task("detecting", total=count)
+def _store_results(paths: Sequence[Path | str], results: "Generator[Result, None, None]", state: "RunState") -> None:
+    """Store results in `state` as they come, with their progress and a warning for each unreadable picture."""
+    with StageProgress(console, "images") as progress, closing(results):
+        progress.report("detecting", state.done, len(paths), {})
         for result in results:
             if result.failure:
-                name = escape(str(paths[result.picture]))
-                progress.console.print(f"[yellow]warning:[/yellow] {name} is left out: {escape(result.failure)}")
+                progress.warn(f"{paths[result.picture]} is left out: {result.failure}")
             state.add(result)
-            progress.advance(task)
+            progress.report("detecting", state.done, len(paths), {})
 
 
 def _write_detections(
@@ -340,17 +463,17 @@ def _write_detections(
     out: Path,
     *,
     parquet: bool,
-) -> tuple[Counter[int], int]:
+) -> "tuple[Counter[int], list[Result]]":
     """Write the results in `state` to detections.json and, if asked for, to detections.parquet.
 
     Returns:
-        The number of detections of each label with a score of at least `shown_score`, and the number of pictures that
-        could not be read.
+        The number of detections of each label with a score of at least `shown_score`, and the results of the pictures
+        that could not be read.
     """
     from ..data.coco import DetectionsWriter
 
     found: Counter[int] = Counter()
-    failed = 0
+    failures: list[Result] = []
     with ExitStack() as stack:
         writers: list[DetectionsWriter | ParquetWriter] = [
             stack.enter_context(DetectionsWriter(out / "detections.json", categories))
@@ -362,7 +485,7 @@ def _write_detections(
         for result in state.results():
             name = str(paths[result.picture])
             if result.detections is None:
-                failed += 1
+                failures.append(result)
                 for writer in writers:
                     writer.fail(name, result.failure or "not read")
                 continue
@@ -370,7 +493,7 @@ def _write_detections(
             for writer in writers:
                 writer.add(name, result.width, result.height, boxes, scores, labels)
             found.update(result.detections.above(shown_score).labels.tolist())
-    return found, failed
+    return found, failures
 
 
 def _file_digest(file: Path) -> str:
@@ -421,6 +544,7 @@ def _print_summary(found: Counter[str], score: float, read: int) -> None:
 
 def main() -> None:
     """The command `detect`."""
+    end_on_signals()
     app()
 
 

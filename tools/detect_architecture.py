@@ -1,7 +1,4 @@
-"""`detect-architecture`: print what GoogLeNet costs, beside Table 1 of the paper, and what dimension reduction saves.
-
-detect-architecture
-"""
+"""`detect-architecture`: print what GoogLeNet costs, beside Table 1 of the paper, and what dimension reduction saves."""
 
 from __future__ import annotations
 
@@ -11,6 +8,8 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from .help import Command
 
 if TYPE_CHECKING:
     from ..detection.networks.costs import ModuleForms
@@ -25,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 console = Console(emoji=False, soft_wrap=True, width=250)
 
 
-@app.command()
+@app.command(cls=Command, epilog="detect-architecture > table-1.md")
 def detect_architecture() -> None:
     """Print Table 1 of "Going Deeper with Convolutions" with the counts of this program's network beside it.
 

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..runtime.interruption import end_on_signals
 from .error_messages import message_of
+from .help import INPUT, OUTPUT, RUN, Command
 from .outputs import check_file, check_folder
+from .progress import working
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(emoji=False)
@@ -38,64 +41,117 @@ class Mean(str, Enum):
 
 
 @app.command(
-    epilog="Example: [bold]detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html[/bold]   "
-    "(exit code 0: evaluated; 1: a file cannot be used, and the message says which file and why; 2: wrong usage)"
+    cls=Command,
+    epilog="""\
+# Measure the detections of detect, or a submission file
+detect-evaluate found/detections.json --root my-data/ --split val
+# Tables, curves and the worst mistakes as a page
+detect-evaluate predictions.txt --root ILSVRC/ --html report.html
+
+Exit code 0: evaluated; 1: a file cannot be used, the message says which and
+why; 2: wrong usage""",
 )
 def detect_evaluate(
     predictions: Annotated[
         Path,
-        typer.Argument(help="ILSVRC submission file, detections.json of `detect`, or COCO results (.json)."),
+        typer.Argument(
+            rich_help_panel=INPUT,
+            metavar="PREDICTIONS",
+            help="ILSVRC submission file, detections.json of `detect`, or COCO results (.json).",
+        ),
     ],
     root: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel=INPUT,
+            metavar="DATASET",
             help="Ground truth: data set in the ILSVRC, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label Studio "
-            "layout."
+            "layout.",
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of --root; val by default, if the layout has splits.")
+        str | None,
+        typer.Option(
+            rich_help_panel=INPUT, metavar="NAME", help="Split of --root; val by default, if the layout has splits."
+        ),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="Ground truth, instead of --root: folder of XML files, or COCO file (.json)."),
+        typer.Option(
+            rich_help_panel=INPUT,
+            metavar="PATH",
+            help="Ground truth, instead of --root: folder of XML files, or COCO file (.json).",
+        ),
     ] = None,
     image_list: Annotated[
-        Path | None, typer.Option("--list", help="List of pictures for a folder of XML files: lines 'image_id index'.")
+        Path | None,
+        typer.Option(
+            "--list",
+            rich_help_panel=INPUT,
+            metavar="FILE",
+            help="List of pictures for a folder of XML files: lines 'image_id index'.",
+        ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of --annotations, for --html.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=INPUT, metavar="FOLDER", help="Folder of the pictures of --annotations, for --html."
+        ),
+    ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="File with your own classes. The default is the classes of the layout.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=INPUT,
+            metavar="FILE",
+            help="File with your own classes. The default is the classes of the layout.",
+        ),
     ] = None,
-    protocol: Annotated[Protocol, typer.Option(help="Rules to evaluate by.")] = Protocol.ilsvrc,
+    protocol: Annotated[Protocol, typer.Option(rich_help_panel=RUN, help="Rules to evaluate by.")] = Protocol.ilsvrc,
     blacklist: Annotated[
         Path | None,
-        typer.Option(help="Classes to ignore in some pictures: a file with lines 'image_index wnid'. Only for ilsvrc."),
+        typer.Option(
+            rich_help_panel=INPUT,
+            metavar="FILE",
+            help="Classes to ignore in some pictures: a file with lines 'image_index wnid'. Only for ilsvrc.",
+        ),
     ] = None,
     mean: Annotated[
         Mean,
         typer.Option(
-            help="Classes in mAP: present: those that have ground truth; official: all, as in the official ILSVRC kit."
+            rich_help_panel=RUN,
+            help="Classes in mAP: present: those that have ground truth; official: all, as in the official ILSVRC kit.",
         ),
     ] = Mean.present,
     lenient: Annotated[
         bool,
-        typer.Option("--lenient", help="Skip and count malformed lines and detections in unlisted pictures."),
+        typer.Option(
+            "--lenient", rich_help_panel=RUN, help="Skip and count malformed lines and detections in unlisted pictures."
+        ),
     ] = False,
     resamples: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--bootstrap",
-            min=0,
+            rich_help_panel=RUN,
+            min=1,
             metavar="N",
             help="Add 95 % intervals of AP to the table, --json and --html, from N resampled sets of pictures "
             "(1000 is usual). Not for coco.",
         ),
-    ] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write PNG plots to this folder.")] = None,
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(rich_help_panel=OUTPUT, metavar="FILE", help="Write all numbers to this file.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Write PNG plots to this folder.")
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write an HTML page with tables, curves and the worst mistakes.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=OUTPUT,
+            metavar="FILE",
+            help="Write an HTML page with tables, curves and the worst mistakes.",
+        ),
     ] = None,
 ) -> None:
     """Measure detections: mAP, precision and recall of each class, and what to improve.
@@ -116,7 +172,7 @@ def detect_evaluate(
     check_file(html, "--html")
     check_folder(plots, "--plots")
     try:
-        with messages.status("evaluating ..."):
+        with working(messages, "evaluating"):
             truth = _ground_truth(root, split, annotations, image_list, images, classes)
             evaluation, analysis = _evaluate(predictions, truth, protocol, blacklist, lenient)
             intervals = _intervals(evaluation, resamples)
@@ -124,7 +180,7 @@ def detect_evaluate(
             messages.print(f"[yellow]note:[/yellow] {escape(notice)}", soft_wrap=True)
         _print_classes(evaluation, mean.value, intervals)
         _print_errors(analysis)
-        with messages.status("writing ..."):
+        with working(messages, "writing"):
             _write(evaluation, analysis, mean.value, intervals, json, plots, html)
     except (ValueError, OSError) as error:
         messages.print(f"[red]error:[/red] {escape(message_of(error))}", soft_wrap=True)
@@ -187,7 +243,7 @@ def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path
     return evaluation, analyse(evaluation)
 
 
-def _intervals(evaluation: Any, resamples: int) -> Any:
+def _intervals(evaluation: Any, resamples: int | None) -> Any:
     from ..detection.evaluation.bootstrap import bootstrap
 
     return bootstrap(evaluation, resamples) if resamples else None
@@ -270,6 +326,7 @@ def _write(
 
 def main() -> None:
     """Runs the command `detect-evaluate`."""
+    end_on_signals()
     app()
 
 

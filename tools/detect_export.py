@@ -1,8 +1,4 @@
-"""`detect-export`: write the networks of a model for other programs.
-
-detect-export default --out exported/
-detect-export my-model/ --out exported/ --format openvino --int8
-"""
+"""`detect-export`: write the networks of a model for other programs."""
 
 from enum import Enum
 from importlib.util import find_spec
@@ -14,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .error_messages import errors_as_messages
+from .help import INPUT, OUTPUT, Command
 from .outputs import check_folder
 from .progress import StageProgress
 
@@ -28,15 +25,31 @@ class Format(str, Enum):
     openvino = "openvino"
 
 
-@app.command(
-    epilog="Example: [bold]detect-export default --out exported/[/bold]. The folder's README.md shows how another "
-    "program runs the networks."
-)
+EXAMPLES = """\
+detect-export default --out exported/
+# OpenVINO's files, with 8-bit convolutions:
+detect-export default --out exported-int8/ --format openvino --int8"""
+
+
+@app.command(cls=Command, epilog=EXAMPLES)
 def detect_export(
-    model: Annotated[str, typer.Argument(help="Detector: a model folder or the name of a shipped model (default).")],
-    out: Annotated[Path, typer.Option(help="Folder to write: networks, classes.json and README.md.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Detector: a model folder or the name of a shipped model (default).", rich_help_panel=INPUT
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder to write: networks, classes.json and README.md.", rich_help_panel=OUTPUT
+        ),
+    ],
     kind: Annotated[
-        Format, typer.Option("--format", help="onnx: one .onnx file a network; openvino: .xml and .bin files.")
+        Format,
+        typer.Option(
+            "--format", help="onnx: one .onnx file a network; openvino: .xml and .bin files.", rich_help_panel=OUTPUT
+        ),
     ] = Format.onnx,
     int8: Annotated[
         bool,
@@ -44,6 +57,7 @@ def detect_export(
             "--int8",
             help="Give the convolutions 8 bits, with the input ranges that training measured: a quarter of the size, "
             "and faster on CPUs with VNNI or similar instructions. MultiBox stays in float32.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
 ) -> None:

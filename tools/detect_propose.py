@@ -19,10 +19,13 @@ from rich.markup import escape
 from .. import __version__
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..data.listing import ListingError, find_images
+from ..runtime.interruption import end_on_signals, say_when_interrupted
 from ..runtime.prefetch import prefetch
 from .error_messages import message_of
+from .help import INPUT, MODEL, OUTPUT, Command
+from .options import Device, MaxPixels, ModelName, Recursive, Seed
 from .outputs import check_file
-from .progress import progress_bar
+from .progress import StageProgress
 
 if TYPE_CHECKING:
     from ..detection.engines.multibox import MultiBoxEngine
@@ -39,6 +42,13 @@ class Mode(str, Enum):
     fast = "fast"
     quality = "quality"
     single = "single"
+
+
+class Connectivity(str, Enum):
+    """The number of neighbours of a pixel."""
+
+    four = "4"
+    eight = "8"
 
 
 class Method(str, Enum):
@@ -59,56 +69,79 @@ def _read(paths: list[Path], max_pixels: int) -> Iterator[np.ndarray | ImageErro
 
 
 @app.command(
-    epilog="Example: [bold]detect-propose photos/ --recursive --out proposals.npz[/bold]   "
-    "(exit code 0: all pictures were read; 3: some could not be read, the file lists the reasons; 2: wrong usage)"
+    cls=Command,
+    epilog="""\
+# Propose regions by selective search
+detect-propose photos/ --recursive --out proposals.npz
+# The regions that detect proposes, with MultiBox
+detect-propose photos/ --method both --out proposals.npz
+# Use them, or measure them
+detect photos/ --proposals-file proposals.npz
+detect-recall --root my-data/ --proposals proposals.npz
+
+Exit code 0: all pictures were read; 3: some could not be read, the file
+lists the reasons; 2: wrong usage""",
 )
 def detect_propose(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Pictures, folders, patterns ('*.jpg') or ILSVRC image lists (.txt)."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, folders, patterns ('*.jpg') or ILSVRC image lists (.txt).",
+            rich_help_panel=INPUT,
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write (.npz); docs/recall.md describes the format.")],
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="File to write (.npz); docs/recall.md describes the format.", rich_help_panel=OUTPUT
+        ),
+    ],
+    recursive: Recursive = False,
     method: Annotated[
         Method,
         typer.Option(
-            help="Method: selective search, the 200 boxes of the MultiBox network of --model, or both, as in detect."
+            help="Method: selective search, the 200 boxes of the MultiBox network of --model, or both, as in detect.",
+            rich_help_panel=MODEL,
         ),
     ] = Method.selective_search,
-    model: Annotated[
-        str, typer.Option(help="Model folder, or name of a shipped model, that contains the MultiBox network.")
-    ] = "default",
-    device: Annotated[str, typer.Option(help="Device for MultiBox: auto, cpu, cuda or cuda:N.")] = "auto",
+    model: ModelName = "default",
+    device: Device = "auto",
     mode: Annotated[
-        Mode, typer.Option(help="Number of pooled groupings: 8 (fast, as in R-CNN), 80 (quality) or 1 (single).")
+        Mode,
+        typer.Option(
+            help="Number of pooled groupings: 8 (fast, as in R-CNN), 80 (quality) or 1 (single).", rich_help_panel=MODEL
+        ),
     ] = Mode.fast,
     superpixel_scale: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="Size of the superpixels: 1 as in R-CNN; 2 as in GoogLeNet, with half the boxes. Default: 2; with "
             "--method both, the value of --model.",
-            show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     min_side: Annotated[
         float | None,
         typer.Option(
             min=0,
+            metavar="PIXELS",
             help="Minimum side of a region, in pixels of the picture resized to width 500. Default: 20; with --method "
             "both, the value of --model.",
-            show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     connectivity: Annotated[
-        int | None,
+        Connectivity | None,
         typer.Option(
-            help="Neighbours of a pixel, 4 or 8. 8: a tenth fewer boxes with slightly higher recall. Default: 4; with "
+            help="Neighbours of a pixel. 8: a tenth fewer boxes with slightly higher recall. Default: 4; with "
             "--method both, the value of --model.",
-            show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the ranking.")] = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Reject pictures with more pixels than this.")] = MAX_PIXELS,
+    seed: Seed = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Propose regions that may contain an object, by selective search, MultiBox or both, and write them to one file.
 
@@ -116,14 +149,13 @@ def detect_propose(
     """
     if superpixel_scale is not None and not 0 < superpixel_scale < float("inf"):
         raise typer.BadParameter(f"expected a number above 0, got {superpixel_scale}", param_hint="--superpixel-scale")
-    if connectivity not in (None, 4, 8):
-        raise typer.BadParameter(f"expected 4 or 8, got {connectivity}", param_hint="--connectivity")
     check_file(out, "--out")
     try:
         paths = find_images([str(path) for path in inputs], recursive)
     except (ListingError, OSError) as error:
         raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
 
+    say_when_interrupted(lambda: f"{out} is written when all pictures are done; start again")
     from ..proposals.combine import combine
     from ..proposals.files import ProposalFileError, ProposalWriter, names_below_common_folder
     from ..proposals.selective_search import selective_search
@@ -138,7 +170,7 @@ def detect_propose(
         "mode": mode.value,
         "superpixel_scale": defaults["superpixel_scale"] if superpixel_scale is None else superpixel_scale,
         "min_side": defaults["min_side"] if min_side is None else min_side,
-        "connectivity": defaults["connectivity"] if connectivity is None else connectivity,
+        "connectivity": defaults["connectivity"] if connectivity is None else int(connectivity.value),
         "seed": seed,
     }
     try:  # on a tiny image, to reject settings out of range before the work begins
@@ -160,28 +192,30 @@ def detect_propose(
     }
     boxes = failed = 0
     try:
-        with ProposalWriter(out, settings) as writer, progress_bar(console, "images") as progress:
-            task = progress.add_task("proposing", total=len(paths))
+        with ProposalWriter(out, settings) as writer, StageProgress(console, "images") as progress:
+            progress.report("proposing", 0, len(paths), {})
             pictures = prefetch(_read(paths, max_pixels), 2)
-            for path, name, picture in zip(paths, names_below_common_folder(paths), pictures, strict=True):
+            names = names_below_common_folder(paths)
+            for done, (path, name, picture) in enumerate(zip(paths, names, pictures, strict=True), 1):
                 if isinstance(picture, ImageError):
                     failed += 1
                     writer.fail(name, picture.reason)
-                    progress.console.print(
-                        f"[yellow]warning:[/yellow] {escape(str(path))}: {escape(picture.reason)}; skipped"
-                    )
+                    progress.warn(f"{path} is left out: {picture.reason}")
                 else:
                     proposals = propose(picture)
                     height, width = picture.shape[:2]
                     writer.add(name, width, height, proposals)
                     boxes += len(proposals)
-                progress.advance(task)
+                progress.report("proposing", done, len(paths), {})
     except OSError as error:  # the file cannot be written; errors of reading an image are ImageErrors
         raise typer.BadParameter(f"cannot write {out}: {error.strerror or error}", param_hint="--out") from error
     except ProposalFileError as error:
         raise typer.BadParameter(message_of(error)) from error
     read = len(paths) - failed
-    console.print(f"{boxes:,} boxes of {read} pictures, {boxes / max(read, 1):,.0f} each; written: {escape(str(out))}")
+    console.print(
+        f"{boxes:,} boxes of {read} pictures, {boxes / max(read, 1):,.0f} each; written: {escape(str(out))}",
+        soft_wrap=True,
+    )
     if failed:
         console.print(
             f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in its index.json'
@@ -208,6 +242,7 @@ def _load_multibox(model: str, device: str) -> tuple[MultiBoxEngine, RegionSetti
 
 def main() -> None:
     """Runs the command `detect-propose`."""
+    end_on_signals()
     app()
 
 

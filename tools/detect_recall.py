@@ -28,9 +28,11 @@ from ..proposals.files import ProposalFileError, read_proposals
 from ..proposals.proposals import Proposals
 from ..proposals.recall import RecallError, measure, recall_figures
 from ..runtime.atomic_write import atomic_write
+from ..runtime.interruption import end_on_signals
 from .error_messages import message_of
+from .help import INPUT, OUTPUT, RUN, Command
 from .outputs import check_file, check_folder
-from .progress import progress_bar
+from .progress import with_progress
 
 # The settings that --method accepts, with their defaults.
 SETTINGS: dict[str, Any] = {"mode": "fast", "superpixel-scale": 2.0, "min-side": 20.0, "connectivity": 4, "seed": 0}
@@ -47,22 +49,35 @@ class Matching(str, Enum):
 
 
 @app.command(
-    epilog="Example: [bold]detect-recall --root ILSVRC/ --split val --method R-CNN=superpixel-scale:1 "
-    "--method doubled=superpixel-scale:2 --proposals theirs.npz --html recall.html[/bold]   "
-    "(exit code 0: all pictures were read; 3: some could not be read, their objects count as not found; 2: wrong usage)"
+    cls=Command,
+    epilog="""\
+# Measure selective search with its defaults
+detect-recall --root my-data/ --split val
+# Compare two settings and a file, as tables and as a page
+detect-recall --root my-data/ --method R-CNN=superpixel-scale:1 \\
+    --method doubled=superpixel-scale:2 --proposals theirs.npz \\
+    --html recall.html
+
+Exit code 0: all pictures were read; 3: some could not be read, their
+objects count as not found; 2: wrong usage""",
 )
 def detect_recall(
     root: Annotated[
         Path,
         typer.Option(
+            rich_help_panel=INPUT,
+            metavar="DATASET",
             help="Annotated data set: a folder in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, labelme or Label "
-            "Studio layout, or an annotation file (.json of COCO and Label Studio, .yaml of YOLO, .xml of CVAT)."
+            "Studio layout, or an annotation file (.json of COCO and Label Studio, .yaml of YOLO, .xml of CVAT).",
         ),
     ],
-    split: Annotated[str | None, typer.Option(help="Split of the data set; val by default.")] = None,
+    split: Annotated[
+        str | None, typer.Option(rich_help_panel=INPUT, metavar="NAME", help="Split of the data set; val by default.")
+    ] = None,
     proposals: Annotated[
         list[str] | None,
         typer.Option(
+            rich_help_panel=INPUT,
             metavar="[NAME=]FILE",
             help="Measure the boxes in a file of detect-propose, under this name. May be given several times.",
         ),
@@ -70,8 +85,10 @@ def detect_recall(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=[KEY:VALUE,...]",
-            help="Run selective search with these settings and measure its boxes, under this name. Keys and defaults: "
+            rich_help_panel=RUN,
+            metavar="NAME=SETTINGS",
+            help="Run selective search with the settings KEY:VALUE,KEY:VALUE and measure its boxes, under this name. "
+            "Keys and defaults: "
             + ", ".join(f"{key}:{value:g}" if key != "mode" else f"{key}:{value}" for key, value in SETTINGS.items())
             + ". May be given several times. Without --method and --proposals, it runs once with the defaults.",
         ),
@@ -79,22 +96,32 @@ def detect_recall(
     matching: Annotated[
         Matching,
         typer.Option(
-            help="one-to-one: each proposal covers at most one object (Hosang et al.); best: any number (R-CNN)."
+            rich_help_panel=RUN,
+            help="one-to-one: each proposal covers at most one object (Hosang et al.); best: any number (R-CNN).",
         ),
     ] = Matching.one_to_one,
     classes: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel=INPUT,
+            metavar="FILE",
             help="Your own class list, one name per line. By default, the 200 DET classes in the ILSVRC layout, and "
-            "the classes of the data set in other layouts."
+            "the classes of the data set in other layouts.",
         ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all measures to this file.")
+        Path | None,
+        typer.Option("--json", rich_help_panel=OUTPUT, metavar="FILE", help="Write all measures to this file."),
     ] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the curves to this folder, as PNG.")] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Write the curves to this folder, as PNG."),
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a self-contained page with tables and curves.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=OUTPUT, metavar="FILE", help="Write a self-contained page with tables and curves."
+        ),
     ] = None,
 ) -> None:
     """Measure how well region proposals cover annotated objects, and compare several sets of proposals.
@@ -206,9 +233,8 @@ def _measure_search(
 
 
 def _with_progress(dataset: Dataset, name: str) -> Iterator[Sample]:
-    """Yields the samples of the data set and shows a progress bar."""
-    with progress_bar(console, "images") as progress:
-        yield from progress.track(dataset, description=escape(name))
+    """The samples of the data set, with their progress."""
+    return with_progress(console, name, dataset)
 
 
 def _print_tables(report: dict[str, Any]) -> None:
@@ -283,6 +309,7 @@ def _writing(file: Path) -> Iterator[Path]:
 
 def main() -> None:
     """Runs the command `detect-recall`."""
+    end_on_signals()
     app()
 
 

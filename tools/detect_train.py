@@ -15,10 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..data.categories import read_categories
+from ..data.dataset import Dataset
 from ..data.layouts import FoundData, open_datasets, open_validation
-from .error_messages import errors_as_messages
+from ..runtime.interruption import end_on_signals, say_when_interrupted
+from .error_messages import errors_as_messages, message_of
+from .help import INPUT, MODEL, OUTPUT, RUN, Command
+from .options import Device, Seed, TensorBoard, none_or_text
 from .outputs import check_folder
-from .progress import StageProgress
+from .progress import StageProgress, working
+from .training_log import TrainingLog
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
@@ -32,54 +37,114 @@ class OutsideBoxes(str, Enum):
 
 
 @app.command(
-    epilog="Example: [bold]detect-train ILSVRC/ --init bvlc_googlenet.caffemodel --out my-model/[/bold], then "
-    "[bold]detect photos/ --model my-model/[/bold]. If it is interrupted, the same command resumes it."
+    cls=Command,
+    epilog="""\
+# Train on your own pictures, and look at new ones with the result
+detect-train my-data/ --out my-model/
+detect photos/ --model my-model/
+# A folder without splits: measure on a fifth of its pictures
+detect-train my-data/ --hold-out 0.2 --out my-model/
+# Few pictures and no GPU: only the last layer, in minutes
+detect-train my-data/ --freeze-trunk --no-multibox --out my-model/
+# As the paper: six networks
+detect-train ILSVRC/ --init bvlc_googlenet.caffemodel --members 6 \\
+    --out my-model/
+
+If it is stopped, the same command goes on where it was.""",
 )
 def detect_train(
     datasets: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DATASET...",
+            metavar="DATASET",
             help="Data sets, merged by class names: folders in the ILSVRC DET, VOC, COCO, YOLO, Roboflow, CVAT, "
             "labelme or Label Studio layout, folders of pictures with VOC XML files, or annotation files (.json of "
             "COCO and Label Studio, .yaml of YOLO, .xml of CVAT).",
+            rich_help_panel=INPUT,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Model folder to write.", rich_help_panel=OUTPUT)],
     split: Annotated[
-        str | None, typer.Option(help="List of pictures to train on; train or trainval by default.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="List of pictures to train on; train or trainval by default.", rich_help_panel=INPUT
+        ),
     ] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="File with your own class names, one on each line. By default, the 200 DET classes in the ILSVRC "
-            "layout, and the classes of the data set in other layouts."
+            "layout, and the classes of the data set in other layouts.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
+    outside_boxes: Annotated[
+        OutsideBoxes,
+        typer.Option(help="Clip boxes that reach beyond their picture, or drop them.", rich_help_panel=INPUT),
+    ] = OutsideBoxes.clip,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="List of pictures to measure the detector on at the end; val by default, if it exists. none measures "
+            "nothing.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Train on a part of the pictures and measure on the rest, this share of them, drawn at random. For "
+            "data sets without a list val.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    measured: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Largest number of pictures to measure on, drawn at random.",
+            rich_help_panel=INPUT,
+        ),
+    ] = 100,
+    tensorboard: TensorBoard = None,
     init: Annotated[
         str,
         typer.Option(
+            metavar="NETWORK",
             help="Initial network: a .caffemodel file, a .safetensors file of detect-train-classifier, a model folder, "
-            "the name of a shipped model, 'torchvision' or 'scratch'."
+            "the name of a shipped model, torchvision or scratch.",
+            rich_help_panel=MODEL,
         ),
     ] = "default",
-    teacher: Annotated[
-        str | None,
+    members: Annotated[
+        int,
         typer.Option(
-            help="Classifier of ImageNet's 1,000 classes that also teaches the classes without boxes: a .caffemodel "
-            "file, or 'torchvision'.",
-            show_default=False,
+            min=1,
+            metavar="N",
+            help="Number of networks in the ensemble; the paper's entry has 6. Repeat the command with more members to "
+            "train the missing ones.",
+            rich_help_panel=MODEL,
         ),
-    ] = None,
-    teacher_classes: Annotated[
-        Path | None,
+    ] = 1,
+    keep_members: Annotated[
+        bool,
         typer.Option(
-            help="Table with tabs that says which class each class of --teacher belongs to: WNID, number, class name."
+            "--keep-members",
+            help="Keep the networks of the model --init, and make only the other parts.",
+            rich_help_panel=MODEL,
         ),
-    ] = None,
+    ] = False,
     freeze_below: Annotated[
         str,
-        typer.Option(help="Lowest block to train (inception_5a, inception_4c ...); 'none' trains all blocks."),
+        typer.Option(
+            metavar="BLOCK",
+            help="Lowest block to train (inception_5a, inception_4c ...); none trains all blocks.",
+            rich_help_panel=MODEL,
+        ),
     ] = "inception_4e",
     freeze_trunk: Annotated[
         bool,
@@ -87,121 +152,188 @@ def detect_train(
             "--freeze-trunk",
             help="Train only the classifier, on pooled features: takes minutes, for few pictures and no GPU. The same "
             "as --freeze-below classifier.",
+            rich_help_panel=MODEL,
         ),
     ] = False,
-    members: Annotated[
-        int,
+    multibox: Annotated[
+        bool,
         typer.Option(
-            min=0,
-            help="Number of networks in the ensemble; the paper's entry has 6. Repeat the command with more members to "
-            "train the missing ones. 0 keeps the networks of the model folder --init, and does the steps after them.",
+            " /--no-multibox",
+            help="Train no MultiBox network, which proposes regions beside selective search. If --init has one, it is "
+            "kept; otherwise one is trained by default.",
+            rich_help_panel=MODEL,
         ),
-    ] = 1,
-    iterations: Annotated[
-        int, typer.Option(min=1, help="Number of batches of 32 positive and 96 background windows.")
-    ] = 3000,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Largest; it falls to 0 along a cosine.")] = 0.002,
-    pool: Annotated[
-        int,
-        typer.Option(
-            min=2,
-            help="Windows whose features are stored when blocks are frozen: 0.2 MB each below inception_4e.",
-        ),
-    ] = 72_000,
+    ] = True,
     multibox_iterations: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            help="Number of batches of 24 views for MultiBox, the network that proposes regions beside selective "
-            "search. 0 trains none. By default, the MultiBox network of --init is kept; if it has none, one is trained "
-            "with 2000 batches.",
+            min=1,
+            metavar="N",
+            help="Train a MultiBox network with N batches of 24 views, also if --init has one; 2000 by default.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     screen: Annotated[
         bool,
         typer.Option(
-            help="Train a screen, which chooses the regions that the networks score: detection takes a tenth of the "
-            "time. Needs a MultiBox network. During the training, feature maps take 1.7 MB of disk space for each "
-            "picture.",
+            " /--no-screen",
+            help="Train no screen, which chooses the regions that the networks score: detection then takes ten times "
+            "as long. A screen needs MultiBox, and during the training 1.7 MB of disk space for each picture.",
+            rich_help_panel=MODEL,
         ),
     ] = True,
     box_regression: Annotated[
-        bool, typer.Option(help="Fit a box regression, and keep it if it moves boxes closer to objects.")
+        bool,
+        typer.Option(
+            " /--no-box-regression",
+            help="Fit no box regression. Otherwise it is fitted, and kept if it moves boxes closer to objects.",
+            rich_help_panel=MODEL,
+        ),
     ] = True,
-    validation: Annotated[
+    teacher: Annotated[
         str | None,
-        typer.Option(help="List of pictures to measure the detector on at the end; val by default, if it exists."),
+        typer.Option(
+            metavar="NETWORK",
+            help="Classifier of ImageNet's 1,000 classes that also teaches the classes without boxes: a .caffemodel "
+            "file, or torchvision.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    measured: Annotated[
-        int, typer.Option(min=0, help="Number of these pictures to measure on, drawn at random; 0 measures nothing.")
-    ] = 100,
-    outside_boxes: Annotated[
-        OutsideBoxes, typer.Option(help="Clip boxes that reach beyond their picture, or drop them.")
-    ] = OutsideBoxes.clip,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    teacher_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table with tabs that says which class each class of --teacher belongs to: WNID, number, class name.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of batches of 32 positive and 96 background windows.",
+            rich_help_panel=RUN,
+        ),
+    ] = 3000,
+    learning_rate: Annotated[
+        float,
+        typer.Option(min=0, metavar="X", help="Largest; it falls to 0 along a cosine.", rich_help_panel=RUN),
+    ] = 0.002,
+    pool: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Windows whose features are stored when blocks are frozen: 0.2 MB each below inception_4e.",
+            rich_help_panel=RUN,
+        ),
+    ] = 72_000,
+    device: Device = "auto",
+    seed: Seed = 0,
 ) -> None:
     """Train a detector on annotated pictures, by fine-tuning a pretrained network.
 
     The steps: the networks, MultiBox, the box regression, the cascade of an ensemble, the screen, and the measurement
-    on validation pictures. Finished steps are not repeated.
+    on validation pictures. Finished steps are not repeated. OUT/training/log.csv has the loss of each step.
     """
     check_folder(out, "--out")
-    from ..detection.training.finetune import FineTuneSettings
-    from ..detection.training.initial_network import initial_multibox, initial_network
-    from ..detection.training.multibox import MultiBoxSettings
-    from ..detection.training.screen import ScreenSettings
-    from ..detection.training.teacher import read_teacher
-    from ..detection.training.train_detector import train_detector
-
+    check_folder(tensorboard, "--tensorboard")
     if (teacher is None) != (teacher_classes is None):
         raise typer.BadParameter("a teacher needs both --teacher and --teacher-classes", param_hint="--teacher")
-    lowest = "classifier" if freeze_trunk else freeze_below
+    if hold_out is not None and validation is not None:
+        raise typer.BadParameter("expected either --hold-out or --validation", param_hint="--hold-out")
+    if hold_out is not None and not 0 < hold_out < 1:
+        raise typer.BadParameter(f"expected a share above 0 and below 1, got {hold_out}", param_hint="--hold-out")
+    if multibox_iterations and not multibox:
+        raise typer.BadParameter("--no-multibox trains no MultiBox network", param_hint="--multibox-iterations")
+    say_when_interrupted(
+        lambda: f"finished stages and the latest checkpoint are kept in {out / 'training'}; the same command goes on"
+    )
+    with working(console, "loading the program"):
+        from ..detection.engines.choice import resolve_device
+        from ..detection.training.finetune import FineTuneSettings
+        from ..detection.training.initial_network import check_initial_network, initial_multibox, initial_network
+        from ..detection.training.multibox import MultiBoxSettings
+        from ..detection.training.screen import ScreenSettings
+        from ..detection.training.teacher import read_teacher
+        from ..detection.training.train_detector import train_detector
+
     settings = FineTuneSettings(
         iterations=iterations,
         learning_rate=learning_rate,
-        freeze_below=None if lowest == "none" else lowest,
+        freeze_below=none_or_text("classifier" if freeze_trunk else freeze_below),
         pool=pool,
         seed=seed,
     )
-    with errors_as_messages(console):
-        names = read_categories(classes) if classes else None
-        samples, found = open_datasets(datasets, split, names)
+    with errors_as_messages(console), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
+        resolve_device(device)
+        check_initial_network(init)
+        with working(console, "reading the annotations"):
+            names = read_categories(classes) if classes else None
+            samples, found = open_datasets(datasets, split, names)
+            trained = [one.name for one in found] or [samples.name]
+            measured_on = None
+            if hold_out is not None:
+                samples, measured_on = _held_out(samples, hold_out, seed)
+            elif validation != "none":
+                measured_on = open_validation(datasets, validation, names, trained)
         if found:
             console.print(_found_table(found))
-        trained = [one.name for one in found] or [samples.name]
         taught = None
         if teacher is not None and teacher_classes is not None:
             taught = read_teacher(initial_network(teacher), teacher_classes, samples.categories)
-        if multibox_iterations is None:
-            multibox_iterations = 0 if initial_multibox(init)[0] else MultiBoxSettings.iterations
+        trains_multibox = multibox and (multibox_iterations is not None or initial_multibox(init)[0] is None)
+        recipe = MultiBoxSettings(iterations=multibox_iterations or MultiBoxSettings.iterations, seed=seed)
         with StageProgress(console) as progress:
+
+            def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+                progress.report(stage, done, total, figures)
+                log.report(stage, done, total, figures)
+
             model = train_detector(
                 samples,
                 out,
                 init=init,
-                members=members,
+                members=0 if keep_members else members,
                 teacher=taught,
                 settings=settings,
-                multibox=MultiBoxSettings(iterations=multibox_iterations, seed=seed) if multibox_iterations else None,
+                multibox=recipe if trains_multibox else None,
                 screen=ScreenSettings(seed=seed) if screen else None,
                 regression=box_regression,
-                validation=open_validation(datasets, validation, names, trained) if measured else None,
+                validation=measured_on,
                 measured=measured,
                 device=device,
                 outside=outside_boxes.value,
                 warn=progress.warn,
-                report=progress.report,
+                report=report,
+                say=progress.print,
             )
     figures = model.card.get("evaluation")
     if figures:
         low, high = figures["interval"]
         console.print(
-            f"mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of "
-            f"{escape(str(figures['data']))}"
+            f"measured: mAP {figures['mAP']:.3f} ({low:.3f} to {high:.3f}) on {figures['pictures']} pictures of "
+            f"{escape(str(figures['data']))}",
+            soft_wrap=True,
+        )
+    elif validation == "none":
+        console.print("not measured: --validation none")
+    elif measured_on is None:
+        console.print(
+            "not measured: no val list; --hold-out 0.2 would measure on a fifth of the pictures, and train on the rest"
         )
     where = escape(str(out))
-    console.print(f"{len(model.categories)} classes; the model is in {where}: detect PICTURES --model {where}")
+    console.print(f"{len(model.categories)} classes; written: {where}", soft_wrap=True)
+    console.print(f"use it: detect PICTURES --model {where}", soft_wrap=True)
+
+
+def _held_out(samples: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The pictures to train on and the pictures to measure on."""
+    try:
+        return samples.hold_out(share, seed)
+    except ValueError as error:
+        raise typer.BadParameter(message_of(error), param_hint="--hold-out") from error
 
 
 def _found_table(found: Sequence[FoundData]) -> Table:
@@ -218,6 +350,7 @@ def _found_table(found: Sequence[FoundData]) -> Table:
 
 def main() -> None:
     """The command `detect-train`."""
+    end_on_signals()
     app()
 
 

@@ -6,6 +6,7 @@ detect-train DATASET --init my-classifier/classifier.safetensors --out my-model/
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,48 +15,89 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..data.image_folders import open_image_folders
+from ..runtime.interruption import end_on_signals, say_when_interrupted
 from .error_messages import errors_as_messages
+from .help import INPUT, MODEL, OUTPUT, RUN, Command
+from .options import Device, Seed, TensorBoard
 from .outputs import check_folder
 from .progress import StageProgress
+from .training_log import TrainingLog
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
 
 
 @app.command(
-    epilog="Example: [bold]detect-train-classifier IMAGENET/ --out my-classifier/[/bold], then [bold]detect-train "
-    "DATASET --init my-classifier/classifier.safetensors --out my-model/[/bold]. On several GPUs: [bold]torchrun "
-    "--nproc-per-node N -m inception_rcnn.tools.detect_train_classifier ...[/bold]. If it is interrupted, the same "
-    "command resumes it."
+    cls=Command,
+    epilog="""\
+# Train a classifier, then a detector that starts from it
+detect-train-classifier IMAGENET/ --out my-classifier/
+detect-train my-data/ --init my-classifier/classifier.safetensors \\
+    --out my-model/
+# On several GPUs
+torchrun --nproc-per-node 8 -m inception_rcnn.tools.detect_train_classifier \\
+    IMAGENET/ --out my-classifier/
+
+If it is stopped, the same command goes on where it was.""",
 )
 def detect_train_classifier(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="Folder with a folder of pictures for each class, or with such folders in train/ and val/."
+            metavar="FOLDER",
+            help="Folder with a folder of pictures for each class, or with such folders in train/ and val/.",
+            rich_help_panel=INPUT,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for classifier.safetensors and the checkpoint.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Number of times that each picture is shown.")] = 60,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures in a batch, over all processes.")] = 256,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Largest; it falls by 4 % every 8 epochs.")] = 0.01,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder for classifier.safetensors and the checkpoint.", rich_help_panel=OUTPUT
+        ),
+    ],
+    epochs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of times that each picture is shown.", rich_help_panel=RUN)
+    ] = 60,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Pictures in a batch, over all processes.", rich_help_panel=RUN)
+    ] = 256,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, metavar="X", help="Largest; it falls by 4 % every 8 epochs.", rich_help_panel=RUN)
+    ] = 0.01,
     separable: Annotated[
         bool,
-        typer.Option("--separable", help="Use the separable stem of Table 1 in place of a 7x7 convolution."),
+        typer.Option(
+            "--separable",
+            help="Use the separable stem of Table 1 in place of a 7x7 convolution.",
+            rich_help_panel=MODEL,
+        ),
     ] = False,
     batch_norm: Annotated[
         bool,
-        typer.Option("--batch-norm", help="Use batch normalisation: faster, but not in the paper."),
+        typer.Option(
+            "--batch-norm", help="Use batch normalisation: faster, but not in the paper.", rich_help_panel=MODEL
+        ),
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Reading processes for each training process.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Reading processes for each training process; 0 reads in the training process.",
+            rich_help_panel=RUN,
+        ),
+    ] = 4,
+    device: Device = "auto",
+    seed: Seed = 0,
+    tensorboard: TensorBoard = None,
 ) -> None:
     """Train GoogLeNet to classify pictures by the paper's recipe.
 
     The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights.
     """
     check_folder(out, "--out")
+    check_folder(tensorboard, "--tensorboard")
+    say_when_interrupted(lambda: f"the latest checkpoint is kept in {out / 'training'}; the same command goes on")
     from dataclasses import asdict
 
     import torch
@@ -80,7 +122,17 @@ def detect_train_classifier(
             first_process = not distributed_run or distributed.get_rank() == 0
             torch.manual_seed(seed)
             network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
-            with StageProgress(console, disable=not first_process) as progress:
+            with ExitStack() as stack:
+                progress = stack.enter_context(StageProgress(console, disable=not first_process))
+                log = None
+                if first_process:
+                    log = stack.enter_context(TrainingLog(out / "training" / "log.csv", tensorboard))
+
+                def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+                    progress.report(stage, done, total, figures)
+                    if log is not None:
+                        log.report(stage, done, total, figures)
+
                 average = train_classifier(
                     network,
                     images,
@@ -88,7 +140,7 @@ def detect_train_classifier(
                     out / "training",
                     device=device,
                     workers=workers,
-                    report=progress.report,
+                    report=report,
                 )
             if first_process:
                 assert isinstance(average, GoogLeNet)
@@ -105,6 +157,7 @@ def detect_train_classifier(
 
 def main() -> None:
     """The command `detect-train-classifier`."""
+    end_on_signals()
     app()
 
 

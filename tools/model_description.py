@@ -1,9 +1,12 @@
 """Describes a model on the terminal: `detect --describe`."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..detection.model_files import Model
@@ -11,6 +14,10 @@ from ..detection.model_files import Model
 # Smallest AP of a class that counts as good and as fair, and smallest number of objects for a meaningful AP.
 _GOOD, _FAIR = 0.5, 0.25
 _ENOUGH = 10
+
+# A wide terminal shows tables side by side, with this many spaces between them, if each gets this many rows.
+_BETWEEN = 2
+_FEWEST_ROWS = 10
 
 
 def describe(name: str, model: Model, console: Console) -> None:
@@ -40,11 +47,13 @@ def describe(name: str, model: Model, console: Console) -> None:
     console.print(
         f"regions: selective search with superpixel scale {regions.superpixel_scale:g}, sides of at least "
         f"{regions.min_side:g} pixels, {regions.connectivity}-connected; "
-        f"{'warped' if regions.warp_mode == 'warp' else 'cropped as squares'} with {regions.padding} pixels of context"
+        f"{'warped' if regions.warp_mode == 'warp' else 'cropped as squares'} with {regions.padding} pixels of context",
+        soft_wrap=True,
     )
     if "data" in card:
         console.print(
-            escape(f"trained on {card.get('pictures', '?')} pictures of {card['data']}, from {card.get('init', '?')}")
+            escape(f"trained on {card.get('pictures', '?')} pictures of {card['data']}, from {card.get('init', '?')}"),
+            soft_wrap=True,
         )
     figures = card.get("evaluation", {})
     if figures:
@@ -58,25 +67,44 @@ def describe(name: str, model: Model, console: Console) -> None:
         )
     else:
         console.print("mAP has not been measured")
-    console.print(_classes(model, figures.get("classes", {}), card.get("objects", {})))
+    rows = _rows(model, figures.get("classes", {}), card.get("objects", {}))
+    width = Measurement.get(console, console.options.update(max_width=1000), _table(rows)).maximum
+    if not console.is_terminal:  # a file or a pipe takes lines of any length
+        console.width = max(console.width, width)
+    tables = max(1, min((console.width + _BETWEEN) // (width + _BETWEEN), -(-len(rows) // _FEWEST_ROWS)))
+    length = -(-len(rows) // tables)
+    console.print(
+        Columns([_table(rows[start : start + length]) for start in range(0, len(rows), length)], padding=(0, _BETWEEN))
+    )
+    console.print(
+        f"trust: good from AP {_GOOD}, fair from AP {_FAIR}, else poor; unsure with fewer than {_ENOUGH} objects",
+        soft_wrap=True,
+    )
 
 
-def _classes(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> Table:
-    caption = f"trust: good from AP {_GOOD}, fair from AP {_FAIR}, else poor; unsure with fewer than {_ENOUGH} objects"
-    table = Table("class", caption=caption)
-    for column in ("training boxes", "AP", "95 % interval", "objects measured"):
-        table.add_column(column, justify="right")
-    table.add_column("trust")
+def _rows(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> list[tuple[str, ...]]:
+    """The cells of each class, best class first."""
+    rows: list[tuple[str, ...]] = []
     names = [category.name for category in model.categories]
     for name in sorted(names, key=lambda name: (-figures.get(name, {"AP": -1})["AP"], name)):
         trained = f"{boxes[name]:,}" if name in boxes else "?"
         if name not in figures:
-            table.add_row(escape(name), trained, "-", "-", "0", "not measured")
+            rows.append((escape(name), trained, "-", "-", "0", "not measured"))
             continue
         measured = figures[name]
         low, high = measured["interval"]
         interval, objects = f"{low:.2f} to {high:.2f}", str(measured["objects"])
-        table.add_row(escape(name), trained, f"{measured['AP']:.3f}", interval, objects, _trust(measured))
+        rows.append((escape(name), trained, f"{measured['AP']:.3f}", interval, objects, _trust(measured)))
+    return rows
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table("class")
+    for column in ("training boxes", "AP", "95 % interval", "objects measured"):
+        table.add_column(column, justify="right")
+    table.add_column("trust")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

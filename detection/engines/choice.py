@@ -64,6 +64,16 @@ class Choice:
     precision: Precision
     reason: str
 
+    @property
+    def description(self) -> str:
+        """Engine, device and precision in words, such as "OpenVINO on CPU, float32"."""
+        if self.kind == "openvino-int8":
+            return f"OpenVINO on CPU, int8 and {self.precision}"
+        if self.kind == "openvino":
+            return f"OpenVINO on CPU, {self.precision}"
+        device = "CPU" if self.device == "cpu" else torch.cuda.get_device_name(self.device)
+        return f"{'compiled torch' if self.kind == 'torch-compiled' else 'torch'} on {device}, {self.precision}"
+
 
 def choose(kind: Kind = "auto", device: str = "auto", precision: Precision = "auto") -> Choice:
     """Choose an engine. Each "auto" becomes the fastest option that the other arguments allow.

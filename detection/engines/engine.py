@@ -13,6 +13,7 @@ import copy
 import re
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -165,14 +166,9 @@ class CompiledForward:
             torch.cuda.empty_cache()
 
     def _describe(self) -> str:
-        choice = self.choice
-        if choice.kind == "openvino-int8":
-            return f"OpenVINO on CPU, int8 and {choice.precision}"
-        if choice.kind == "openvino":
-            return f"OpenVINO on CPU, {choice.precision}"
-        device = "CPU" if choice.device == "cpu" else torch.cuda.get_device_name(choice.device)
-        compiled = isinstance(self._forward, TorchForward) and self._forward.compiled
-        return f"{'compiled torch' if compiled else 'torch'} on {device}, {choice.precision}"
+        if isinstance(self._forward, TorchForward) and not self._forward.compiled:
+            return replace(self.choice, kind="torch").description
+        return self.choice.description
 
 
 def _out_of_memory_message(error: MemoryError | RuntimeError) -> str:

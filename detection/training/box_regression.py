@@ -24,7 +24,7 @@ from .windows import Windows, label_windows
 # Largest number of windows of a class, and of all classes. The network scores each window, and the matrix of their
 # features has to fit into memory several times.
 _PER_CLASS = 2000
-_IN_ALL = 16_000
+MOST_WINDOWS = 16_000
 _PICTURES_AHEAD = 8
 _CROPS = 64
 # Ridge penalties to try, as multiples of the number of samples. Every fifth picture is held out to compare them.
@@ -172,14 +172,14 @@ def near_windows(dataset: Dataset, windows: Windows, seed: int) -> tuple[Windows
 
 
 def _most_per_class(counts: np.ndarray) -> int:
-    """The largest limit for the windows of a class with which all classes have at most `_IN_ALL` windows.
+    """The largest limit for the windows of a class with which all classes have at most `MOST_WINDOWS` windows.
 
     Args:
         counts: int64 [classes], windows of each class.
     """
     limits = np.arange(_PER_CLASS, 0, -1)
     sums = np.minimum(counts[:, None], limits).sum(axis=0)
-    return int(limits[np.argmax(sums <= _IN_ALL)])
+    return int(limits[np.argmax(sums <= MOST_WINDOWS)])
 
 
 def _features(

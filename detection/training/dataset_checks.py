@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data import boxes as box_ops
 from ...data.annotation import AnnotationError
+from ...data.categories import Category
 from ...data.dataset import Dataset, Sample
 from ...data.images import ImageError, read_size
 from .errors import TrainingError
@@ -34,7 +35,7 @@ def check_dataset(
         dataset: the data set. Its pictures are not decoded.
         outside: what to do with boxes that reach more than a pixel beyond their picture.
         warn: called with a sentence about pictures whose size differs from their annotation, about boxes that are
-            clipped or dropped, and about classes with few boxes or none.
+            clipped or dropped, about classes with few boxes or none, and about names that differ in case only.
         learns_classes: whether the training distinguishes classes; if not, classes are not warned about.
 
     Returns:
@@ -93,10 +94,25 @@ def check_dataset(
         if without_boxes:
             share = f"{len(without_boxes)} of {len(dataset.categories)}"
             warn(f"{share} classes have no boxes, so the detector will not know them: {_first(without_boxes)}")
+        for names in _same_but_for_case(dataset.categories, counts):
+            warn(
+                f"the names of classes differ in case or spaces only: {', '.join(names)} boxes; they are learnt as "
+                "different classes, so give them one name in the annotations if they are one class"
+            )
     usable_samples = Dataset(
         dataset.name, dataset.categories, range(len(dataset)), partial(_usable_at, dataset, outside, sizes)
     )
     return usable_samples, dict(counts)
+
+
+def _same_but_for_case(categories: Sequence[Category], counts: Counter[int]) -> list[list[str]]:
+    """Groups of classes with boxes whose names differ in case or spaces only: names and numbers of boxes."""
+    groups: dict[str, list[str]] = {}
+    for one in categories:
+        if counts[one.id]:
+            key = "".join(one.name.casefold().split())
+            groups.setdefault(key, []).append(f"{one.name!r} with {counts[one.id]:,}")
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _usable_at(dataset: Dataset, outside: OutsidePolicy, sizes: Sequence[tuple[int, int]], index: int) -> Sample:

@@ -1,13 +1,15 @@
 """The networks that training starts from."""
 
+from pathlib import Path
 from typing import Any
 
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
-from ..model_files import load_classifier, load_model
+from ..model_files import find_model, load_classifier, load_model
 from ..networks.backbones import Backbone, TorchvisionGoogLeNet
 from ..networks.caffemodel import load_caffemodel
 from ..networks.googlenet import GoogLeNet
+from ..networks.weights import ModelError
 
 
 def initial_network(init: str) -> Backbone:
@@ -31,6 +33,19 @@ def initial_network(init: str) -> Backbone:
     if init.endswith(".safetensors"):
         return load_classifier(init)
     return load_model(init).members[0]
+
+
+def check_initial_network(init: str) -> None:
+    """Check that the network to start from exists, without loading it.
+
+    Raises:
+        ModelError: there is no such file or model.
+    """
+    if init.endswith((".caffemodel", ".safetensors")):
+        if not Path(init).is_file():
+            raise ModelError(f"no file {init!r:.300}: expected the network to start from")
+    elif _is_model(init):
+        find_model(init)
 
 
 def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:

@@ -64,10 +64,10 @@ def measure_detector(
     identity = {"the model's digest": model_digest(model)}
     try:
         try:
-            state = RunState(file, identity, paths, resume=file.exists())
+            state = RunState(file, identity, paths, existing="resume")
         except OtherRunError:  # A run over another model or other pictures, or a damaged file.
             file.unlink()
-            state = RunState(file, identity, paths, resume=False)
+            state = RunState(file, identity, paths, existing="refuse")
     except RunStateError as error:
         raise TrainingError(str(error)) from error
     with state:

@@ -285,7 +285,7 @@ def add_multibox(
         "settings": asdict(settings),
     }
     known = {name: value for name, value in detector.card.items() if name not in ("evaluation", "screen")}
-    # The screen reads the maps of the old MultiBox network; detect-train --members 0 trains a new screen.
+    # The screen reads the maps of the old MultiBox network; detect-train --keep-members trains a new screen.
     trained = replace(detector, multibox=network, screen=None, card={**known, "multibox": card})
     if trained.cascade is not None:
         trained.cascade = fit_cascade(trained, dataset, folder, seed=settings.seed, device=device, report=report)

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from ...data.dataset import Dataset, Sample
 from ...data.images import read_image
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
-from ...runtime.atomic_write import atomic_write
+from ...runtime.atomic_write import atomic_write, temporary_folder
+from ...runtime.duration import duration
 from ..engines.choice import resolve_device
 from ..engines.quantisation import measure_input_ranges
 from ..model_files import Model, RegionSettings, load_model, model_digest, save_model
@@ -36,7 +36,8 @@ from .initial_network import initial_multibox, initial_network, initial_screen
 from .keys import pictures_key, result_key
 from .measure_detector import measure_detector
 from .multibox import MultiBoxSettings, check_multibox, train_multibox
-from .progress import Report, no_report
+from .plan import measure_speed, plan_stages, total_seconds
+from .progress import Report, Say, no_report, no_words
 from .regions import all_regions, screened_regions
 from .screen import ScreenSettings, train_screen
 from .screen_thresholds import FittedThresholds, fit_thresholds
@@ -67,6 +68,7 @@ class _Run:
     seed: int
     device: str
     report: Report
+    say: Say
 
 
 def train_detector(
@@ -87,6 +89,7 @@ def train_detector(
     outside: OutsidePolicy = "clip",
     warn: Callable[[str], None] = lambda warning: None,
     report: Report = no_report,
+    say: Say = no_words,
 ) -> Model:
     """Train a detector on `dataset` and write it to the model folder `out`.
 
@@ -117,6 +120,7 @@ def train_detector(
         outside: what to do with boxes that reach beyond their picture.
         warn: called with the warnings of `check_dataset`, and if the detector cannot be measured.
         report: called with the progress of each step.
+        say: called with the plan before the first stage, and with the outcome of each stage.
 
     Returns:
         The detector, as read from `out`.
@@ -128,6 +132,7 @@ def train_detector(
         AnnotationError, ImageError, ModelError: a file cannot be used.
     """
     settings, out = settings or FineTuneSettings(), Path(out)
+    network = _initial_network(init, out, settings, device)
     dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     validation = _untrained_pictures(validation, dataset, measured, warn)
     if multibox is None and initial_multibox(init)[0] is None:
@@ -135,8 +140,7 @@ def train_detector(
     dataset, unseen = _seen_and_unseen(dataset, screen, settings.seed)
     if len(unseen):
         counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
-    run = _Run(dataset, out / "training", settings.seed, device, report)
-    network = _initial_network(run, init, out, settings)
+    run = _Run(dataset, out / "training", settings.seed, device, report, say)
     kept = None if members else load_model(init)
     if kept is None:
         regions = regions or RegionSettings()
@@ -148,8 +152,11 @@ def train_detector(
         _warn_of_unknown_classes(dataset, kept, init, counts, warn)
     if multibox is not None:
         _check_multibox(run, network, multibox, out)
+    if say is not no_words:
+        _say_plan(run, network, init, members, settings, multibox, screen, regression, validation, measured, counts)
     run.folder.mkdir(parents=True, exist_ok=True)
     proposer, multibox_card = _trained_or_kept_multibox(run, network, multibox, init)
+    say(_multibox_outcome(proposer, multibox, init))
     new_screen = None
     if screen is not None and proposer is not None:
         start = initial_screen(init) if multibox is None else None
@@ -167,8 +174,10 @@ def train_detector(
             run, network, members, windows, regions, len(categories), lesson, settings, shift
         )
         subclasses = () if lesson is None else lesson.subclasses
+        say(f"networks: {members} trained in {settings.iterations:,} steps" + (" each" if members > 1 else ""))
     else:
         networks, subclasses = kept.members, kept.subclasses
+        say(f"networks: {len(networks)} kept from {init}")
     model = Model(networks, categories, regions, card, multibox=proposer, screen=new_screen, subclasses=subclasses)
     model = _as_stored(model, run.folder)
     if multibox_card:
@@ -178,21 +187,84 @@ def train_detector(
     model.regressor = _fitted_regressor(run, model, windows) if regression and windows is not None else None
     if model.regressor is None and kept is not None:
         model.regressor = kept.regressor
+    say(_regression_outcome(model, regression, kept, init))
     if len(model.members) > 1:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
+        say(f"cascade: the first network decides with the threshold {model.cascade:.3f} what the others score")
     if screen is not None and model.screen is not None:
         model.card["screen"] = {"data": dataset.name, "pictures": len(dataset), "settings": asdict(screen)}
         if len(unseen):
             fitted = _fitted_thresholds(run, model, _with_known_classes(unseen, categories))
             model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
             model.card["screen"]["thresholds"] = fitted.figures
+        say(_screen_outcome(model.card["screen"].get("thresholds")))
     elif kept is not None and kept.screen is not None and multibox is None:
         model.screen, model.calibration = kept.screen, kept.calibration
         model.card["screen"] = kept.card.get("screen", {})
+        say(f"screen: kept from {init}")
+    else:
+        say("screen: none" if screen is None else "screen: none, it needs a MultiBox network")
     save_model(model, out)
     if validation is not None:
         _add_measurement(run, model, out, validation, measured, warn)
     return load_model(out)
+
+
+def _say_plan(
+    run: _Run,
+    network: Backbone,
+    init: str,
+    members: int,
+    settings: FineTuneSettings,
+    multibox: MultiBoxSettings | None,
+    screen: ScreenSettings | None,
+    regression: bool,
+    validation: Dataset | None,
+    measured: int,
+    counts: dict[int, int],
+) -> None:
+    """Say what the training will do, and about how long it takes."""
+    stages = plan_stages(
+        measure_speed(network, settings.freeze_below, run.device),
+        pictures=len(run.dataset),
+        objects=sum(counts.values()),
+        members=members,
+        settings=settings,
+        multibox=multibox,
+        has_multibox=multibox is not None or initial_multibox(init)[0] is not None,
+        screen=screen,
+        regression=regression,
+        measured=0 if validation is None else min(measured, len(validation)),
+    )
+    run.say(
+        f"plan for {len(run.dataset):,} pictures, in all about {duration(total_seconds(stages))} on this machine (a "
+        "rough estimate; finished stages are skipped):"
+    )
+    for number, stage in enumerate(stages, 1):
+        run.say(f"  {number}. {stage.name}: {stage.amount}, about {duration(stage.seconds)}")
+
+
+def _multibox_outcome(proposer: MultiBox | None, trained: MultiBoxSettings | None, init: str) -> str:
+    if proposer is None:
+        return f"MultiBox: none, {init} has none and none was to be trained"
+    return f"MultiBox: kept from {init}" if trained is None else f"MultiBox: trained in {trained.iterations:,} steps"
+
+
+def _regression_outcome(model: Model, fitted: bool, kept: Model | None, init: str) -> str:
+    if model.regressor is None:
+        return "box regression: not kept, no gain on held-out boxes" if fitted else "box regression: none"
+    if kept is not None and model.regressor is kept.regressor:
+        return f"box regression: that of {init}"
+    return "box regression: kept, it moves held-out boxes closer to objects"
+
+
+def _screen_outcome(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return f"screen: trained, with mild thresholds: fewer than {_ONE_UNSEEN_IN} pictures to fit them on"
+    return (
+        f"screen: trained, it keeps {figures['regions']:.0f} regions of a picture and loses {figures['lost']:.1%} of "
+        f"the objects that are found without it (on {figures['pictures']} pictures not trained on)"
+    )
 
 
 def _untrained_pictures(
@@ -208,13 +280,13 @@ def _untrained_pictures(
     return untrained
 
 
-def _initial_network(run: _Run, init: str, out: Path, settings: FineTuneSettings) -> Backbone:
-    """The network to start from. Errors in settings and device are raised here, before the first file is written."""
+def _initial_network(init: str, out: Path, settings: FineTuneSettings, device: str) -> Backbone:
+    """The network to start from. Errors in settings and device are raised here, before annotations are read."""
     if Path(init).resolve() == out.resolve():
         raise TrainingError(f"training starts from the model in {out}: write the new model to another --out")
-    torch.manual_seed(run.seed)
+    torch.manual_seed(settings.seed)
     network = initial_network(init)
-    resolve_device(run.device)
+    resolve_device(device)
     frozen_blocks(network, settings.freeze_below)
     return network
 
@@ -333,7 +405,7 @@ def _card_of_members(kept: Model) -> dict[str, Any]:
 
 def _as_stored(model: Model, folder: Path) -> Model:
     """The model with its weights rounded as in a model folder. The later steps are fitted to these weights."""
-    with TemporaryDirectory(dir=folder) as stored:
+    with temporary_folder(folder) as stored:
         save_model(model, stored)
         return load_model(stored)
 
@@ -367,7 +439,7 @@ def _multibox_errors() -> Iterator[None]:
         yield
     except TrainingError as error:
         raise TrainingError(
-            f"MultiBox: {error}\nNothing is trained yet; --multibox-iterations 0 leaves MultiBox out, and "
+            f"MultiBox: {error}\nNothing is trained yet; --no-multibox leaves MultiBox out, and "
             "detect-train-multibox, which has more options, can add it later"
         ) from error
 
@@ -381,11 +453,7 @@ def _seen_and_unseen(dataset: Dataset, screen: ScreenSettings | None, seed: int)
     count = 0 if screen is None else min(_MOST_UNSEEN, len(dataset) // _ONE_UNSEEN_IN)
     order = np.random.default_rng([seed, 19]).permutation(len(dataset))
     unseen, seen = np.sort(order[:count]), np.sort(order[count:])
-    return _part_of(dataset, seen), _part_of(dataset, unseen)
-
-
-def _part_of(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    return Dataset(dataset.name, dataset.categories, rows.tolist(), dataset.__getitem__)
+    return dataset.part(seen.tolist()), dataset.part(unseen.tolist())
 
 
 def _trained_screen(
@@ -415,7 +483,7 @@ def _trained_screen(
 
 def _fitted_thresholds(run: _Run, model: Model, held_out: Dataset) -> FittedThresholds:
     """The thresholds of the model's screen and the calibration. They are kept in a file, so they are fitted once."""
-    with TemporaryDirectory(dir=run.folder) as stored:
+    with temporary_folder(run.folder) as stored:
         save_model(model, stored)
         key = result_key(model=model_digest(stored), pictures=pictures_key(held_out, range(len(held_out))))
     file = run.folder / f"screen_thresholds_{key}.json"

@@ -71,3 +71,20 @@ def test_a_pickle_does_not_contain_the_samples(dataset: Dataset) -> None:
     read_records.clear()
     assert np.array_equal(pickle.loads(fresh)[2].boxes, dataset[2].boxes)
     assert read_records == [2]
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.2, 2), (0.01, 1), (0.99, 9), (0.55, 6)])
+def test_a_share_of_the_pictures_is_held_out(share: float, held: int) -> None:
+    dataset = Dataset("garden", (Category(1, "n1", "dog"),), range(10), str)  # type: ignore[arg-type]
+    trained, measured = dataset.hold_out(share, seed=3)
+    assert (len(trained), len(measured)) == (10 - held, held)
+    assert (trained.name, measured.name) == ("garden", "garden (held out)")
+    assert sorted([*trained._records, *measured._records]) == list(range(10))
+    assert dataset.hold_out(share, seed=3)[1]._records == measured._records
+    assert {tuple(dataset.hold_out(share, seed=seed)[1]._records) for seed in range(9)} != {tuple(measured._records)}
+
+
+@pytest.mark.parametrize(("pictures", "share"), [(10, 0.0), (10, 1.0), (1, 0.5), (0, 0.5)])
+def test_a_part_that_would_be_empty_is_refused(pictures: int, share: float) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Dataset("garden", (), range(pictures), str).hold_out(share, seed=0)  # type: ignore[arg-type]

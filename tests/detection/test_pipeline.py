@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from inception_rcnn.detection import pipeline
 from inception_rcnn.detection.engines.ensemble import FirstScores
 from inception_rcnn.detection.pipeline import batch_regions, score_regions
 
@@ -70,12 +71,42 @@ def test_the_other_members_wait_for_enough_passed_regions_but_not_for_many_pictu
     assert ensemble.passed == [6, 6, 6, 2]
     ensemble = FirstPixelEnsemble()  # 16 pictures do not wait for others
     assert len(list(score_regions(ensemble, batch_regions(pictures([1] * 20), 8, warp), passed=1000))) == 20
-    assert ensemble.passed == [6, 1]
+    assert ensemble.passed == [1, 5, 1]  # the first picture, 16 pictures, the others
 
 
-def test_all_batches_but_the_last_are_full():
-    sizes = [len(batch.crops) for batch in batch_regions(pictures([10, 3, 20, 9]), 8, warp)]
-    assert sizes == [8, 8, 8, 8, 8, 2]
+def test_batches_are_full_after_the_first_picture():
+    sizes = [len(batch.crops) for batch in batch_regions(pictures([10, 3, 20, 10]), 8, warp)]
+    assert sizes == [8, 2, 8, 8, 8, 8, 1]
+
+
+def test_the_first_picture_comes_before_the_second_is_read():
+    read = []
+
+    def reading():
+        for name, boxes in pictures([3, 3, 3]):
+            read.append(name)
+            yield name, boxes
+
+    scored = score_regions(FirstPixelEnsemble(), batch_regions(reading(), 100, warp), passed=1000)
+    assert next(scored)[0] == 0
+    assert read == [0]
+
+
+def test_a_picture_does_not_wait_longer_than_ten_seconds(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: clock[0])
+    read = []
+
+    def reading():  # each picture takes 4 seconds
+        for name, boxes in pictures([3] * 8):
+            clock[0] += 4
+            read.append(name)
+            yield name, boxes
+
+    scored = score_regions(FirstPixelEnsemble(), batch_regions(reading(), 1000, warp), passed=1000)
+    assert [(name, len(read)) for name, _ in scored] == [
+        (0, 1), (1, 4), (2, 4), (3, 4), (4, 7), (5, 7), (6, 7), (7, 8),
+    ]  # fmt: skip
 
 
 def test_batches_for_another_device_are_tensors_there():
@@ -92,6 +123,8 @@ def test_pictures_without_regions_do_not_wait_for_a_full_batch():
         while True:
             yield "empty", np.zeros((0, 4), np.float32)
 
-    batch = next(batch_regions(endless(), 8, warp))
+    batches = batch_regions(endless(), 8, warp)
+    next(batches)  # the first picture
+    batch = next(batches)
     assert len(batch.crops) == 0
     assert [(part.count, part.last) for part in batch.parts] == [(0, True)] * 16

@@ -30,11 +30,11 @@ def result(picture: int) -> Result:
 
 def test_added_results_come_back_bit_for_bit(tmp_path, pictures):
     file = tmp_path / "out" / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         assert state.left() == [0, 1, 2]
         state.add(result(2))
         state.add(Result(0, 0, 0, None, "truncated"))
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
         assert state.left() == [1]
         failed, found = state.results()
     assert (failed.picture, failed.detections, failed.failure) == (0, None, "truncated")
@@ -47,7 +47,7 @@ def test_added_results_come_back_bit_for_bit(tmp_path, pictures):
 
 def test_a_picture_without_detections_is_not_a_failure(tmp_path, pictures):
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=False) as state:
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
         state.add(Result(1, 40, 30, nothing, None))
         (kept,) = state.results()
     assert kept.failure is None
@@ -55,7 +55,7 @@ def test_a_picture_without_detections_is_not_a_failure(tmp_path, pictures):
 
 
 def test_a_picture_has_one_result(tmp_path, pictures):
-    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=False) as state:
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
         state.add(result(1))
         with pytest.raises(sqlite3.IntegrityError):
             state.add(result(1))
@@ -72,33 +72,45 @@ def test_a_picture_has_one_result(tmp_path, pictures):
     ],
 )
 def test_a_run_with_other_settings_is_not_resumed_and_the_error_says_why(tmp_path, pictures, settings, message):
-    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=False):
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse"):
         pass
     with pytest.raises(RunStateError, match=message):
-        RunState(tmp_path / "run.sqlite", settings, pictures, resume=True)
+        RunState(tmp_path / "run.sqlite", settings, pictures, existing="resume")
 
 
 @pytest.mark.parametrize("change", ["fewer", "order", "content"])
 def test_a_run_over_other_pictures_is_not_resumed(tmp_path, pictures, change):
-    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, resume=False):
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse"):
         pass
     if change == "content":
         pictures[1].write_bytes(b"longer than before")
     others = {"fewer": pictures[:2], "order": pictures[::-1], "content": pictures}[change]
     with pytest.raises(RunStateError, match="the pictures or their order changed"):
-        RunState(tmp_path / "run.sqlite", SETTINGS, others, resume=True)
+        RunState(tmp_path / "run.sqlite", SETTINGS, others, existing="resume")
 
 
-def test_an_unfinished_run_is_not_overwritten_and_a_finished_run_is(tmp_path, pictures):
+def test_only_overwrite_replaces_a_run(tmp_path, pictures):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         state.add(result(0))
-    with pytest.raises(RunStateError, match=r"unfinished run with results for 1 pictures.*--resume"):
-        RunState(file, SETTINGS, pictures, resume=False)
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+        assert state.done == 1
+    with pytest.raises(RunStateError, match=r"unfinished run with results for 1 of 3 pictures.*--resume.*--overwrite"):
+        RunState(file, SETTINGS, pictures, existing="refuse")
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
+        assert state.done == 1
         state.finish()
-    with RunState(file, {"seed": 5}, pictures, resume=False) as state:
-        assert state.left() == [0, 1, 2]
+    for changed in ((SETTINGS, pictures[:2]), ({"seed": 5}, pictures)):
+        with pytest.raises(RunStateError, match=r"holds another run: .*--overwrite"):
+            RunState(file, *changed, existing="refuse")
+    with RunState(file, {"seed": 5}, pictures[:2], existing="overwrite") as state:
+        assert (state.left(), state.done, state.finished) == ([0, 1], 0, False)
+
+
+def test_a_finished_run_is_opened_again_to_see_that_it_is_finished(tmp_path, pictures):
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        state.finish()
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        assert state.finished
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -107,51 +119,51 @@ def test_resuming_starts_a_run_where_there_is_none(tmp_path, pictures, empty):
     if empty:
         file.parent.mkdir()
         file.touch()
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
         assert (state.left(), state.finished) == ([0, 1, 2], False)
         state.add(result(0))
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
         assert state.left() == [1, 2]
 
 
 def test_a_finished_run_says_so_when_it_is_resumed(tmp_path, pictures):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         for picture in range(3):
             state.add(result(picture))
         assert not state.finished
         state.finish()
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
         assert (state.left(), state.finished, len(list(state.results()))) == ([], True, 3)
 
 
-@pytest.mark.parametrize("resume", [True, False])
-def test_a_second_process_is_refused_while_a_run_is_going_on(tmp_path, pictures, resume):
+@pytest.mark.parametrize("existing", ["resume", "refuse", "overwrite"])
+def test_a_second_process_is_refused_while_a_run_is_going_on(tmp_path, pictures, existing):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         state.add(result(0))
         with pytest.raises(RunStateError, match=r"run\.sqlite: another process is working on this run"):
-            RunState(file, SETTINGS, pictures, resume=resume)
+            RunState(file, SETTINGS, pictures, existing=existing)
         state.add(result(1))
         with closing(sqlite3.connect(file)) as reader:  # others may read
             assert reader.execute("SELECT count(*) FROM results").fetchone() == (2,)
-    with RunState(file, SETTINGS, pictures, resume=True) as state:
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
         assert state.left() == [2]
 
 
-@pytest.mark.parametrize("resume", [True, False])
-def test_a_file_that_is_no_state_is_kept_and_refused(tmp_path, pictures, resume):
+@pytest.mark.parametrize("existing", ["resume", "refuse", "overwrite"])
+def test_a_file_that_is_no_state_is_kept_and_refused(tmp_path, pictures, existing):
     file = tmp_path / "run.sqlite"
     text = b"this is no database, though it has its name" * 100
     file.write_bytes(text)
     with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run.*delete it"):
-        RunState(file, SETTINGS, pictures, resume=resume)
+        RunState(file, SETTINGS, pictures, existing=existing)
     assert file.read_bytes() == text
     file.unlink()
     with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE photos (name TEXT)")
     with pytest.raises(RunStateError, match="lacks the table 'about'"):
-        RunState(file, SETTINGS, pictures, resume=resume)
+        RunState(file, SETTINGS, pictures, existing=existing)
 
 
 def test_a_run_where_no_file_can_be_is_refused(tmp_path, pictures):
@@ -159,7 +171,7 @@ def test_a_run_where_no_file_can_be_is_refused(tmp_path, pictures):
     (tmp_path / "run.sqlite").mkdir()
     for file in (tmp_path / "text" / "run.sqlite", tmp_path / "run.sqlite"):
         with pytest.raises(RunStateError, match=r"run\.sqlite cannot be opened"):
-            RunState(file, SETTINGS, pictures, resume=False)
+            RunState(file, SETTINGS, pictures, existing="refuse")
 
 
 NAN_BOX = np.full(4, np.nan, np.float32).tobytes().hex()
@@ -197,45 +209,45 @@ NAN_BOX = np.full(4, np.nan, np.float32).tobytes().hex()
 )
 def test_a_damaged_run_is_refused_when_it_is_resumed(tmp_path, pictures, damage):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         state.add(result(0))
     with closing(sqlite3.connect(file)) as database, database:
         database.execute(damage)
     with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run .*; delete it"):
-        RunState(file, SETTINGS, pictures, resume=True, class_ids=[7, 58])
+        RunState(file, SETTINGS, pictures, existing="resume", class_ids=[7, 58])
 
 
 def test_a_cut_file_is_refused(tmp_path, pictures):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False) as state:
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
         state.add(result(0))
     whole = file.read_bytes()
     for length in range(1, len(whole), 1000):
         file.write_bytes(whole[:length])
         with pytest.raises(RunStateError, match=r"run\.sqlite"):
-            RunState(file, SETTINGS, pictures, resume=True)
+            RunState(file, SETTINGS, pictures, existing="resume")
 
 
 def test_names_and_reasons_that_are_not_utf8_are_stored(tmp_path):
     names = [os.fsdecode(b"/photos/\xff.jpg"), "https://a/b.jpg?" + 5000 * "q", "null\0.jpg"]
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, names, resume=False) as state:
+    with RunState(file, SETTINGS, names, existing="refuse") as state:
         state.add(Result(0, 0, 0, None, f"{names[0]}: no such file"))
-    with RunState(file, SETTINGS, names, resume=True) as state:
+    with RunState(file, SETTINGS, names, existing="resume") as state:
         (kept,) = state.results()
     assert kept.failure == "/photos/\\udcff.jpg: no such file"
 
 
 def test_a_file_of_another_format_is_refused(tmp_path, pictures):
     file = tmp_path / "run.sqlite"
-    with RunState(file, SETTINGS, pictures, resume=False):
+    with RunState(file, SETTINGS, pictures, existing="refuse"):
         pass
     database = sqlite3.connect(file)
     with database:
         database.execute("UPDATE about SET value = 'inception-rcnn run 9' WHERE name = 'format'")
     database.close()
     with pytest.raises(RunStateError, match="run 9"):
-        RunState(file, SETTINGS, pictures, resume=True)
+        RunState(file, SETTINGS, pictures, existing="resume")
 
 
 def test_a_run_stored_by_version_0_1_is_resumed(tmp_path):
@@ -261,7 +273,7 @@ def test_a_run_stored_by_version_0_1_is_resumed(tmp_path):
             (boxes.tobytes(), scores.tobytes(), labels.tobytes()),
         )
     database.close()
-    with RunState(file, SETTINGS, ["https://a/1.jpg", "https://a/2.jpg"], resume=True) as state:
+    with RunState(file, SETTINGS, ["https://a/1.jpg", "https://a/2.jpg"], existing="resume") as state:
         assert state.left() == [0]
         (kept,) = state.results()
     assert kept.detections.boxes.tolist() == [[1, 2, 3, 4]]

@@ -358,14 +358,14 @@ def _use_cache(file: Path) -> None:
 
 
 def _make_run(file: Path) -> None:
-    with RunState(file, {"a": 1}, ["a.jpg", "b.jpg"], resume=False) as state:
+    with RunState(file, {"a": 1}, ["a.jpg", "b.jpg"], existing="refuse") as state:
         state.add(Result(0, 90, 70, Detections(BOXES, np.array([0.9, 0.1], np.float32), np.array([1, 2])), None))
     with closing(sqlite3.connect(file)) as database:
         database.execute("pragma journal_mode = delete")
 
 
 def _use_run(file: Path) -> None:
-    with RunState(file, {"a": 1}, ["a.jpg", "b.jpg"], resume=True) as state:
+    with RunState(file, {"a": 1}, ["a.jpg", "b.jpg"], existing="resume") as state:
         state.left()
         for result in state.results():
             assert result.detections is None or len(result.detections.boxes) == len(result.detections.scores)

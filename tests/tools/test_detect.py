@@ -272,7 +272,7 @@ def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
 
     refused = run(*arguments)
     assert refused.exit_code == 2
-    assert "5 pictures" in " ".join(refused.output.replace("│", " ").split())
+    assert "5 of 8 pictures" in " ".join(refused.output.replace("│", " ").split())
     assert "--resume" in refused.output
     changed = run(*arguments, "--resume", "--seed", 1)
     assert changed.exit_code == 2
@@ -280,10 +280,75 @@ def test_a_killed_run_resumes_to_the_same_files(many, model, tmp_path):
 
     resumed = run(*arguments, "--resume")
     assert resumed.exit_code == 3, resumed.output
-    assert "5 pictures are already done" in " ".join(resumed.output.split())
+    assert "5 of 8 pictures are already done" in " ".join(resumed.output.split())
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
     again = run(*arguments, "--resume")
     assert again.exit_code == 3
+    assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
+
+
+# Runs `detect` with networks as narrow as here. It says when a picture is stored, and takes a while for each.
+SLOW_RUN = """
+import sys, time
+from inception_rcnn.detection.networks import googlenet
+from inception_rcnn.detection.run_state import RunState
+from inception_rcnn.tools import detect
+
+googlenet._STEM_WIDTHS = {stem}
+googlenet._INCEPTION_WIDTHS = {inception}
+googlenet.GoogLeNet.out_channels = {channels}
+add = RunState.add
+
+def add_and_say(state, result):
+    add(state, result)
+    print("stored", state.done, file=sys.stderr, flush=True)
+    time.sleep(0.3)
+
+RunState.add = add_and_say
+detect.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_signal_at_any_moment_loses_no_finished_picture(many, model, tmp_path):
+    program = SLOW_RUN.format(
+        stem=googlenet._STEM_WIDTHS,
+        inception=googlenet._INCEPTION_WIDTHS,
+        channels=googlenet.GoogLeNet.out_channels,
+    )
+    arguments = [str(many), "--out", str(tmp_path / "cut"), "--model", model, "--device", "cpu", "--resume"]
+    stored = 0
+    moments = [
+        ("loading the program", signal.SIGINT),
+        ("loading the model", signal.SIGTERM),
+        ("stored 1", signal.SIGINT),
+        ("stored 4", signal.SIGTERM),
+        ("stored 8", signal.SIGINT),
+    ]
+    for moment, number in moments:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith(moment):
+                process.send_signal(number)
+        assert process.wait() == 128 + number, "".join(lines)
+        text = "".join(lines)
+        assert "Traceback" not in text
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        assert lines[-1].startswith(f"stopped by {name}: ")
+        stored += text.count("stored")
+        if stored:
+            kept = f"the results of {stored} of 8 pictures are kept in {tmp_path / 'cut' / 'run.sqlite'}; continue with"
+            assert kept in lines[-1]
+        assert not list(tmp_path.rglob("*.partial"))
+        assert not (tmp_path / "cut" / "detections.json").exists()
+    assert stored == 8
+    assert run(*arguments).exit_code == 3
+    assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
 
 
@@ -291,8 +356,10 @@ def test_the_rate_counts_the_time_before_the_first_result(tmp_path, monkeypatch)
     """Pictures that share a batch end together. Their rate was once that of the last moment, 149 images/s."""
 
     class State:
+        done = 0
+
         def add(self, result):
-            pass
+            self.done += 1
 
     def results():
         time.sleep(0.5)
@@ -301,8 +368,8 @@ def test_the_rate_counts_the_time_before_the_first_result(tmp_path, monkeypatch)
 
     stream = StringIO()
     monkeypatch.setattr(detect, "console", Console(file=stream, width=120))
-    detect._store_results([tmp_path] * 5, results(), 5, State())
-    rate = re.search(r"5/5 ([\d.]+) images/s", stream.getvalue())
+    detect._store_results([tmp_path] * 5, results(), State())
+    rate = re.search(r"5 of 5 images \(100 %\), ([\d.]+) images/s", stream.getvalue())
     assert rate
     assert 1 < float(rate[1]) <= 10  # 5 images in at least 0.5 s
 
@@ -347,16 +414,52 @@ def test_a_drawing_that_cannot_be_written_is_a_warning(many, model, tmp_path, mo
     assert len(json.loads((tmp_path / "detections.json").read_text())["images"]) == 7
 
 
-def test_the_same_command_line_starts_resumes_and_completes_a_run(odd_folder, model, tmp_path):
-    arguments = (odd_folder / "plain.jpg", "--out", tmp_path / "out", "--model", model, "--device", "cpu", "--resume")
+@pytest.mark.parametrize("option", [(), ("--resume",)])
+def test_the_same_command_says_that_the_run_is_complete_and_does_nothing(
+    odd_folder, model, tmp_path, monkeypatch, option
+):
+    files = (odd_folder / "plain.jpg", odd_folder / "text.jpg")
+    arguments = (*files, "--out", tmp_path / "out", "--model", model, "--device", "cpu", *option)
     first = run(*arguments)
-    assert first.exit_code == 0, first.output
+    assert first.exit_code == 3, first.output
     assert "complete" not in first.output
-    written = outputs(tmp_path / "out")
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.j*")}
+    assert len(written) == 2
+    monkeypatch.setattr("inception_rcnn.detection.detector.Detector.__init__", None)  # no network is loaded
     again = run(*arguments)
-    assert again.exit_code == 0, again.output
-    assert "1 pictures are already done; the run is complete" in " ".join(again.output.split())
-    assert outputs(tmp_path / "out") == written
+    assert again.exit_code == 3, again.output
+    assert "is complete: 2 pictures with these settings; --overwrite starts it again" in again.output
+    assert again.output.endswith(first.output[first.output.index("written:") :])
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+    (tmp_path / "out" / "detections.json").unlink()  # the results are still stored
+    restored = run(*arguments)
+    assert restored.exit_code == 3, restored.output
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())["images"]) == 1
+
+
+def test_a_finished_run_is_replaced_by_overwrite_only(odd_folder, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    options = ("--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
+    assert run(odd_folder / "plain.jpg", *options).exit_code == 0
+    for arguments in ((odd_folder / "cmyk.jpg", *options), (odd_folder / "plain.jpg", *options, "--seed", 1)):
+        refused = run(*arguments)
+        assert refused.exit_code == 2
+        assert "run.sqlite holds another run" in refused.output
+        assert "--overwrite" in refused.output
+        (image,) = json.loads((tmp_path / "detections.json").read_text())["images"]
+        assert image["file_name"] == str(odd_folder / "plain.jpg")
+    assert run(odd_folder / "cmyk.jpg", *options, "--overwrite").exit_code == 0
+    (image,) = json.loads((tmp_path / "detections.json").read_text())["images"]
+    assert image["file_name"] == str(odd_folder / "cmyk.jpg")
+    assert run(odd_folder / "cmyk.jpg", *options, "--overwrite", "--resume").exit_code == 2
+
+
+def test_the_last_lines_say_what_was_written_and_why_files_failed(odd_run, odd_folder):
+    result, out, document = odd_run
+    lines = result.output.splitlines()
+    last = lines[lines.index(f"written: {out / 'detections.json'}") :]
+    assert last[1:3] == [f"drawings: {out / 'pictures'}", "2 of 8 pictures could not be read:"]
+    assert sorted(last[3:]) == sorted(f"  {one['file_name']}: {one['reason']}" for one in document["failures"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
@@ -420,9 +523,9 @@ def test_many_pictures_of_one_name_get_distinct_names_quickly():
 
 def test_members_and_cascade_reach_the_detector(odd_folder, model, tmp_path):
     arguments = (odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
-    result = run(*arguments, "--cascade", "off", "--members", 1)
+    result = run(*arguments, "--no-cascade", "--members", 1)
     assert result.exit_code == 0
     assert "the default engine for CPUs" in " ".join(result.output.split())
-    refused = run(*arguments, "--members", 2)
+    refused = run(*arguments, "--members", 2, "--overwrite")
     assert refused.exit_code == 2
-    assert "members is 2" in refused.output
+    assert "expected at most 1" in refused.output

@@ -1,5 +1,8 @@
 """The command `detect-train`, with a tiny network on three pictures."""
 
+import csv
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +53,7 @@ def start(tmp_path_factory, tiny_googlenet, uncompiled_networks):
 def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     result = run(
         root, "--out", tmp_path, "--classes", root / "classes.txt", "--init", start, "--device", "cpu",
-        "--freeze-trunk", "--pool", 12, "--iterations", 1, "--multibox-iterations", 0,
+        "--freeze-trunk", "--pool", 12, "--iterations", 1, "--no-multibox",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     model = load_model(tmp_path)
@@ -63,8 +66,88 @@ def test_a_users_own_classes_become_a_model(root, start, tmp_path):
     figures = model.card["evaluation"]
     assert (figures["data"].split()[-1], figures["pictures"]) == ("val", 1)
     assert list(figures["classes"]) == ["garden gnome"]  # The training pictures have no flamingo.
-    assert f"mAP {figures['mAP']:.3f}" in result.output
+    assert f"measured: mAP {figures['mAP']:.3f}" in result.output
     assert model.multibox is None
+    lines = result.output.splitlines()
+    plan = next(number for number, line in enumerate(lines) if line.startswith("plan for 2 pictures"))
+    planned = [re.match(r"  \d\. ([\w ]+): .*, about \d", line) for line in lines[plan + 1 : plan + 6]]
+    assert [stage and stage[1] for stage in planned] == [
+        "proposals", "frozen blocks", "training", "box regression", "evaluation",
+    ]  # fmt: skip
+    assert "  3. training: 1 steps of 128 windows" in result.output
+    outcomes = [
+        line for line in lines[plan:] if line.startswith(("MultiBox:", "networks:", "box regression:", "screen:"))
+    ]
+    assert outcomes[0] == f"MultiBox: none, {start} has none and none was to be trained"
+    assert outcomes[1] == "networks: 1 trained in 1 steps"
+    assert outcomes[-2:] == [
+        "box regression: not kept, no gain on held-out boxes",
+        "screen: none, it needs a MultiBox network",
+    ]
+    with (tmp_path / "training" / "log.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    assert [(row["stage"], row["step"]) for row in log] == [("training", "1")]
+    assert float(log[0]["loss"]) > 0
+    assert float(log[0]["learning rate"]) == 0.002
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory):
+    """Five pictures with VOC XML files beside them: a layout without splits. Two names differ in case."""
+    folder = tmp_path_factory.mktemp("plain")
+    for number in range(5):
+        image = np.full((60, 80, 3), 100, np.uint8)
+        image[10:50, 20:60] = (200, 50 * number, 0)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        objects = tuple(AnnotatedObject(name, (21, 11, 60, 50)) for name in ("gnome", "Gnome"))
+        write_annotation(folder / f"{number}.xml", Annotation(f"{number}.png", 80, 60, objects))
+    return folder
+
+
+def test_a_part_of_a_folder_without_splits_is_held_out_for_figures(plain_folder, start, tmp_path):
+    options = (
+        "--init", start, "--device", "cpu", "--freeze-trunk", "--pool", 12, "--iterations", 1, "--no-multibox",
+        "--no-box-regression",
+    )  # fmt: skip
+    result = run(plain_folder, "--out", tmp_path / "held", *options, "--hold-out", 0.4)
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "held")
+    assert model.card["pictures"] == 3
+    assert model.card["evaluation"]["pictures"] == 2
+    assert model.card["evaluation"]["data"].endswith("(held out)")
+    assert "names of classes differ in case or spaces only: 'Gnome' with 3, 'gnome' with 3 boxes" in result.output
+    assert "box regression: none" in result.output
+    result = run(plain_folder, "--out", tmp_path / "all", *options)
+    assert result.exit_code == 0, result.output
+    assert load_model(tmp_path / "all").card["pictures"] == 5
+    assert "not measured: no val list; --hold-out 0.2 would measure on a fifth" in result.output
+
+
+@pytest.mark.parametrize("init", ["nowhere", "nowhere.caffemodel", "nowhere.safetensors"])
+def test_a_missing_initial_network_is_said_before_annotations_are_read(init, tmp_path):
+    result = run(tmp_path / "no data", "--out", tmp_path / "model", "--init", init)
+    assert result.exit_code == 2
+    assert init in result.output
+    assert "no data" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hold-out", "1.5"], "above 0 and below 1"),
+        (["--hold-out", "0.2", "--validation", "val"], "either --hold-out or --validation"),
+        (["--no-multibox", "--multibox-iterations", "5"], "--no-multibox trains no MultiBox network"),
+        (["--multibox-iterations", "0"], "--multibox-iterations"),
+        (["--members", "0"], "--members"),
+        (["--measured", "0"], "--measured"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_loaded(arguments, message, tmp_path):
+    result = run(tmp_path / "nowhere", "--out", tmp_path / "model", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "nowhere" not in result.output
 
 
 def test_unknown_classes_are_named_with_the_remedy(root, start, tmp_path):

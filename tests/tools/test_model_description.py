@@ -1,12 +1,16 @@
 """`detect --describe`."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.tools.detect import app
+from inception_rcnn.tools.model_description import describe
 
 CATEGORIES = tuple(Category(number, name, name) for number, name in enumerate(("gnome", "[pond]", "gate", "hedge"), 1))
 
@@ -68,3 +72,24 @@ def test_a_model_that_does_not_exist_is_wrong_usage(tmp_path):
     result = CliRunner().invoke(app, ["--describe", "--model", "nowhere"])
     assert result.exit_code == 2
     assert "no model at" in result.output
+
+
+@pytest.mark.parametrize(("width", "tables"), [(70, 1), (150, 2), (220, 3)])
+def test_a_wide_terminal_shows_classes_side_by_side(width, tables):
+    names = [f"class {number:02}" for number in range(40)]
+    stream = StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
+    categories = tuple(Category(number, name, name) for number, name in enumerate(names, 1))
+    describe("model", Model([GoogLeNet(41, auxiliary=False)], categories), console)
+    lines = stream.getvalue().splitlines()
+    (first,) = (line for line in lines if "class 00" in line)
+    assert first.count("not measured") == tables
+    assert all(any(name in line for line in lines) for name in names)
+    assert max(map(len, lines[4:])) <= width
+
+
+def test_a_pipe_gets_whole_names(networks):
+    name = "a class whose name is longer than a line of a terminal, as nobody would call it " * 2
+    stream = StringIO()
+    describe("model", Model(networks[:1], (Category(1, name, name),)), Console(file=stream, width=80))
+    assert f" {name.strip()} " in stream.getvalue()

@@ -123,3 +123,17 @@ def test_labels_stay_with_their_boxes(root):
         ["gnome", "gnome"], ["gnome"], ["cart", "gnome"],
     ]  # fmt: skip
     assert np.concatenate([sample.difficult for sample in dataset]).tolist() == [False, False, False, True, False]
+
+
+def test_names_that_differ_in_case_only_are_named(root):
+    objects = tuple(AnnotatedObject(name, (1, 1, 20, 20)) for name in ("Gnome", "garden cart", "GardenCart", "pond"))
+    write_annotation(root / "a.xml", Annotation("a.jpg", 60, 40, objects))
+    warnings = []
+    check_dataset(open_folder(root), warn=warnings.append)
+    named = [warning for warning in warnings if "differ in case" in warning]
+    assert len(named) == 2
+    assert any("'GardenCart' with 1, 'garden cart' with 1 boxes" in warning for warning in named)
+    assert any("'Gnome' with 1, 'gnome' with 2 boxes" in warning for warning in named)
+    warnings.clear()
+    check_dataset(open_folder(root), warn=warnings.append, learns_classes=False)
+    assert not any("differ in case" in warning for warning in warnings)

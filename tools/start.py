@@ -1,0 +1,58 @@
+"""The entry points of the installed commands.
+
+A command handles Ctrl-C before it imports its module, because the imports take some tenths of a second.
+"""
+
+from importlib import import_module
+
+from ..runtime.interruption import end_on_signals
+
+
+def _start(module: str) -> None:
+    end_on_signals()
+    import_module(f".{module}", __package__).main()
+
+
+def detect() -> None:
+    """The command `detect`."""
+    _start("detect")
+
+
+def detect_architecture() -> None:
+    """The command `detect-architecture`."""
+    _start("detect_architecture")
+
+
+def detect_evaluate() -> None:
+    """The command `detect-evaluate`."""
+    _start("detect_evaluate")
+
+
+def detect_export() -> None:
+    """The command `detect-export`."""
+    _start("detect_export")
+
+
+def detect_propose() -> None:
+    """The command `detect-propose`."""
+    _start("detect_propose")
+
+
+def detect_recall() -> None:
+    """The command `detect-recall`."""
+    _start("detect_recall")
+
+
+def detect_train() -> None:
+    """The command `detect-train`."""
+    _start("detect_train")
+
+
+def detect_train_classifier() -> None:
+    """The command `detect-train-classifier`."""
+    _start("detect_train_classifier")
+
+
+def detect_train_multibox() -> None:
+    """The command `detect-train-multibox`."""
+    _start("detect_train_multibox")
