@@ -1,4 +1,4 @@
-"""`detect-architecture`: print what GoogLeNet costs, beside Table 1 of the paper, and what dimension reduction saves."""
+"""`detect-architecture`: print what GoogLeNet costs, beside Table 1, and what dimension reduction saves."""
 
 from __future__ import annotations
 
