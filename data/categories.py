@@ -45,6 +45,11 @@ class Subclass:
     category: int | None
 
 
+def finest_name(name: str, subclass: Subclass) -> str:
+    """The finest name of an object: "dog: Samoyed", or "goldfish" if the subclass has the name of the class."""
+    return name if subclass.name == name else f"{name}: {subclass.name}"
+
+
 class CategoryError(ValueError):
     """A class list cannot be used; the message names the file and the line."""
 

@@ -73,7 +73,7 @@ class ImageError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
+def read_image(source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> _Pixels:
     """Reads a picture file as upright 8-bit RGB.
 
     - The EXIF orientation is applied.
@@ -84,7 +84,7 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
       them and as browsers read them.
 
     Args:
-        source: the file, or a URL that fsspec reads ("s3://bucket/a.jpg").
+        source: the file, a URL that fsspec reads ("s3://bucket/a.jpg"), or an open binary file, such as an upload.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Returns:
@@ -94,13 +94,47 @@ def read_image(source: str | Path, max_pixels: int = MAX_PIXELS) -> _Pixels:
         ImageError: the file does not exist, is not a picture, is truncated, damaged or too large, its pixels have no
             defined range (32-bit float or integer), its decoder is not installed, or memory runs out.
     """
-    path = source if isinstance(source, str) and is_url(source) else Path(source)
+    path = source if not isinstance(source, str | Path) or is_url(source) else Path(source)
     # Pillow has its own limit for the whole process. A `max_pixels` above this limit increases it.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with _opened(path, max_pixels) as picture:
         picture.load()
-        return _apply_orientation(_to_rgb(picture, path), _orientation(picture))
+        return _apply_orientation(_to_rgb(picture, _name(path)), _orientation(picture))
+
+
+def to_rgb(picture: np.ndarray | Image.Image) -> _Pixels:
+    """Converts a picture in memory to upright 8-bit RGB, as `read_image` converts a file.
+
+    Args:
+        picture: a PIL picture; or an array, uint8: RGB [H, W, 3] (returned as it is if it is C-contiguous), RGB and
+            alpha [H, W, 4], or grey [H, W] or [H, W, 1]. OpenCV's arrays are BGR: give `frame[:, :, ::-1]`.
+
+    Returns:
+        uint8 [H, W, 3], C-contiguous.
+
+    Raises:
+        ImageError: the picture has no pixels, its pixels have another type or shape, or its file is damaged.
+    """
+    if isinstance(picture, Image.Image):
+        name = getattr(picture, "filename", "") or "picture"
+        with _as_image_errors(name):
+            picture.load()
+            if picture.format == "TIFF":
+                _check_tiff(picture, name)
+            return _apply_orientation(_to_rgb(picture, name), _orientation(picture))
+    pixels = np.asarray(picture)
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)):
+        got = f"{type(picture).__name__} of {pixels.dtype} {list(shape)}"
+        raise ImageError("picture", f"expected uint8 RGB [H, W, 3] or a PIL picture, got {got}")
+    if not pixels.size:
+        raise ImageError("picture", f"it has no pixels: {list(shape)}")
+    if shape[2:] == (4,):
+        return _blend_with_white(pixels)
+    if shape[2:] != (3,):
+        pixels = np.repeat(pixels.reshape(*shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(pixels)
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
@@ -123,16 +157,27 @@ def read_size(source: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(source: Path | str | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     """Opens a picture of at most `max_pixels` without decoding it; turns errors in the block into an ImageError."""
+    path = _name(source)
+    with (
+        _as_image_errors(path, max_pixels),
+        _open(source) as file,
+        Image.open(file, formats=_formats(file, path)) as picture,
+    ):
+        if picture.format == "TIFF":
+            _check_tiff(picture, path)
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
+        yield picture
+
+
+@contextmanager
+def _as_image_errors(path: Path | str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+    """Turns the errors of decoders in the block into an ImageError."""
     try:
-        with _open(path) as file, Image.open(file, formats=_formats(file, path)) as picture:
-            if picture.format == "TIFF":
-                _check_tiff(picture, path)
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ImageError(path, _too_large(f"{width} x {height} = {width * height:,} pixels", max_pixels))
-            yield picture
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -152,7 +197,17 @@ def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(path, reason) from error
 
 
-def _open(path: Path | str) -> BinaryIO:
+def _name(source: Path | str | BinaryIO) -> Path | str:
+    """What messages call a picture."""
+    return source if isinstance(source, str | Path) else "picture"
+
+
+def _open(path: Path | str | BinaryIO) -> BinaryIO:
+    if not isinstance(path, str | Path):
+        content = path.read()
+        if not content:
+            raise ImageError(_name(path), "the file is empty (0 bytes)")
+        return BytesIO(content)
     if isinstance(path, str):
         try:
             content = read_remote(path)

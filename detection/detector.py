@@ -4,30 +4,36 @@ The system of "Going Deeper with Convolutions" (Szegedy et al., CVPR 2015), sect
 al., CVPR 2014).
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..data.categories import Category, Subclass
-from ..data.images import MAX_PIXELS, ImageError, read_image
+from ..data.images import MAX_PIXELS, ImageError, read_image, to_rgb
 from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
 from ..proposals.proposals import Proposals
 from ..proposals.selective_search import selective_search
 from ..runtime.prefetch import map_ahead, prefetch
 from ..runtime.remote import is_url
+from .class_choice import choose_classes, with_classes
+from .detections import Detections
 from .engines.choice import Kind
 from .engines.ensemble import EnsembleEngine
 from .engines.multibox import MultiBoxEngine, WholeImageView
 from .model_files import Model, load_model
 from .pipeline import Crops, RegionBatch, ScoredRegions, batch_regions, score_regions
-from .suppression import Detections, select_detections, vote_boxes
+from .suppression import select_detections, vote_boxes
 from .warping.on_device import warp_on_device
 from .warping.warp import warp_regions
 
@@ -41,21 +47,27 @@ _BATCHES_AHEAD = 3
 _PICTURES_AHEAD = 4
 
 
+Picture: TypeAlias = np.ndarray | Image.Image | str | Path
+"""A picture: an array or a PIL picture, see `data.images.to_rgb`; or a file or a URL, see `data.images.read_image`."""
+
+
 @dataclass(frozen=True, eq=False)
 class FileResult:
-    """The detections in one picture file, or the error that prevented them.
+    """The detections in one picture, or the error that prevented them.
 
     Attributes:
-        path: the picture file or its URL.
-        image: the picture, uint8 RGB [H, W, 3]; None if there is an error.
+        path: the picture file or its URL; for a picture in memory, its number in the stream, from 0.
+        image: the picture, uint8 RGB [H, W, 3]; None if there is an error, or with keep_image=False.
         detections: the objects found; None if there is an error.
-        error: why the file could not be used; None if it was.
+        error: why the picture could not be used; None if it was.
+        size: width and height of the upright picture in pixels; None if there is an error.
     """
 
-    path: Path | str
+    path: Path | str | int
     image: np.ndarray | None
     detections: Detections | None
     error: ImageError | None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +103,8 @@ class _Picture:
 class Detector:
     """Finds objects in pictures. Any number of threads may use a detector at the same time.
 
-        detector = Detector.load("default")
-        detections = detector(image)  # image: uint8 RGB [H, W, 3]
+        with Detector.load("default") as detector:
+            detections = detector("photo.jpg")  # or an array, or a PIL picture
 
     Args:
         model: networks, classes and region settings.
@@ -114,6 +126,8 @@ class Detector:
             model's threshold.
         threads: number of CPU threads for the networks, and of threads that read pictures for a GPU; None uses all
             cores.
+        classes: names or WNIDs of the classes to report, see `choose_classes`; None reports all classes of the model,
+            "imagenet" all finest names of a model with subclasses.
 
     Attributes:
         categories: the classes that the detector finds.
@@ -128,6 +142,7 @@ class Detector:
 
     Raises:
         ValueError: an argument is out of range.
+        CategoryError: the model lacks one of `classes`.
         EngineError: the device does not exist, or the engine does not run on it.
     """
 
@@ -146,12 +161,16 @@ class Detector:
         screen: bool = True,
         max_regions: int | None = None,
         threads: int | None = None,
+        classes: Sequence[str] | str | None = None,
     ):
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is {score_threshold}, expected a number from 0 to 1")
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, expected at least 1")
-        self.categories: tuple[Category, ...] = model.categories
+        choice = choose_classes(model.categories, model.subclasses, classes)
+        model = with_classes(model, choice)
+        self._reported = choice.rows
+        self.categories: tuple[Category, ...] = choice.categories
         self.subclasses: tuple[Subclass, ...] = model.subclasses
         self.regions = model.regions
         self.score_threshold = score_threshold
@@ -188,7 +207,8 @@ class Detector:
             kernels.result()
         # Networks on a CPU need the cores themselves, and one reader keeps them busy. A GPU needs as many as possible.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
-        self._ids = np.array([category.id for category in model.categories], np.int64)
+        self._ids = np.array([category.id for category in self.categories], np.int64)
+        self._closed = False
 
     @classmethod
     def load(
@@ -205,7 +225,9 @@ class Detector:
         box_regression: bool = True,
         screen: bool = True,
         max_regions: int | None = None,
-    ) -> "Detector":
+        threads: int | None = None,
+        classes: Sequence[str] | str | None = None,
+    ) -> Detector:
         """Make a detector from a model folder, or from a shipped model by its name ("default").
 
         The other arguments are those of `Detector`.
@@ -227,7 +249,27 @@ class Detector:
             box_regression=box_regression,
             screen=screen,
             max_regions=max_regions,
+            threads=threads,
+            classes=classes,
         )
+
+    def close(self) -> None:
+        """Free the memory of the networks. The detector cannot be used afterwards, and no thread may be using it."""
+        if not self._closed:
+            self._closed = True
+            del self.ensemble, self.multibox, self.screen
+            if self.device != "cpu":
+                torch.cuda.empty_cache()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the detector is closed; load it again")
 
     def propose(self, image: np.ndarray, threads: int | None = None) -> Proposals:
         """Propose the regions that the networks score.
@@ -242,7 +284,11 @@ class Detector:
 
         Returns:
             Proposals, best first.
+
+        Raises:
+            ValueError: the detector is closed.
         """
+        self._check_open()
         selective = selective_search(
             image,
             superpixel_scale=self.regions.superpixel_scale,
@@ -263,18 +309,50 @@ class Detector:
         height, width = image.shape[:2]
         return self.screen.keep(proposals, view.feature_map, width, height, self.max_regions)
 
-    def __call__(self, image: np.ndarray) -> Detections:
-        """Find objects in a picture, uint8 RGB [H, W, 3]. Returns detections, best first."""
-        picture = _Picture(FileResult(Path(), image, None, None), _without_duplicates(self.propose(image)))
-        (result,) = self._finished([picture])
+    def __call__(self, image: Picture) -> Detections:
+        """Find objects in a picture. Returns detections, best first.
+
+        Args:
+            image: uint8 RGB [H, W, 3], a PIL picture, a picture file or a URL.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            ValueError: the detector is closed.
+        """
+        pixels = _read_picture(image, MAX_PIXELS)
+        picture = _Picture(FileResult(0, pixels, None, None), _without_duplicates(self.propose(pixels)))
+        (result,) = self._finished([picture], keep_image=False)
         assert result.detections is not None
         return result.detections
+
+    def detect_images(
+        self, images: Iterable[Picture], max_pixels: int = MAX_PIXELS, *, keep_image: bool = False
+    ) -> Generator[FileResult, None, None]:
+        """Find objects in a stream of pictures, such as the frames of a video. Yields one result for each, in order.
+
+        Pictures are taken from the stream a few ahead of the results, in another thread. A picture that cannot be used
+        gives a result with an `error`. `close()` of the generator ends the work early.
+
+        Args:
+            images: arrays uint8 RGB [H, W, 3], PIL pictures, picture files or URLs. The stream may be endless.
+            max_pixels: a picture file with more pixels gives an error, see `read_image`.
+            keep_image: whether results hold their picture. A list of results without pictures needs little memory.
+
+        Raises:
+            ValueError: the detector is closed.
+        """
+        self._check_open()
+        numbered = enumerate(images)
+        read = map_ahead(lambda one: self._read(*one, max_pixels, None), numbered, self._readers, _PICTURES_AHEAD)
+        return self._finished(read, keep_image)
 
     def detect_files(
         self,
         paths: Iterable[str | Path],
         max_pixels: int = MAX_PIXELS,
         proposals: ProposalFile | None = None,
+        *,
+        keep_image: bool = True,
     ) -> Generator[FileResult, None, None]:
         """Find objects in picture files. Yields one result for each file, in the order of the files.
 
@@ -287,14 +365,20 @@ class Detector:
             max_pixels: a picture with more pixels gives an error, see `read_image`.
             proposals: boxes to use as regions, which the screen thins like any others; None to propose regions. A
                 picture that the file lacks, or holds with another size, gives an error.
+            keep_image: whether results hold their picture. A list of results without pictures needs little memory.
+
+        Raises:
+            ValueError: the detector is closed.
         """
-        return self._finished(self._read_ahead(paths, max_pixels, proposals))
+        self._check_open()
+        return self._finished(self._read_ahead(paths, max_pixels, proposals), keep_image)
 
     def score_files(self, paths: Iterable[str | Path]) -> Iterator[ScoredPicture]:
         """Score the regions of picture files, without making detections. Yields the pictures in the order of the files.
 
         `detections` makes detections of a scored picture.
         """
+        self._check_open()
         return self._score(self._read_ahead(paths, MAX_PIXELS, None))
 
     def detections(self, picture: ScoredPicture) -> Detections:
@@ -312,6 +396,9 @@ class Detector:
             boxes = self._regressor.regress(
                 boxes, probabilities, picture.scores.features, picture.scores.kept, width, height
             )
+        if len(self._reported) < probabilities.shape[1] - 1:
+            probabilities = probabilities[:, np.r_[0, 1 + self._reported]]
+            boxes = boxes if boxes.ndim == 2 else boxes[:, self._reported]
         if self.calibration is not None and picture.proposals.quality is not None:
             scores = self.calibration.scores(probabilities[:, 1:], picture.proposals.quality)
             probabilities = np.concatenate([probabilities[:, :1], scores], axis=1)
@@ -323,7 +410,8 @@ class Detector:
             max_detections=self.max_detections,
         )
         found = vote_boxes(found, boxes, probabilities, self._ids)
-        return replace(found, subclasses=self._subclasses_of(found, picture.scores))
+        subclasses = self._subclasses_of(found, picture.scores)
+        return replace(found, subclasses=subclasses, categories=self.categories, finest=self.subclasses)
 
     def _subclasses_of(self, found: Detections, scores: ScoredRegions) -> np.ndarray | None:
         """The likeliest subclass of each detection's class, by the first member; None without subclasses."""
@@ -333,7 +421,8 @@ class Detector:
         places[scores.kept] = np.arange(len(scores.kept))
         rows = places[found.regions]
         known = np.flatnonzero(rows >= 0)
-        columns = 1 + np.array([np.flatnonzero(self._ids == label)[0] for label in found.labels[known]], np.int64)
+        rows_of_ids = {label: row for label, row in zip(self._ids.tolist(), self._reported, strict=True)}
+        columns = 1 + np.array([rows_of_ids[label] for label in found.labels[known].tolist()], np.int64)
         outputs = self.ensemble.engines[0].outputs(scores.features[rows[known]])  # [n, 1 + subclasses]
         best = np.where(self._columns == columns[:, None], outputs, -1).argmax(axis=1)
         subclasses = np.full(len(found), -1)
@@ -343,19 +432,23 @@ class Detector:
     def _read_ahead(
         self, paths: Iterable[str | Path], max_pixels: int, proposals: ProposalFile | None
     ) -> Iterator[_Picture]:
-        return map_ahead(lambda path: self._read(path, max_pixels, proposals), paths, self._readers, _PICTURES_AHEAD)
+        numbered = enumerate(paths)
+        return map_ahead(lambda one: self._read(*one, max_pixels, proposals), numbered, self._readers, _PICTURES_AHEAD)
 
-    def _read(self, path: str | Path, max_pixels: int, proposals: ProposalFile | None) -> _Picture:
+    def _read(self, number: int, source: Picture, max_pixels: int, proposals: ProposalFile | None) -> _Picture:
         """Reads a picture and proposes its regions, or takes them from a file.
 
         If that fails, the picture has no regions, and its result holds the error.
         """
-        path = path if is_url(path) else Path(path)
+        path: Path | str | int = number
+        if isinstance(source, str | Path):
+            path = source if is_url(source) else Path(source)
         try:
-            image = read_image(path, max_pixels)
+            image = _read_picture(source, max_pixels)
             if proposals is None:
                 regions = self.propose(image, threads=1)
             else:
+                assert not isinstance(path, int)
                 found = proposals.find(path, (image.shape[1], image.shape[0]))
                 if found is None:
                     raise ImageError(path, "the proposals file does not contain this picture")
@@ -364,16 +457,17 @@ class Detector:
         except ImageError as error:
             return _Picture(FileResult(path, None, None, error), _NO_PROPOSALS)
         except ProposalFileError as error:
+            assert not isinstance(path, int)  # pictures in memory have no proposals file
             return _Picture(FileResult(path, None, None, ImageError(path, str(error))), _NO_PROPOSALS)
 
-    def _finished(self, pictures: Iterable[_Picture]) -> Generator[FileResult, None, None]:
+    def _finished(self, pictures: Iterable[_Picture], keep_image: bool) -> Generator[FileResult, None, None]:
         """Detects in pictures, in order, and yields each picture as soon as its regions are scored.
 
         The networks, reading and warping run in threads of their own, `_finish` runs in the caller's thread.
         """
         with closing(prefetch(self._score(pictures), _PICTURES_AHEAD)) as scored:
             for picture in scored:
-                yield self._finish(picture)
+                yield self._finish(picture, keep_image)
 
     def _score(self, pictures: Iterable[_Picture]) -> Iterator[ScoredPicture]:
         """Scores all regions of pictures, in order."""
@@ -382,10 +476,17 @@ class Detector:
         for picture, scores in score_regions(self.ensemble, batches, wait_for):
             yield ScoredPicture(picture.result, picture.proposals, scores)
 
-    def _finish(self, picture: ScoredPicture) -> FileResult:
-        if picture.result.image is None:
+    def _finish(self, picture: ScoredPicture, keep_image: bool) -> FileResult:
+        image = picture.result.image
+        if image is None:
             return picture.result
-        return replace(picture.result, detections=self.detections(picture))
+        height, width = image.shape[:2]
+        return replace(
+            picture.result,
+            image=image if keep_image else None,
+            detections=self.detections(picture),
+            size=(width, height),
+        )
 
     def _batches(self, regions: Iterable[tuple[_Picture, np.ndarray]]) -> Iterator[RegionBatch[_Picture]]:
         """Warps pairs of a picture and boxes [n, 4] into batches, whose size is a multiple of the engine's."""
@@ -406,6 +507,11 @@ class Detector:
         if picture.uploaded is None:
             picture.uploaded = torch.from_numpy(image).to(out.device)
         out.copy_(warp_on_device(picture.uploaded, boxes, padding=padding, mode=mode))
+
+
+def _read_picture(source: Picture, max_pixels: int) -> np.ndarray:
+    """The picture, uint8 RGB [H, W, 3]; raises an ImageError."""
+    return read_image(source, max_pixels) if isinstance(source, str | Path) else to_rgb(source)
 
 
 def _load_kernels() -> None:

@@ -7,7 +7,7 @@ missing, never partial.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .suppression import Detections
+from ..data.categories import Category, Subclass
+from .detections import Detections
 
-FORMAT = "inception-rcnn run 1"
+FORMAT = "inception-rcnn run 2"
 
 # What to do with a run that a file already holds.
 Existing: TypeAlias = Literal["refuse", "resume", "overwrite"]
@@ -29,7 +30,8 @@ _SMALLEST_FILE = 512
 _TABLES = {
     "about": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
     "results": (
-        "picture INTEGER PRIMARY KEY, width INTEGER, height INTEGER, boxes BLOB, scores BLOB, labels BLOB, failure TEXT"
+        "picture INTEGER PRIMARY KEY, width INTEGER, height INTEGER, boxes BLOB, scores BLOB, labels BLOB, "
+        "subclasses BLOB, failure TEXT"
     ),
 }
 
@@ -77,7 +79,8 @@ class RunState:
         existing: what to do if `file` holds a run. "resume" continues it, "overwrite" replaces it by a new run, and
             "refuse" raises an error if it is unfinished. A finished run with the same settings and pictures is opened
             by both "resume" and "refuse".
-        class_ids: the class ids that results may have; None for any.
+        categories: the classes that the labels of results refer to; empty if they are not known.
+        finest: the classes that their subclasses refer to.
 
     Attributes:
         file: the SQLite file.
@@ -98,13 +101,15 @@ class RunState:
         pictures: Sequence[Path | str],
         *,
         existing: Existing,
-        class_ids: Collection[int] | None = None,
+        categories: tuple[Category, ...] = (),
+        finest: tuple[Subclass, ...] = (),
     ):
         self.file = file
         self.finished = False
         self.done = 0
         self._count = len(pictures)
-        self._class_ids = None if class_ids is None else np.array(sorted(class_ids), np.int64)
+        self._categories = categories
+        self._finest = finest
         about = {
             "format": FORMAT,
             "settings": json.dumps({name: str(value) for name, value in settings.items()}),
@@ -212,12 +217,13 @@ class RunState:
                 are not affected.
         """
         found = result.detections
-        blobs = [None] * 3 if found is None else [found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()]
+        arrays = [None] * 4 if found is None else [found.boxes, found.scores, found.labels, found.subclasses]
+        blobs = [None if array is None else array.tobytes() for array in arrays]
         # The reason may quote a name that is not UTF-8, which SQLite does not store.
         failure = None if result.failure is None else result.failure.encode(errors="backslashreplace").decode()
         with self._database:
             self._database.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (result.picture, result.width, result.height, *blobs, failure),
             )
         self.done += 1
@@ -230,14 +236,14 @@ class RunState:
         """
         try:
             for row in self._database.execute(
-                "SELECT picture, width, height, boxes, scores, labels, failure FROM results ORDER BY picture"
+                "SELECT picture, width, height, boxes, scores, labels, subclasses, failure FROM results ORDER BY picture"
             ):
                 yield self._result(*row)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def _result(
-        self, picture: Any, width: Any, height: Any, boxes: Any, scores: Any, labels: Any, failure: Any
+        self, picture: Any, width: Any, height: Any, boxes: Any, scores: Any, labels: Any, subclasses: Any, failure: Any
     ) -> Result:
         """The result in a row of the table, whose values can have any type if the file is damaged."""
         where = f"the row of picture {str(picture)[:40]}"
@@ -252,15 +258,25 @@ class RunState:
         count, rest = divmod(len(scores), 4)
         if rest or len(boxes) != 16 * count or len(labels) != 8 * count:
             raise self._damaged(f"{where} has boxes, scores and labels of different lengths")
+        if subclasses is not None and (not isinstance(subclasses, bytes) or len(subclasses) != 8 * count):
+            raise self._damaged(f"{where} does not have a subclass for each detection")
         found = Detections(
             np.frombuffer(boxes, np.float32).reshape(-1, 4),
             np.frombuffer(scores, np.float32),
             np.frombuffer(labels, np.int64),
+            subclasses=None if subclasses is None else np.frombuffer(subclasses, np.int64),
+            categories=self._categories,
+            finest=self._finest,
         )
         if not np.isfinite(found.boxes).all() or not ((found.scores >= 0) & (found.scores <= 1)).all():
             raise self._damaged(f"{where} has boxes that are not finite, or scores outside 0..1")
-        if self._class_ids is not None and not np.isin(found.labels, self._class_ids).all():
+        if self._categories and not np.isin(found.labels, [category.id for category in self._categories]).all():
             raise self._damaged(f"{where} has class ids that the model lacks")
+        if (
+            found.subclasses is not None
+            and not ((found.subclasses >= -1) & (found.subclasses < len(self._finest))).all()
+        ):
+            raise self._damaged(f"{where} has subclasses that the model lacks")
         return Result(picture, width, height, found, None)
 
     def finish(self) -> None:

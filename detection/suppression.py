@@ -1,48 +1,19 @@
 """Turns the scores of regions into detections: non-maximum suppression and box voting."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..data.boxes import iou
 from ..runtime.torchvision_ops import nms
+from .detections import Detections
 
 # A region is suppressed if its IoU with a higher-scoring region of the same class is larger than this (as in R-CNN).
 NMS_THRESHOLD = 0.3
 # Regions with at least this IoU with a detection vote on its box. Mean AP over six classes on 51 pictures of val:
 # 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 without voting.
 VOTE_IOU = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """The objects found in one picture, sorted by falling score.
-
-    Attributes:
-        boxes: float32 [N, 4], (x1, y1, x2, y2) in pixels of the upright full-size picture, see `data.boxes`.
-        scores: float32 [N], probabilities of the class.
-        labels: int64 [N], `Category.id` of the class (the DET id with the shipped model).
-        regions: int64 [N], the row of the region that each detection comes from; None if that is not known, as in
-            results that were read from a file.
-        subclasses: int64 [N], the likeliest of the model's `subclasses` under the label, by its row there; -1 if it is
-            not known. None if the model has no subclasses.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    regions: np.ndarray | None = None
-    subclasses: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, score: float) -> "Detections":
-        """The detections whose score is at least `score`."""
-        keep = self.scores >= score
-        regions, subclasses = (None if one is None else one[keep] for one in (self.regions, self.subclasses))
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], regions, subclasses)
 
 
 def select_detections(

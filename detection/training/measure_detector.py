@@ -10,13 +10,13 @@ from ...data.boxes import to_inclusive
 from ...data.dataset import Dataset, Sample
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
+from ..detections import Detections
 from ..detector import Detector
 from ..evaluation.bootstrap import bootstrap, interval
 from ..evaluation.ilsvrc import Evaluation, evaluate
 from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
 from ..run_state import OtherRunError, Result, RunState, RunStateError
-from ..suppression import Detections
 from .errors import TrainingError
 from .progress import Report, no_report
 

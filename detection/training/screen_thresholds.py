@@ -17,9 +17,9 @@ from ...data.boxes import iou
 from ...data.dataset import Dataset, Sample
 from ...proposals.screen import MILD, ScreenThresholds, best_regions
 from ..calibration import ScoreCalibration
+from ..detections import Detections
 from ..detector import Detector, ScoredPicture
 from ..model_files import Model
-from ..suppression import Detections
 from .calibration import expected_calibration_error, fit_calibration
 from .errors import TrainingError
 from .measure_detector import evaluate_detections

@@ -14,12 +14,12 @@ from PIL import Image
 from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.categories import Category
 from inception_rcnn.detection.calibration import ScoreCalibration
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, _Picture
 from inception_rcnn.detection.engines import ensemble as ensemble_module
 from inception_rcnn.detection.model_files import Model, RegionSettings
 from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.detection.regression import BoxRegressor
-from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.proposals.files import ProposalWriter, read_proposals
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 from inception_rcnn.proposals.proposals import Proposals

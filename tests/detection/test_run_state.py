@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inception_rcnn.data.categories import Category
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.run_state import Result, RunState, RunStateError
-from inception_rcnn.detection.suppression import Detections
 
 SETTINGS = {"seed": 0, "model": "abc"}
 
@@ -214,7 +215,7 @@ def test_a_damaged_run_is_refused_when_it_is_resumed(tmp_path, pictures, damage)
     with closing(sqlite3.connect(file)) as database, database:
         database.execute(damage)
     with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run .*; delete it"):
-        RunState(file, SETTINGS, pictures, existing="resume", class_ids=[7, 58])
+        RunState(file, SETTINGS, pictures, existing="resume", categories=(Category(7, "n7", "cat"),))
 
 
 def test_a_cut_file_is_refused(tmp_path, pictures):

@@ -51,6 +51,7 @@ from inception_rcnn.data.label_studio import open_dataset as open_label_studio
 from inception_rcnn.data.labelme import open_dataset as open_labelme
 from inception_rcnn.data.submission import Submission, SubmissionError, read_submission
 from inception_rcnn.data.yolo import open_dataset as open_yolo
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.evaluation.checks import EvaluationError
 from inception_rcnn.detection.evaluation.coco import evaluate_coco
 from inception_rcnn.detection.evaluation.error_analysis import analyse
@@ -62,7 +63,6 @@ from inception_rcnn.detection.networks.caffemodel import CaffeModelError, read_c
 from inception_rcnn.detection.networks.weights import ModelError, network_with_weights
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.run_state import Result, RunState, RunStateError
-from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.detection.training.checkpoint import Checkpoint
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.proposals.cache import RegionCache

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
-from inception_rcnn.detection.suppression import Detections
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.training import measure_detector as measuring
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.measure_detector import measure_detector

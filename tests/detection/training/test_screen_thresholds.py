@@ -11,9 +11,9 @@ import pytest
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.data.images import ImageError
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.pipeline import ScoredRegions
-from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.detection.training import screen_thresholds
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.screen_thresholds import _choose, _objects_found, _rows_of
