@@ -5,6 +5,7 @@ Ids start at 1, because the network uses 0 for the background.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -99,6 +100,17 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     if not categories:
         raise CategoryError(f"{path}: contains no classes, only the line of headings")
     return tuple(categories)
+
+
+def read_class_names(text: str) -> list[str]:
+    """The class names in a text such as "lion, zebra", or the WNIDs in the class list of that name.
+
+    Raises:
+        CategoryError: the class list is malformed, see `read_categories`.
+    """
+    if os.path.isfile(text):
+        return [category.wnid for category in read_categories(text)]
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def category_ids(categories: Iterable[Category]) -> dict[str, int]:

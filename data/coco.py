@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..runtime.atomic_write import atomic_write
 from . import json_values
 from .boxes import LARGEST_COORDINATE, clip, from_xywh, reach_beyond, to_xywh
-from .categories import Category
+from .categories import Category, Subclass, finest_name
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth
 from .images import without_suffix
@@ -36,17 +36,21 @@ class DetectionsWriter:
             writer.fail("b.jpg", "truncated")
 
     The file holds `images` (id, file_name, width, height), `categories` (id, name, wnid), `annotations` (id, image_id,
-    category_id, bbox [x, y, width, height], area, iscrowd, score) and `failures` (file_name, reason). It appears when
-    the `with` block ends; if the block raises an exception, an older file stays unchanged.
+    category_id, bbox [x, y, width, height], area, iscrowd, score; where a subclass is known, finest_name "dog: Samoyed"
+    and finest_wnid) and `failures` (file_name, reason). It appears when the `with` block ends; if the block raises an
+    exception, an older file stays unchanged.
 
     Args:
         file: the file to write; its folder is created if missing.
         categories: the classes that the labels refer to.
+        finest: the classes that subclasses refer to.
     """
 
-    def __init__(self, file: str | Path, categories: Sequence[Category]):
+    def __init__(self, file: str | Path, categories: Sequence[Category], finest: Sequence[Subclass] = ()):
         self._file = Path(file)
         self._categories = categories
+        self._names = {category.id: category.name for category in categories}
+        self._finest = finest
         self._images: list[dict[str, Any]] = []
         self._failures: list[dict[str, str]] = []
         self._annotation_count = 0
@@ -62,7 +66,14 @@ class DetectionsWriter:
         return self
 
     def add(
-        self, file_name: str, width: int, height: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+        self,
+        file_name: str,
+        width: int,
+        height: int,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        subclasses: np.ndarray | None = None,
     ) -> None:
         """Adds the detections of a picture.
 
@@ -72,11 +83,13 @@ class DetectionsWriter:
             boxes: [N, 4] in the program's convention (0-based, half-open).
             scores: [N].
             labels: [N], each a `Category.id`.
+            subclasses: [N], rows of `finest`, -1 where none is known; None if no subclass is known.
         """
         image_id = len(self._images) + 1
         self._images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
-        for (x, y, w, h), score, label in zip(to_xywh(boxes).tolist(), scores, labels, strict=True):
-            annotation = {
+        rows = np.full(len(labels), -1) if subclasses is None else subclasses
+        for (x, y, w, h), score, label, row in zip(to_xywh(boxes).tolist(), scores, labels, rows, strict=True):
+            annotation: dict[str, Any] = {
                 "id": self._annotation_count + 1,
                 "image_id": image_id,
                 "category_id": int(label),
@@ -85,6 +98,10 @@ class DetectionsWriter:
                 "iscrowd": 0,
                 "score": float(score),
             }
+            if row >= 0:
+                subclass = self._finest[row]
+                annotation["finest_name"] = finest_name(self._names[int(label)], subclass)
+                annotation["finest_wnid"] = subclass.wnid
             self._stream.write(("\n" if not self._annotation_count else ",\n") + json.dumps(annotation))
             self._annotation_count += 1
 

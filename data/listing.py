@@ -90,6 +90,27 @@ def find_images_and_urls(inputs: Sequence[str], recursive: bool = False) -> list
     return [*(find_images(files, recursive) if files or not urls else ()), *remote]
 
 
+def picture_numbers(inputs: Sequence[str | Path], pictures: Sequence[Path | str]) -> list[int]:
+    """Returns the number of each picture, for files that name pictures by number.
+
+    If lists (`.txt`) among the inputs name all pictures, and with distinct indices, these are the numbers. Otherwise
+    the pictures are numbered from 1 in their order.
+
+    Args:
+        inputs: the arguments of `find_images_and_urls`.
+        pictures: what it returned.
+    """
+    indices: dict[str, int] = {}
+    for name in inputs:
+        path = Path(name)
+        if path.suffix.lower() == ".txt" and path.is_file():
+            for index, picture in _list_entries(path):
+                indices.setdefault(os.path.abspath(picture), index)
+    numbers = [indices.get(os.path.abspath(picture)) for picture in pictures]
+    listed = [number for number in numbers if number is not None]
+    return listed if len(set(listed)) == len(pictures) else list(range(1, len(pictures) + 1))
+
+
 def _url_pictures(url: str, recursive: bool) -> list[str]:
     try:
         found = list_remote(url, recursive)
@@ -124,18 +145,25 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _list_pictures(path: Path) -> list[Path]:
+    return [picture for _, picture in _list_entries(path)]
+
+
+def _list_entries(path: Path) -> list[tuple[int, Path]]:
+    """Returns the index and the path of each picture in a list."""
     absolute = path.absolute()
     in_layout = absolute.parent.name == "DET" and absolute.parent.parent.name == "ImageSets"
     folders = [split_folder(absolute.parents[2], "Data", path.stem)] if in_layout else [path.parent, Path()]
     try:
-        candidates = [[picture for _, _, picture in listed_pictures(path, folder, folders)] for folder in folders]
+        entries = [listed_pictures(path, folder, folders) for folder in folders]
     except LayoutError as error:
         raise ListingError(str(error)) from error
+    candidates = [[picture for _, _, picture in of_folder] for of_folder in entries]
     if not candidates[0]:
         raise ListingError(f"{path}: the list is empty; expected an image id or a path on each line")
     pictures = [next(filter(os.path.exists, paths), paths[0]) for paths in zip(*candidates, strict=True)]
     if any(map(os.path.exists, pictures)):
-        return pictures  # including missing files, so that the command reports them
+        # including missing files, so that the command reports them
+        return [(index, picture) for (_, index, _), picture in zip(entries[0], pictures, strict=True)]
     expected = " or ".join(str(pictures[0]) for pictures in candidates)
     remedy = "" if in_layout else "; an ILSVRC list must be in ROOT/ImageSets/DET, with its pictures in ROOT/Data/DET"
     raise ListingError(

@@ -10,6 +10,7 @@ The file contains one row per picture, in the order of the pictures:
     scores         list<float32>
     labels         list<int64>              `Category.id`
     names          list<string>             names of the classes
+    finest_names   list<string>             "dog: Samoyed"; the name of the class if no finer name is known
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..runtime.atomic_write import atomic_write
-from .categories import Category
+from .categories import Category, Subclass, finest_name
 
 DETECTIONS = (
     pa.field("width", pa.int32()),
@@ -41,6 +42,7 @@ _SCHEMA = pa.schema(
         pa.field("file_name", pa.string()),
         *DETECTIONS,
         pa.field("names", pa.list_(pa.string())),
+        pa.field("finest_names", pa.list_(pa.string())),
     ]
 )
 # Number of rows in a row group, which is kept in memory until it is complete: some 3 MB of detections.
@@ -55,10 +57,12 @@ class ParquetWriter:
     Args:
         file: the file to write; its folder is created if missing.
         categories: the classes that the labels refer to.
+        finest: the classes that subclasses refer to.
     """
 
-    def __init__(self, file: str | Path, categories: Sequence[Category]):
+    def __init__(self, file: str | Path, categories: Sequence[Category], finest: Sequence[Subclass] = ()):
         self._file = Path(file)
+        self._finest = finest
         self._names = {category.id: category.name for category in categories}
         self._rows: list[dict[str, Any]] = []
         self._count = 0
@@ -71,10 +75,18 @@ class ParquetWriter:
         return self
 
     def add(
-        self, file_name: str, width: int, height: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+        self,
+        file_name: str,
+        width: int,
+        height: int,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        subclasses: np.ndarray | None = None,
     ) -> None:
-        """Adds the detections of a picture: boxes [N, 4], scores [N], labels [N]; see `DetectionsWriter.add`."""
-        ids = labels.tolist()
+        """Adds the detections of a picture, see `DetectionsWriter.add`."""
+        names = [self._names[label] for label in labels.tolist()]
+        rows = [-1] * len(names) if subclasses is None else subclasses.tolist()
         self._append(
             {
                 "file_name": file_name,
@@ -82,14 +94,19 @@ class ParquetWriter:
                 "height": height,
                 "boxes": boxes.tolist(),
                 "scores": scores.tolist(),
-                "labels": ids,
-                "names": [self._names[label] for label in ids],
+                "labels": labels.tolist(),
+                "names": names,
+                "finest_names": [
+                    name if row < 0 else finest_name(name, self._finest[row])
+                    for name, row in zip(names, rows, strict=True)
+                ],
             }
         )
 
     def fail(self, file_name: str, reason: str) -> None:
         """Adds a picture that could not be read, with the reason."""
-        self._append({"file_name": file_name, "failure": reason, "boxes": [], "scores": [], "labels": [], "names": []})
+        nothing: dict[str, Any] = {"boxes": [], "scores": [], "labels": [], "names": [], "finest_names": []}
+        self._append({"file_name": file_name, "failure": reason, **nothing})
 
     def _append(self, row: dict[str, Any]) -> None:
         self._rows.append({"picture": self._count, **row})

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import codecs
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -119,9 +121,58 @@ def write_submission(path: str | Path, submission: Submission) -> None:
         raise SubmissionError(f"{path}: not written: detection {row} of {count} is {got}; expected {_EXPECTED}")
     with atomic_write(path) as partial, open(partial, "w", encoding="ascii", newline="\n") as file:
         for start in range(0, count, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            rows = zip(*(column[block].tolist() for column in columns[:3]), columns[3][block].tolist(), strict=True)
-            file.writelines(f"{i} {label} {score!r} {' '.join(map(repr, box))}\n" for i, label, score, box in rows)
+            file.writelines(_text_lines(submission, slice(start, start + _BLOCK)))
+
+
+class SubmissionWriter:
+    """Writes a submission file picture by picture. Its methods are the methods of `coco.DetectionsWriter`.
+
+    The file appears when the `with` block ends; if the block raises an exception, an older file stays unchanged.
+
+    Args:
+        file: the file to write; its folder is created if missing.
+        indices: the number of each picture in the image list, by its file name.
+    """
+
+    def __init__(self, file: str | Path, indices: Mapping[str, int]):
+        self._file = Path(file)
+        self._indices = indices
+
+    def __enter__(self) -> SubmissionWriter:
+        with ExitStack() as opened:
+            partial = opened.enter_context(atomic_write(self._file))
+            self._stream = opened.enter_context(partial.open("w", encoding="ascii", newline="\n"))
+            self._opened = opened.pop_all()
+        return self
+
+    def add(
+        self,
+        file_name: str,
+        width: int,
+        height: int,
+        boxes: npt.ArrayLike,
+        scores: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        subclasses: npt.ArrayLike | None = None,
+    ) -> None:
+        """Adds the detections of a picture, see `DetectionsWriter.add`. Subclasses are not written."""
+        numbers = np.full(np.shape(labels), self._indices[file_name])
+        self._stream.writelines(_text_lines(Submission.from_boxes(numbers, labels, scores, boxes)))
+
+    def fail(self, file_name: str, reason: str) -> None:
+        """Adds nothing: a picture that could not be read has no line."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+
+def _text_lines(submission: Submission, rows: slice = slice(None)) -> Iterator[str]:
+    """The lines of detections, with all digits."""
+    columns = (submission.image_indices, submission.labels, submission.scores, submission.inclusive)
+    for image, label, score, box in zip(*(column[rows].tolist() for column in columns), strict=True):
+        yield f"{image} {label} {score!r} {' '.join(map(repr, box))}\n"
 
 
 def _load(path: Path) -> npt.NDArray[np.float64] | None:

@@ -58,14 +58,14 @@ def choose_classes(
     own = ClassChoice(tuple(categories), tuple(subclasses), tuple(categories), *_all_rows(len(categories)))
     if classes is None:
         return own
-    if classes == FINEST:
-        return _finest_classes(categories, subclasses)
     names = [classes] if isinstance(classes, str) else list(classes)
     if not names:
         raise CategoryError("no classes to report are named")
     rows = _rows(categories, names)
     if None not in rows:
         return _part(own, rows)
+    if names == [FINEST]:
+        return _finest_classes(categories, subclasses)
     if not subclasses:
         raise _unknown(names[rows.index(None)], categories)
     finest = _finest_classes(categories, subclasses)

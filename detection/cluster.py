@@ -251,13 +251,15 @@ class _Worker:
 
     def detect(self, pictures: Sequence[tuple[int, str | Path]]) -> list[Result]:
         """Detect objects in pictures: pairs of a number and a source -> results, which carry the numbers."""
-        files = self._detector.detect_files([source for _, source in pictures], self._max_pixels, self._proposals)
+        files = self._detector.detect_files(
+            [source for _, source in pictures], self._max_pixels, self._proposals, keep_image=False
+        )
         results = []
         for (number, _), found in zip(pictures, files, strict=True):
-            if found.image is None or found.detections is None:
+            if found.size is None or found.detections is None:
                 results.append(Result(number, 0, 0, None, found.error.reason if found.error else "not read"))
             else:
-                height, width = found.image.shape[:2]
+                width, height = found.size
                 results.append(Result(number, width, height, found.detections, None))
         return results
 

@@ -236,7 +236,8 @@ class RunState:
         """
         try:
             for row in self._database.execute(
-                "SELECT picture, width, height, boxes, scores, labels, subclasses, failure FROM results ORDER BY picture"
+                "SELECT picture, width, height, boxes, scores, labels, subclasses, failure FROM results "
+                "ORDER BY picture"
             ):
                 yield self._result(*row)
         except sqlite3.Error as error:

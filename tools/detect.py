@@ -3,56 +3,43 @@
 detect photos/ --out found/
 """
 
-import errno
 import hashlib
-import os
 import sqlite3
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..data.categories import read_class_names
 from ..data.images import MAX_PIXELS
-from ..data.listing import ListingError, find_images_and_urls
-from ..runtime.atomic_write import atomic_write
+from ..data.listing import ListingError, find_images_and_urls, picture_numbers
 from ..runtime.interruption import end_on_signals, say_when_interrupted
-from ..runtime.remote import is_url
+from .drawings import Drawings
 from .error_messages import message_of
 from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed
 from .outputs import check_folder
 from .progress import StageProgress, working
+from .result_files import ResultFiles, parse_also
 
 if TYPE_CHECKING:
-    from ..data.categories import Category
-    from ..data.parquet import ParquetWriter
     from ..detection.detector import FileResult
     from ..detection.model_json import Description
     from ..detection.run_state import Existing, Result, RunState
 
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
-# --score-threshold replaces both.
 KEPT_SCORE = 0.01
 SHOWN_SCORE = 0.5
 
-# Longest name of a drawing in bytes, without suffix. File systems allow 255, and a suffix and a number are added.
-_LONGEST_NAME = 200
-
 # Number of unreadable pictures that the last lines name.
 _NAMED = 20
-
-# Errors of a disk that has room for nothing: the run stops. It goes on after other errors that concern a drawing.
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
@@ -75,6 +62,8 @@ def demo_images() -> list[Path]:
 detect --demo --out found/
 # All pictures in a folder and its sub-folders
 detect photos/ --recursive --out found/
+# Boxes of lions and zebras to correct in a labelling program
+detect photos/ --classes "lion, zebra" --also voc,csv
 # Continue a run that was stopped
 detect photos/ --recursive --out found/ --resume
 # Describe the classes that a model finds
@@ -120,17 +109,43 @@ def detect(
         bool,
         typer.Option(" /--no-pictures", help="Draw no detections into copies of the pictures.", rich_help_panel=OUTPUT),
     ] = True,
-    score_threshold: Annotated[
+    min_score: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="0..1", help="Smallest score of detections that are written.", rich_help_panel=OUTPUT
+        ),
+    ] = KEPT_SCORE,
+    draw_score: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
             metavar="0..1",
-            help="Smallest score of detections that are written and drawn. "
-            f"By default, detections from {KEPT_SCORE} are written and detections from {SHOWN_SCORE} are drawn.",
+            help="Smallest score of detections that are drawn, counted, and written to the VOC and YOLO layouts; "
+            f"{SHOWN_SCORE} by default.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    score_threshold: Annotated[  # the old name of both
+        float | None, typer.Option(min=0, max=1, hidden=True)
+    ] = None,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT,...",
+            help="Further files: csv (detections.csv), voc and yolo (folders with the pictures, to correct in a "
+            "labelling program or to train on), ilsvrc (submission.txt).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    finest_names: Annotated[
+        bool,
+        typer.Option(
+            "--finest-names",
+            help="Draw the finest names that the model knows: 'dog: Samoyed' in place of 'dog'.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     max_detections: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Largest number of detections in a picture.", rich_help_panel=OUTPUT),
@@ -142,6 +157,15 @@ def detect(
             "--describe", help="Describe --model and the AP of its classes, then exit.", rich_help_panel=MODEL
         ),
     ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES|FILE",
+            help="Report only these classes of the model: names or WNIDs ('lion, zebra, hammer'), or a file with a "
+            "name on each line. imagenet: report the finest names that the model knows in place of its classes.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     members: Annotated[
         int | None,
         typer.Option(
@@ -232,13 +256,20 @@ def detect(
         paths: Sequence[Path | str] = demo_images() if demo else find_images_and_urls(inputs or [], recursive)
     except (ListingError, OSError) as error:
         raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
+    formats = parse_also(also)
     check_folder(out, "--out")
     if pictures and not ray:
         check_folder(out / "pictures", "--out")
-    kept_score = KEPT_SCORE if score_threshold is None else score_threshold
-    shown_score = SHOWN_SCORE if score_threshold is None else score_threshold
+    if score_threshold is not None:
+        min_score = draw_score = score_threshold
+    shown_score = max(SHOWN_SCORE, min_score) if draw_score is None else draw_score
+    if shown_score < min_score:
+        raise typer.BadParameter(
+            f"expected at least {min_score}, because detections below --min-score are not written",
+            param_hint="--draw-score",
+        )
     options: dict[str, Any] = {
-        "score_threshold": kept_score,
+        "score_threshold": min_score,
         "max_detections": max_detections,
         "seed": seed,
         "members": members,
@@ -251,6 +282,7 @@ def detect(
 
     # The run is compared with the run in --out before networks are loaded, which takes seconds.
     with working(console, "loading the program"):
+        from ..detection.class_choice import choose_classes
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
         from ..detection.engines.choice import EngineError, choose
@@ -263,6 +295,8 @@ def detect(
         described = read_description(find_model(model) / "model.json")
         networks = _number_of_networks(described, members)
         _check_screen(described, screen, regions)
+        options["classes"] = names_of_classes = read_class_names(classes) if classes else None
+        choice = choose_classes(described.categories, described.subclasses, names_of_classes)
         chosen = None if ray else choose(engine.value, device)
         proposals = read_proposals(proposals_file) if proposals_file else None
         # run.sqlite stores these names and values, and later runs compare them. If a later version changes a name or
@@ -274,8 +308,7 @@ def detect(
             "their engine": chosen.description if chosen else f"Ray's, --device {device} --engine {engine.value}",
             "--cascade": "on" if cascade else "off",
             "box regression": "on" if box_regression else "off",
-            "--score-threshold": kept_score,
-            "the score that is drawn": shown_score if pictures and not ray else "none",
+            "--min-score": min_score,
             "--max-detections": max_detections,
             "--max-pixels": max_pixels,
             "--seed": seed,
@@ -284,24 +317,40 @@ def detect(
         if described.screen is not None:  # runs of models without a screen have no such settings
             settings["--screen"] = "on" if screen else "off"
             settings["--regions"] = "those above the threshold" if regions is None else regions
-        class_ids = [category.id for category in described.categories]
+        if names_of_classes:
+            settings["--classes"] = ", ".join(names_of_classes)
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-        state = RunState(out / "run.sqlite", settings, paths, existing=existing, class_ids=class_ids)
+        state = RunState(
+            out / "run.sqlite",
+            settings,
+            paths,
+            existing=existing,
+            categories=choice.categories,
+            finest=choice.subclasses,
+        )
     except (ModelError, EngineError, ProposalFileError, RunStateError, OSError, ValueError) as error:
         raise typer.BadParameter(message_of(error)) from error
     context.with_resource(state)
     say_when_interrupted(lambda: _kept(state, len(paths)))
-    drawings = out / "pictures" if pictures and not ray else None
-    if state.finished and all(file.exists() for file in _output_files(out, parquet=bool(ray))):
+    files = ResultFiles(out, formats, parquet=bool(ray), shown_score=shown_score, keep=not overwrite)
+    drawings = None
+    if pictures and not ray:
+        drawings = Drawings(
+            out / "pictures", paths, least_score=shown_score, finest_names=finest_names, warn=_print_warning
+        )
+    if (
+        state.finished
+        and all(file.exists() for file in files.files())
+        and not (drawings and drawings.missing(state.results()))
+    ):
         failures = [result for result in state.results() if result.failure]
         console.print(
             f"the run in {escape(str(out))} is complete: {len(paths)} pictures with these settings; --overwrite starts "
             "it again",
             soft_wrap=True,
         )
-        _print_outputs(paths, failures, out, drawings, parquet=bool(ray))
+        _print_outputs(paths, failures, files, drawings)
         return
-    names = {category.id: category.name for category in described.categories}
     left = state.left()
     if left:
         try:
@@ -326,11 +375,16 @@ def detect(
                 results = cluster.detect(to_do, loaded, max_pixels=max_pixels, proposals_file=proposals_file, **options)
             else:
                 assert detector
-                files = detector.detect_files([paths[picture] for picture in left], max_pixels, proposals)
-                results = _draw_results(paths, left, files, names, shown_score, drawings)
+                found_in = detector.detect_files(
+                    [paths[picture] for picture in left], max_pixels, proposals, keep_image=drawings is not None
+                )
+                results = _draw_results(left, found_in, drawings)
             _store_results(paths, results, state)
         with working(console, "writing the results"):
-            found, failures = _write_detections(paths, state, described.categories, shown_score, out, parquet=bool(ray))
+            if drawings:
+                drawings.complete(state.results())
+            numbers = picture_numbers(inputs or [], paths)
+            found, failures, notices = files.write(paths, numbers, state, choice.categories, choice.subclasses)
             state.finish()
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:
         console.print(
@@ -338,8 +392,11 @@ def detect(
         )
         raise typer.Exit(1) from error
     read = len(paths) - len(failures)
+    names = {category.id: category.name for category in choice.categories}
     _print_summary(Counter({names[label]: count for label, count in found.items()}), shown_score, read)
-    _print_outputs(paths, failures, out, drawings, parquet=bool(ray))
+    for notice in notices:
+        console.print(notice, markup=False, highlight=False, soft_wrap=True)
+    _print_outputs(paths, failures, files, drawings)
 
 
 def _number_of_networks(described: "Description", members: int | None) -> int:
@@ -364,26 +421,21 @@ def _kept(state: "RunState", pictures: int) -> str:
     )
 
 
-def _output_files(out: Path, *, parquet: bool) -> list[Path]:
-    """The files that a finished run has written, besides the drawings."""
-    return [out / "detections.json", *([out / "detections.parquet"] if parquet else [])]
-
-
 def _print_outputs(
-    paths: Sequence[Path | str], failures: "Sequence[Result]", out: Path, drawings: Path | None, *, parquet: bool
+    paths: Sequence[Path | str], failures: "Sequence[Result]", files: ResultFiles, drawings: Drawings | None
 ) -> None:
     """Print the last lines: the pictures that could not be read, and what was written. Exits with 3 after failures."""
-    for file in _output_files(out, parquet=parquet):
+    for file in files.files():
         console.print(f"written: {escape(str(file))}", soft_wrap=True)
     if drawings:
-        console.print(f"drawings: {escape(str(drawings))}", soft_wrap=True)
+        console.print(f"drawings: {escape(str(drawings.folder))}", soft_wrap=True)
     if failures:
         console.print(f"[yellow]{len(failures)} of {len(paths)} pictures could not be read:[/yellow]")
         for result in failures[:_NAMED]:
             line = f"  {paths[result.picture]}: {result.failure}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if len(failures) > _NAMED:
-            more = f'  and {len(failures) - _NAMED} more: see "failures" in {out / "detections.json"}'
+            more = f'  and {len(failures) - _NAMED} more: see "failures" in {files.out / "detections.json"}'
             console.print(more, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(3)
 
@@ -399,48 +451,30 @@ def _describe(model: str) -> None:
         raise typer.BadParameter(message_of(error), param_hint="--model") from error
 
 
+def _print_warning(text: str) -> None:
+    console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+
 def _draw_results(
-    paths: Sequence[Path | str],
-    left: list[int],
-    files: "Generator[FileResult, None, None]",
-    names: dict[int, str],
-    shown_score: float,
-    drawings: Path | None,
+    left: list[int], files: "Generator[FileResult, None, None]", drawings: Drawings | None
 ) -> "Generator[Result, None, None]":
-    """Yield the result of each picture after its drawing is written, so no stored result lacks a drawing.
+    """Yield the result of each picture after its drawing is written.
 
     Args:
-        paths: all pictures of the run.
-        left: indices in `paths` of the pictures that `files` holds.
+        left: indices in the run of the pictures that `files` holds.
         files: the detector's results for these pictures.
-        names: class names by label.
-        shown_score: smallest score of detections that are drawn.
-        drawings: folder for the drawings; None draws nothing.
+        drawings: the drawings; None draws nothing.
     """
-    from ..detection.drawing import draw_detections
     from ..detection.run_state import Result
 
-    drawing_names = _distinct_names(paths) if drawings else {}
     with closing(files):
         for picture, result in zip(left, files, strict=True):
-            if result.image is None or result.detections is None:
+            if result.size is None or result.detections is None:
                 yield Result(picture, 0, 0, None, result.error.reason if result.error else "not read")
                 continue
-            if drawings:
-                shown = result.detections.above(shown_score)
-                texts = [names[int(label)] for label in shown.labels]
-                drawn = draw_detections(result.image, shown.boxes, texts, shown.scores)
-                try:
-                    _write_jpeg(drawings / f"{drawing_names[result.path]}.jpg", drawn)
-                except (OSError, ValueError) as error:  # Pillow raises both for pictures that JPEG cannot hold
-                    if isinstance(error, OSError) and error.errno in _FULL_DISK:
-                        raise
-                    console.print(
-                        f"[yellow]warning:[/yellow] {escape(str(result.path))}: its drawing cannot be written: "
-                        f"{escape(message_of(error))}",
-                        soft_wrap=True,
-                    )
-            height, width = result.image.shape[:2]
+            if drawings and result.image is not None:
+                drawings.draw(picture, result.image, result.detections)
+            width, height = result.size
             yield Result(picture, width, height, result.detections, None)
 
 
@@ -455,81 +489,8 @@ def _store_results(paths: Sequence[Path | str], results: "Generator[Result, None
             progress.report("detecting", state.done, len(paths), {})
 
 
-def _write_detections(
-    paths: Sequence[Path | str],
-    state: "RunState",
-    categories: "Sequence[Category]",
-    shown_score: float,
-    out: Path,
-    *,
-    parquet: bool,
-) -> "tuple[Counter[int], list[Result]]":
-    """Write the results in `state` to detections.json and, if asked for, to detections.parquet.
-
-    Returns:
-        The number of detections of each label with a score of at least `shown_score`, and the results of the pictures
-        that could not be read.
-    """
-    from ..data.coco import DetectionsWriter
-
-    found: Counter[int] = Counter()
-    failures: list[Result] = []
-    with ExitStack() as stack:
-        writers: list[DetectionsWriter | ParquetWriter] = [
-            stack.enter_context(DetectionsWriter(out / "detections.json", categories))
-        ]
-        if parquet:
-            from ..data import parquet as parquet_files
-
-            writers.append(stack.enter_context(parquet_files.ParquetWriter(out / "detections.parquet", categories)))
-        for result in state.results():
-            name = str(paths[result.picture])
-            if result.detections is None:
-                failures.append(result)
-                for writer in writers:
-                    writer.fail(name, result.failure or "not read")
-                continue
-            boxes, scores, labels = result.detections.boxes, result.detections.scores, result.detections.labels
-            for writer in writers:
-                writer.add(name, result.width, result.height, boxes, scores, labels)
-            found.update(result.detections.above(shown_score).labels.tolist())
-    return found, failures
-
-
 def _file_digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-
-
-def _distinct_names(paths: Sequence[Path | str]) -> dict[Path | str, str]:
-    """A distinct name for the drawing of each picture: its file name without suffix, numbered if the name is taken.
-
-    The query of a URL is no part of the name. A long name is cut.
-    """
-    taken: set[str] = set()
-    last_number: defaultdict[str, int] = defaultdict(lambda: 1)
-    names = {}
-    for path in paths:
-        file_name = str(path).partition("?")[0].rpartition("/")[2] if is_url(path) else path
-        stem = Path(file_name).stem or "picture"
-        while len(os.fsencode(stem)) > _LONGEST_NAME:
-            stem = stem[:-1]
-        name = stem
-        while _same_file(name) in taken:
-            last_number[stem] += 1
-            name = f"{stem}-{last_number[stem]}"
-        taken.add(_same_file(name))
-        names[path] = name
-    return names
-
-
-def _same_file(name: str) -> str:
-    """Equal for two names that are one file on some file system."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _write_jpeg(file: Path, pixels: np.ndarray) -> None:
-    with atomic_write(file) as partial:
-        Image.fromarray(pixels).save(partial, format="JPEG", quality=90)
 
 
 def _print_summary(found: Counter[str], score: float, read: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from inception_rcnn.data.categories import det_categories
+from inception_rcnn.data.categories import Subclass, det_categories
 from inception_rcnn.data.coco import (
     CocoError,
     DetectionsWriter,
@@ -54,6 +54,17 @@ def test_written_detections_are_read(detections: Path) -> None:
     assert got.scores.tolist() == [0.9, 0.1]
     assert got.xywh.tolist() == [[1, 2, 10, 20], [0, 0, 50, 40]]
     assert (got.failures, got.skipped) == (1, 0)
+
+
+def test_a_known_subclass_gives_the_finest_name(tmp_path: Path) -> None:
+    finest = (Subclass("n02111889", "Samoyed", 58), Subclass("n02672831", "accordion", 1))
+    with DetectionsWriter(tmp_path / "detections.json", det_categories(), finest) as writer:
+        boxes, scores = np.tile([1, 2, 11, 22], (3, 1)), np.array([0.9, 0.5, 0.1])
+        writer.add("a.jpg", 50, 40, boxes, scores, np.array([58, 58, 1]), np.array([0, -1, 1]))
+    annotations = json.loads((tmp_path / "detections.json").read_text())["annotations"]
+    assert [one.get("finest_name") for one in annotations] == ["dog: Samoyed", None, "accordion"]
+    assert [one.get("finest_wnid") for one in annotations] == ["n02111889", None, "n02672831"]
+    assert read_detections(tmp_path / "detections.json").category_ids.tolist() == [58, 58, 1]
 
 
 def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:

@@ -497,30 +497,6 @@ def test_class_names_are_printed_as_they_are_written(monkeypatch):
     assert all(name in stream.getvalue() for name in names)
 
 
-def test_drawings_have_names_that_every_file_system_takes():
-    paths = [
-        Path("a/frame.0001.jpg"),
-        Path("b/frame.0001.png"),
-        Path("FRAME.0001.jpg"),
-        "https://host/photos/cat.jpg?X-Amz-Signature=" + 400 * "a.b/c",
-        "https://host/",
-        "https://[host/dog.jpg",
-        Path("x" * 250 + ".jpg"),
-        Path("写" * 84 + ".jpg"),
-        Path("e\u0301.jpg"),
-        Path("\u00e9.jpg"),
-    ]
-    names = list(detect._distinct_names(paths).values())
-    assert names[:6] == ["frame.0001", "frame.0001-2", "FRAME.0001-3", "cat", "picture", "dog"]
-    assert names[6:8] == ["x" * 200, "写" * 66]
-    assert names[8:] == ["e\u0301", "\u00e9-2"]
-
-
-def test_many_pictures_of_one_name_get_distinct_names_quickly():
-    names = detect._distinct_names([Path(f"{number}/image.jpg") for number in range(50_000)])
-    assert len(set(names.values())) == 50_000
-
-
 def test_members_and_cascade_reach_the_detector(odd_folder, model, tmp_path):
     arguments = (odd_folder / "plain.jpg", "--out", tmp_path, "--model", model, "--device", "cpu", "--no-pictures")
     result = run(*arguments, "--no-cascade", "--members", 1)

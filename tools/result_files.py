@@ -1,0 +1,175 @@
+"""The files that `detect` writes when all pictures are done, from the results that are stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import typer
+
+from ..data.output_names import distinct_names
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..data.categories import Category, Subclass
+    from ..detection.run_state import Result, RunState
+
+    class Writer(Protocol):
+        """What all writers of detections have in common, see `coco.DetectionsWriter`."""
+
+        def add(
+            self,
+            file_name: str,
+            width: int,
+            height: int,
+            boxes: np.ndarray,
+            scores: np.ndarray,
+            labels: np.ndarray,
+            subclasses: np.ndarray | None,
+        ) -> None: ...
+
+        def fail(self, file_name: str, reason: str) -> None: ...
+
+
+class Also(str, Enum):
+    """The further formats of `--also`."""
+
+    csv = "csv"
+    voc = "voc"
+    yolo = "yolo"
+    ilsvrc = "ilsvrc"
+
+
+# The file that each format writes last.
+_LAST = {
+    Also.csv: "detections.csv",
+    Also.voc: "voc/classes.txt",
+    Also.yolo: "yolo/data.yaml",
+    Also.ilsvrc: "submission.txt",
+}
+
+
+def parse_also(text: str | None) -> frozenset[Also]:
+    """The formats in a text such as "csv,voc".
+
+    Raises:
+        typer.BadParameter: there is no such format.
+    """
+    names = [name.strip().lower() for name in (text or "").split(",")]
+    known = [one.value for one in Also]
+    for name in names:
+        if name and name not in known:
+            raise typer.BadParameter(f"unknown format {name[:40]!r}: expected {', '.join(known)}", param_hint="--also")
+    return frozenset(Also(name) for name in names if name)
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The result files of a run.
+
+    Attributes:
+        out: the folder of the run.
+        also: formats besides detections.json.
+        parquet: whether to write detections.parquet.
+        shown_score: smallest score of the detections that people are to see: those in the VOC and YOLO layouts, and
+            those that are counted.
+        keep: whether VOC and YOLO files that exist already stay as they are.
+    """
+
+    out: Path
+    also: frozenset[Also]
+    parquet: bool
+    shown_score: float
+    keep: bool
+
+    def files(self) -> list[Path]:
+        """The files by which one can tell that all has been written."""
+        names = ["detections.json", *(["detections.parquet"] if self.parquet else [])]
+        return [self.out / name for name in [*names, *(_LAST[one] for one in Also if one in self.also)]]
+
+    def write(
+        self,
+        paths: Sequence[Path | str],
+        numbers: Sequence[int],
+        state: RunState,
+        categories: Sequence[Category],
+        finest: Sequence[Subclass],
+    ) -> tuple[Counter[int], list[Result], list[str]]:
+        """Write the results in `state`.
+
+        Args:
+            paths: the pictures of the run.
+            numbers: the number of each picture in the ILSVRC submission.
+            state: the results.
+            categories, finest: the classes that they refer to.
+
+        Returns:
+            The number of detections of each label with a score of at least `shown_score`; the results of the pictures
+            that could not be read; notices for the user.
+        """
+        from ..data.labelling import VocWriter, YoloWriter
+
+        found: Counter[int] = Counter()
+        failures: list[Result] = []
+        with ExitStack() as stack:
+            writers = self._open_writers(stack, paths, numbers, categories, finest)
+            for result in state.results():
+                name = str(paths[result.picture])
+                if result.detections is None:
+                    failures.append(result)
+                    for writer in writers:
+                        writer.fail(name, result.failure or "not read")
+                    continue
+                one = result.detections
+                for writer in writers:
+                    writer.add(name, result.width, result.height, one.boxes, one.scores, one.labels, one.subclasses)
+                found.update(one.above(self.shown_score).labels.tolist())
+        notices = [
+            f"{writer.kept} annotation files in {writer.folder} had other boxes and stay as they are, because you may "
+            "have corrected them; delete them to have them written again"
+            for writer in writers
+            if isinstance(writer, VocWriter | YoloWriter) and writer.kept
+        ]
+        return found, failures, notices
+
+    def _open_writers(
+        self,
+        stack: ExitStack,
+        paths: Sequence[Path | str],
+        numbers: Sequence[int],
+        categories: Sequence[Category],
+        finest: Sequence[Subclass],
+    ) -> list[Writer]:
+        from ..data.coco import DetectionsWriter
+        from ..data.detections_csv import CsvWriter
+        from ..data.labelling import VocWriter, YoloWriter
+        from ..data.submission import SubmissionWriter
+
+        writers: list[Writer] = [
+            stack.enter_context(DetectionsWriter(self.out / "detections.json", categories, finest))
+        ]
+        if self.parquet:
+            from ..data.parquet import ParquetWriter
+
+            writers.append(stack.enter_context(ParquetWriter(self.out / "detections.parquet", categories, finest)))
+        if Also.csv in self.also:
+            writers.append(stack.enter_context(CsvWriter(self.out / "detections.csv", categories, finest)))
+        if Also.ilsvrc in self.also:
+            indices = {str(path): number for path, number in zip(paths, numbers, strict=True)}
+            writers.append(stack.enter_context(SubmissionWriter(self.out / "submission.txt", indices)))
+        names: Mapping[str, str] = {}
+        if self.also & {Also.voc, Also.yolo}:
+            names = dict(zip(map(str, paths), distinct_names(paths, printable=True), strict=True))
+        for one, kind in ((Also.voc, VocWriter), (Also.yolo, YoloWriter)):
+            if one in self.also:
+                folder = self.out / one.value
+                writer = kind(folder, categories, names, least_score=self.shown_score, keep=self.keep)
+                writers.append(stack.enter_context(writer))
+        return writers
