@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from ..data.categories import Category, Subclass
 from .detections import Detections
 
-FORMAT = "inception-rcnn run 2"
+FORMAT = "inception-rcnn run 1"
 
 # What to do with a run that a file already holds.
 Existing: TypeAlias = Literal["refuse", "resume", "overwrite"]
@@ -31,7 +31,7 @@ _TABLES = {
     "about": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
     "results": (
         "picture INTEGER PRIMARY KEY, width INTEGER, height INTEGER, boxes BLOB, scores BLOB, labels BLOB, "
-        "subclasses BLOB, failure TEXT"
+        "failure TEXT, subclasses BLOB"
     ),
 }
 
@@ -146,6 +146,7 @@ class RunState:
                 self._start(about)
                 return
             self._check_about(known)
+            self._add_column_of_subclasses()
             _check_same(self.file, known, about)
             # Damage is found here, and not when hours of work are done.
             self.done = sum(1 for _ in self.results())
@@ -189,6 +190,13 @@ class RunState:
                 self._database.execute(f"CREATE TABLE {table} ({columns})")
             self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
 
+    def _add_column_of_subclasses(self) -> None:
+        """Runs that were stored before networks had subclasses lack the column."""
+        columns = {name for _, name, *_ in self._database.execute("PRAGMA table_info(results)")}
+        if columns and "subclasses" not in columns:
+            with self._database:
+                self._database.execute("ALTER TABLE results ADD COLUMN subclasses BLOB")
+
     def _damaged(self, reason: str) -> OtherRunError:
         return OtherRunError(f"{self.file} is not the state of a run ({reason}); delete it to start a new run")
 
@@ -224,7 +232,7 @@ class RunState:
         with self._database:
             self._database.execute(
                 "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (result.picture, result.width, result.height, *blobs, failure),
+                (result.picture, result.width, result.height, *blobs[:3], failure, blobs[3]),
             )
         self.done += 1
 

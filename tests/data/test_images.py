@@ -7,6 +7,7 @@ import struct
 import sys
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,7 +19,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from inception_rcnn.data import images
-from inception_rcnn.data.images import ImageError, read_image, read_size
+from inception_rcnn.data.images import ImageError, read_image, read_size, to_rgb
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -506,3 +507,52 @@ def test_the_error_for_a_url_names_the_url(bucket: str, name: str, reason: str) 
 def test_an_unknown_protocol_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="cannot be fetched"):
         read_image("gopher://host/a.png")
+
+
+@pytest.mark.parametrize("name", ["RGB", "L", "RGBA", "CMYK", "P"])
+def test_a_picture_in_memory_is_converted_like_its_file(tmp_path: Path, name: str) -> None:
+    picture = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)).convert(name)
+    file = tmp_path / "a.tif"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(file, exif=exif)
+    with Image.open(BytesIO(file.read_bytes())) as opened:  # from a path, Pillow 13 reads turned TIFF files wrongly
+        np.testing.assert_array_equal(to_rgb(opened), read_image(file))
+    with file.open("rb") as stream:
+        np.testing.assert_array_equal(read_image(stream), read_image(file))
+
+
+def test_arrays_become_rgb() -> None:
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    assert to_rgb(image) is image
+    mirrored = to_rgb(image[:, ::-1])
+    assert mirrored.flags.c_contiguous
+    np.testing.assert_array_equal(mirrored, image[:, ::-1])
+    for grey in (image[:, :, 0], image[:, :, :1]):
+        np.testing.assert_array_equal(to_rgb(grey), np.repeat(image[:, :, :1], 3, axis=2))
+    alpha = np.concatenate([image, np.full((4, 6, 1), 255, np.uint8)], axis=2)
+    np.testing.assert_array_equal(to_rgb(alpha), image)
+    alpha[:, :, 3] = 0
+    assert (to_rgb(alpha) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((4, 6, 3), np.float32), r"expected uint8 RGB \[H, W, 3\] or a PIL picture, got ndarray of float32"),
+        (np.zeros((4, 6, 2), np.uint8), r"got ndarray of uint8 \[4, 6, 2\]"),
+        (np.zeros((1, 4, 6, 3), np.uint8), r"\[1, 4, 6, 3\]"),
+        (np.zeros((0, 6, 3), np.uint8), "no pixels"),
+        (None, "got NoneType"),
+        ("text", "got str"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(picture: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        to_rgb(picture)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_an_upload_that_is_no_picture_is_refused(content: bytes) -> None:
+    with pytest.raises(ImageError, match="picture: "):
+        read_image(BytesIO(content))

@@ -34,13 +34,17 @@ def pictures(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def add_both(writer: VocWriter | YoloWriter, pictures: list[Path]) -> None:
+    writer.add(str(pictures[0]), WIDTH, HEIGHT, BOXES, SCORES, LABELS, np.full(5, -1))
+    writer.fail("broken.jpg", "truncated")
+    writer.add(str(pictures[1]), WIDTH, HEIGHT, *NOTHING)
+
+
 def write(kind: type, folder: Path, pictures: list[Path], **options) -> int:
     """Writes detections in the first picture, none in the second; returns the number of files that were kept."""
     names = {str(pictures[0]): "a b", str(pictures[1]): "a b-2", "broken.jpg": "broken"}
     with kind(folder, CATEGORIES, names, **options) as writer:
-        writer.add(str(pictures[0]), WIDTH, HEIGHT, BOXES, SCORES, LABELS, np.full(5, -1))
-        writer.fail("broken.jpg", "truncated")
-        writer.add(str(pictures[1]), WIDTH, HEIGHT, *NOTHING)
+        add_both(writer, pictures)
     return writer.kept
 
 
@@ -114,12 +118,9 @@ def test_corrected_annotations_are_kept(tmp_path, pictures):
 
 @pytest.mark.parametrize(("kind", "last"), [(VocWriter, "classes.txt"), (YoloWriter, "data.yaml")])
 def test_the_file_of_classes_comes_last(tmp_path, pictures, kind, last):
-    with (
-        pytest.raises(KeyError),
-        kind(tmp_path / "out", CATEGORIES, {str(pictures[0]): "a"}) as writer,
-    ):
-        writer.add(str(pictures[0]), WIDTH, HEIGHT, BOXES, SCORES, LABELS)
-        writer.add(str(pictures[1]), WIDTH, HEIGHT, *NOTHING)
+    names = {str(pictures[0]): "a b"}  # the second picture lacks a name
+    with pytest.raises(KeyError), kind(tmp_path / "out", CATEGORIES, names) as writer:
+        add_both(writer, pictures)
     assert not (tmp_path / "out" / last).exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from inception_rcnn.data.listing import ListingError, find_images, find_images_and_urls
+from inception_rcnn.data.listing import ListingError, find_images, find_images_and_urls, picture_numbers
 
 
 @pytest.fixture
@@ -233,3 +233,22 @@ def test_the_error_for_a_url_without_pictures_names_the_reason(bucket: str, url:
 def test_no_inputs_are_an_error() -> None:
     with pytest.raises(ListingError, match="no pictures"):
         find_images_and_urls([])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lists", "expected"),
+    [
+        (["list.txt"], {"list.txt": "a 7\nb 3\n"}, [7, 3]),
+        (["list.txt"], {"list.txt": "a.png\nb\n"}, [1, 2]),
+        (["one.txt", "two.txt"], {"one.txt": "a 7\n", "two.txt": "b 9\n"}, [7, 9]),
+        (["one.txt", "two.txt"], {"one.txt": "a 1\n", "two.txt": "b 1\n"}, [1, 2]),  # the same number
+        (["list.txt", "deep/c.webp"], {"list.txt": "a 7\nb 3\n"}, [1, 2, 3]),  # a picture that no list names
+        (["."], {}, [1, 2, 3]),
+    ],
+)
+def test_the_numbers_of_pictures_are_those_of_the_lists(
+    folder: Path, inputs: list[str], lists: dict[str, str], expected: list[int]
+) -> None:
+    for name, content in lists.items():
+        (folder / name).write_text(content)
+    assert picture_numbers(inputs, find_images_and_urls(inputs)) == expected

@@ -3,23 +3,25 @@
 import numpy as np
 import pytest
 
-from inception_rcnn.data.categories import Category
+from inception_rcnn.data.categories import Category, Subclass
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="requires the extra [ray]")
 
 from inception_rcnn.data.parquet import ParquetWriter  # noqa: E402
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"))
+FINEST = (Subclass("n02111889", "Samoyed", 58),)
 
 
 def add(writer: ParquetWriter, name: str, count: int) -> np.ndarray:
     boxes = np.arange(4 * count, dtype=np.float32).reshape(-1, 4) / 3
-    writer.add(name, 40, 30, boxes, np.full(count, 0.3, np.float32), np.resize([58, 7], count))
+    subclasses = np.array([0, -1, -1])[:count]
+    writer.add(name, 40, 30, boxes, np.full(count, 0.3, np.float32), np.resize([58, 7], count), subclasses)
     return boxes
 
 
 def test_each_picture_is_a_row_with_its_detections(tmp_path):
-    with ParquetWriter(tmp_path / "new" / "a.parquet", CATEGORIES) as writer:
+    with ParquetWriter(tmp_path / "new" / "a.parquet", CATEGORIES, FINEST) as writer:
         boxes = add(writer, "größe.jpg", 3)
         writer.fail("b.jpg", "truncated")
         add(writer, "c.jpg", 0)
@@ -35,13 +37,14 @@ def test_each_picture_is_a_row_with_its_detections(tmp_path):
         "scores": [np.float32(0.3)] * 3,
         "labels": [58, 7, 58],
         "names": ["dog", "domestic cat", "dog"],
+        "finest_names": ["dog: Samoyed", "domestic cat", "dog"],
     }
     assert (failed["picture"], failed["width"], failed["failure"], failed["boxes"]) == (1, None, "truncated", [])
     assert (empty["picture"], empty["width"], empty["failure"], empty["boxes"]) == (2, 40, None, [])
 
 
 def test_pictures_are_written_in_order_in_several_row_groups(tmp_path):
-    with ParquetWriter(tmp_path / "a.parquet", CATEGORIES) as writer:
+    with ParquetWriter(tmp_path / "a.parquet", CATEGORIES, FINEST) as writer:
         for number in range(2500):
             add(writer, f"{number}.jpg", number % 2)
     file = parquet.ParquetFile(tmp_path / "a.parquet")
@@ -53,7 +56,7 @@ def test_an_exception_leaves_the_old_file(tmp_path):
     (tmp_path / "a.parquet").write_text("old")
 
     def interrupted() -> None:
-        with ParquetWriter(tmp_path / "a.parquet", CATEGORIES) as writer:
+        with ParquetWriter(tmp_path / "a.parquet", CATEGORIES, FINEST) as writer:
             add(writer, "a.jpg", 1)
             raise OSError("full")
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_rcnn.data.submission import Submission, SubmissionError, read_submission, write_submission
+from inception_rcnn.data.submission import (
+    Submission,
+    SubmissionError,
+    SubmissionWriter,
+    read_submission,
+    write_submission,
+)
 
 
 def random_submission(count: int) -> Submission:
@@ -42,6 +48,20 @@ def test_long_files_are_written_in_several_blocks(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("inception_rcnn.data.submission._BLOCK", 7)
     write_submission(tmp_path / "s.txt", random_submission(23))
     assert_same(read_submission(tmp_path / "s.txt"), random_submission(23))
+
+
+def test_pictures_are_written_one_by_one(tmp_path: Path) -> None:
+    whole = random_submission(50)
+    order = np.argsort(whole.image_indices, kind="stable")
+    with SubmissionWriter(tmp_path / "new" / "a.txt", {str(n): n for n in range(1, 20_000)}) as writer:
+        for number in np.unique(whole.image_indices):
+            rows = whole.image_indices == number
+            writer.add(str(number), 500, 500, whole.boxes[rows], whole.scores[rows], whole.labels[rows])
+        writer.fail("7", "truncated")
+        writer.add("8", 500, 500, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    got = read_submission(tmp_path / "new" / "a.txt")
+    for name in ("image_indices", "labels", "scores", "boxes"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(whole, name)[order])
 
 
 def test_a_line_is_one_based_and_inclusive(tmp_path: Path) -> None:

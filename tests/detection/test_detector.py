@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from inception_rcnn import Detector, GoogLeNet
-from inception_rcnn.data.categories import Category
+from inception_rcnn.data.categories import Category, CategoryError, Subclass
+from inception_rcnn.data.images import ImageError
 from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, _Picture
@@ -168,6 +169,148 @@ def test_more_or_fewer_members_than_the_model_has_are_refused(members):
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         colour_detector(FIRST, **option)
+
+
+# Pictures of all kinds
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_arrays_pil_pictures_and_files_give_the_same_detections(tmp_path):
+    detector = colour_detector(FIRST, SECOND, score_threshold=0.2)
+    expected = detector(colour_picture())
+    assert expected.names == ["dog", "cat", "cat"]
+    Image.fromarray(colour_picture()).save(tmp_path / "a.png")
+    for picture in (Image.fromarray(colour_picture()), tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert same(detector(picture), expected)
+    with pytest.raises(ImageError, match=r"expected uint8 RGB \[H, W, 3\]"):
+        detector(colour_picture() / 255)
+    with pytest.raises(ImageError, match="No such file"):
+        detector(tmp_path / "b.png")
+
+
+@pytest.mark.usefixtures("colour_engine")
+@pytest.mark.parametrize("keep_image", [False, True])
+def test_a_stream_of_pictures_gives_a_result_for_each(tmp_path, keep_image):
+    detector = colour_detector(FIRST, SECOND, score_threshold=0.2)
+    expected = detector(colour_picture())
+    Image.fromarray(colour_picture()).save(tmp_path / "a.png")
+    stream = iter([colour_picture(), None, Image.fromarray(colour_picture()), tmp_path / "a.png", tmp_path / "no.png"])
+    results = list(detector.detect_images(stream, keep_image=keep_image))
+    assert [result.path for result in results] == [0, 1, 2, tmp_path / "a.png", tmp_path / "no.png"]
+    for row in (0, 2, 3):
+        assert same(results[row].detections, expected)
+        assert results[row].size == (100, 40)
+        assert (results[row].image is not None) == keep_image
+    for row in (1, 4):
+        assert (results[row].detections, results[row].size, results[row].image) == (None, None, None)
+    assert "got NoneType" in str(results[1].error)
+    if keep_image:
+        np.testing.assert_array_equal(results[0].image, colour_picture())
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_an_endless_stream_can_be_left(tmp_path):
+    taken = []
+
+    def frames():
+        while True:
+            taken.append(len(taken))
+            yield colour_picture()
+
+    results = colour_detector(FIRST).detect_images(frames())
+    assert [next(results).path for _ in range(3)] == [0, 1, 2]
+    results.close()
+    count = len(taken)
+    assert list(results) == []
+    assert len(taken) == count
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_files_may_be_left_out_of_the_results(tmp_path):
+    Image.fromarray(colour_picture()).save(tmp_path / "a.png")
+    (result,) = colour_detector(FIRST).detect_files([tmp_path / "a.png"], keep_image=False)
+    assert (result.image, result.size) == (None, (100, 40))
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_a_closed_detector_refuses_pictures(tmp_path):
+    with colour_detector(FIRST) as detector:
+        assert len(detector(colour_picture())) > 0
+    detector.close()  # a second time
+    for use in (detector, lambda image: detector.detect_images([image]), lambda image: detector.detect_files([])):
+        with pytest.raises(ValueError, match="the detector is closed; load it again"):
+            use(colour_picture())
+
+
+# Chosen classes and subclasses
+
+
+@pytest.mark.usefixtures("colour_engine")
+@pytest.mark.parametrize("regressor", [False, True])
+@pytest.mark.parametrize("classes", ["cat", ["dog"], ["n02084071", "CAT"]])
+def test_chosen_classes_get_the_detections_that_they_have_among_all_classes(classes, regressor):
+    options = {"regressor": regression() if regressor else None, "score_threshold": 0.1}
+    everything = colour_detector(FIRST, SECOND, **options)(colour_picture())
+    detector = colour_detector(FIRST, SECOND, classes=classes, **options)
+    found = detector(colour_picture())
+    ids = [category.id for category in detector.categories]
+    assert ids == [one.id for one in CATEGORIES if one.name in str(classes).lower() or one.wnid in classes]
+    assert rows(found) == rows(everything[np.isin(everything.labels, ids)])
+    assert 0 < len(found) <= len(everything)
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_the_limit_of_detections_counts_the_chosen_classes_only():
+    detector = colour_detector(FIRST, SECOND, classes=["cat"], max_detections=2, score_threshold=0)
+    assert [score for *_, score in rows(detector(colour_picture()))] == [0.4375, 0.25]
+
+
+@pytest.mark.usefixtures("colour_engine")
+def test_a_class_that_the_model_lacks_is_refused():
+    with pytest.raises(CategoryError, match="no class 'cow'"):
+        colour_detector(FIRST, classes=["cow"])
+
+
+FINEST = (Subclass("n11", "Samoyed", DOG), Subclass("n12", "beagle", DOG), Subclass("n21", "tabby", CAT))
+WITHOUT = (*FINEST, Subclass("n31", "tench", None))
+
+
+@pytest.fixture
+def subclass_detector(tiny_googlenet, uncompiled_networks):
+    """Makes detectors with a narrow network of random weights that tells four subclasses apart."""
+    torch.manual_seed(0)
+    network = GoogLeNet(5, auxiliary=False).eval()
+    with torch.no_grad():
+        network.classifier.weight.mul_(0.01)
+    model = Model([network], CATEGORIES, subclasses=WITHOUT)
+    return lambda **options: Detector(model, device="cpu", score_threshold=0, max_detections=10_000, **options)
+
+
+def test_detections_know_their_finest_names(subclass_detector):
+    found = subclass_detector()(picture(0))
+    assert found.finest == WITHOUT
+    assert set(found.finest_names) <= {"dog: Samoyed", "dog: beagle", "cat: tabby"}
+    assert {name.split(":")[0] for name in found.finest_names} == {"dog", "cat"}
+    assert [name.split(":")[0] for name in found.finest_names] == found.names
+    chosen = subclass_detector(classes=["cat"])(picture(0))
+    assert set(chosen.finest_names) == {"cat: tabby"}
+    assert same(chosen, found[found.labels == CAT])
+
+
+def test_finest_classes_are_reported_as_classes(subclass_detector):
+    detector = subclass_detector(classes="imagenet")
+    assert [category.name for category in detector.categories] == ["Samoyed", "beagle", "tabby", "tench"]
+    found = detector(picture(0))
+    assert set(found.names) == {"Samoyed", "beagle", "tabby", "tench"}
+    assert found.finest_names == found.names
+    # A tabby is the only subclass of a cat, so it has the scores of a cat.
+    cats = subclass_detector(classes=["cat"])(picture(0))
+    tabbies = found[found.labels == 3]
+    np.testing.assert_array_equal(tabbies.boxes, cats.boxes)
+    np.testing.assert_allclose(tabbies.scores, cats.scores, rtol=1e-5)
+    one = subclass_detector(classes="tabby")
+    assert [category.name for category in one.categories] == ["tabby"]
+    assert same(one(picture(0)), tabbies)
 
 
 # The screen

@@ -4,12 +4,13 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from inception_rcnn.data.categories import Category
+from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.run_state import Result, RunState, RunStateError
 
@@ -44,6 +45,17 @@ def test_added_results_come_back_bit_for_bit(tmp_path, pictures):
         kept, given = getattr(found.detections, name), getattr(result(2).detections, name)
         assert kept.dtype == given.dtype
         np.testing.assert_array_equal(kept, given)
+
+
+def test_subclasses_and_classes_come_back(tmp_path, pictures):
+    classes = {"categories": (Category(58, "n58", "dog"),), "finest": (Subclass("n1", "Samoyed", 58),)}
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse", **classes) as state:
+        for picture, row in ((0, 0), (1, -1)):
+            found = result(picture).detections
+            state.add(Result(picture, 40, 30, replace(found, subclasses=np.array([row])), None))
+        state.add(result(2))
+        names = [one.detections.finest_names for one in state.results()]
+    assert names == [["dog: Samoyed"], ["dog"], ["dog"]]
 
 
 def test_a_picture_without_detections_is_not_a_failure(tmp_path, pictures):
@@ -196,6 +208,9 @@ NAN_BOX = np.full(4, np.nan, np.float32).tobytes().hex()
         "UPDATE results SET scores = x'0000c07f'",
         "UPDATE results SET labels = x'00000000'",
         "UPDATE results SET labels = x'0100000000000000'",
+        "UPDATE results SET subclasses = x'00'",
+        "UPDATE results SET subclasses = x'0000000000000000'",
+        "UPDATE results SET subclasses = 'text'",
         f"UPDATE results SET boxes = x'{NAN_BOX}'",
         "UPDATE results SET failure = x'00'",
         "UPDATE results SET boxes = NULL, scores = NULL, labels = NULL",
@@ -215,7 +230,7 @@ def test_a_damaged_run_is_refused_when_it_is_resumed(tmp_path, pictures, damage)
     with closing(sqlite3.connect(file)) as database, database:
         database.execute(damage)
     with pytest.raises(RunStateError, match=r"run\.sqlite is not the state of a run .*; delete it"):
-        RunState(file, SETTINGS, pictures, existing="resume", categories=(Category(7, "n7", "cat"),))
+        RunState(file, SETTINGS, pictures, existing="resume", categories=(Category(58, "n7", "dog"),))
 
 
 def test_a_cut_file_is_refused(tmp_path, pictures):
