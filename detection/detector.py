@@ -319,6 +319,7 @@ class Detector:
             ImageError: the picture cannot be read.
             ValueError: the detector is closed.
         """
+        self._check_open()
         pixels = _read_picture(image, MAX_PIXELS)
         picture = _Picture(FileResult(0, pixels, None, None), _without_duplicates(self.propose(pixels)))
         (result,) = self._finished([picture], keep_image=False)

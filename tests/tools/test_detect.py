@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,10 +20,12 @@ from typer.testing import CliRunner
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
+from inception_rcnn.data.layouts import open_dataset
+from inception_rcnn.data.submission import read_submission
 from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.networks import googlenet
-from inception_rcnn.detection.run_state import Result
-from inception_rcnn.tools import detect
+from inception_rcnn.detection.run_state import Result, RunState
+from inception_rcnn.tools import detect, drawings
 from inception_rcnn.tools.detect import app, demo_images
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"))
@@ -80,7 +83,7 @@ def odd_run(runs, odd_folder, model, tmp_path_factory):
     if not runs:
         out = tmp_path_factory.mktemp("out")
         arguments = (odd_folder, "--out", out, "--model", model, "--device", "cpu", "--recursive")
-        result = run(*arguments, "--score-threshold", 0.3)
+        result = run(*arguments, "--draw-score", 0.3)
         runs["odd"] = result, out, json.loads((out / "detections.json").read_text(encoding="utf-8"))
     return runs["odd"]
 
@@ -151,7 +154,9 @@ def test_max_detections_limits_the_detections_of_each_picture(odd_folder, model,
         (["nowhere.jpg"], "nowhere.jpg: no such file"),
         (["--demo", "--device", "tpu"], "unknown device"),
         (["--demo", "--model", "nowhere"], "no model at"),
-        (["--demo", "--score-threshold", "2"], "score-threshold"),
+        (["--demo", "--min-score", "2"], "min-score"),
+        (["--demo", "--min-score", "0.6", "--draw-score", "0.5"], "draw-score"),
+        (["--demo", "--also", "csv,coco"], "unknown format 'coco'"),
         (["--demo", "a.jpg"], "--demo"),
     ],
 )
@@ -374,43 +379,83 @@ def test_the_rate_counts_the_time_before_the_first_result(tmp_path, monkeypatch)
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_results_so_far(many, model, tmp_path, monkeypatch):
-    real, drawn = detect._write_jpeg, []
+    add = RunState.add
 
-    def full(file, pixels):
-        if len(drawn) == 3:
-            raise OSError(28, "No space left on device")
-        drawn.append(file)
-        real(file, pixels)
+    def full(state, result):
+        if state.done == 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        add(state, result)
 
     arguments = (many, "--out", tmp_path / "out", "--model", model, "--device", "cpu")
-    monkeypatch.setattr(detect, "_write_jpeg", full)
+    monkeypatch.setattr(RunState, "add", full)
     stopped = run(*arguments)
     assert stopped.exit_code == 1
-    assert "No space left" in stopped.output
-    assert "4 of 8" in stopped.output  # three drawn pictures, and the file that is not a picture
-    monkeypatch.setattr(detect, "_write_jpeg", real)
+    assert "disk is full" in stopped.output
+    assert "4 of 8" in stopped.output
+    monkeypatch.setattr(RunState, "add", add)
     assert run(*arguments, "--resume").exit_code == 3
     assert run(many, "--out", tmp_path / "whole", "--model", model, "--device", "cpu").exit_code == 3
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError("encoder error -2 when writing image file"),
-        OSError(36, "File name too long"),
-        ValueError("Maximum supported image dimension is 65500 pixels"),
-    ],
-)
-def test_a_drawing_that_cannot_be_written_is_a_warning(many, model, tmp_path, monkeypatch, error):
-    def refuse(file, pixels):
-        raise error
+def test_drawings_are_no_part_of_a_run(many, model, tmp_path, monkeypatch):
+    arguments = (many, "--out", tmp_path / "out", "--model", model, "--device", "cpu", "--resume")
+    write = drawings.atomic_write
 
-    monkeypatch.setattr(detect, "_write_jpeg", refuse)
-    result = run(many, "--out", tmp_path, "--model", model, "--device", "cpu")
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drawings, "atomic_write", full)
+    result = run(*arguments)
     assert result.exit_code == 3, result.output
-    assert result.output.count("its drawing cannot be written") == 7
-    assert len(json.loads((tmp_path / "detections.json").read_text())["images"]) == 7
+    assert result.output.count("its drawing cannot be written") == 1
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())["images"]) == 7
+    monkeypatch.setattr(drawings, "atomic_write", write)
+    monkeypatch.setattr("inception_rcnn.detection.detector.Detector.__init__", None)  # no network is loaded
+    assert "is complete" in run(*arguments, "--no-pictures").output
+    drawn = run(*arguments, "--draw-score", 0.2)
+    assert drawn.exit_code == 3, drawn.output
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 7
+    assert "is complete" in run(*arguments, "--draw-score", 0.2).output
+
+
+def test_further_formats_of_a_finished_run_need_no_network(many, model, tmp_path, monkeypatch):
+    arguments = (many, "--out", tmp_path / "out", "--model", model, "--device", "cpu", "--no-pictures")
+    assert run(*arguments).exit_code == 3
+    monkeypatch.setattr("inception_rcnn.detection.detector.Detector.__init__", None)
+    result = run(*arguments, "--also", "csv,voc,yolo,ilsvrc", "--draw-score", 0.05)
+    assert result.exit_code == 3, result.output
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len((tmp_path / "out" / "detections.csv").read_text().splitlines()) == 1 + len(document["annotations"])
+    assert len(read_submission(tmp_path / "out" / "submission.txt")) == len(document["annotations"])
+    shown = sum(one["score"] >= 0.05 for one in document["annotations"])
+    for folder in ("voc", "yolo"):
+        dataset = open_dataset(tmp_path / "out" / folder)
+        assert len(dataset) == 7
+        assert sum(len(dataset[number].boxes) for number in range(7)) == shown
+
+
+def test_chosen_classes_are_reported_only(odd_folder, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    options = ("--model", model, "--device", "cpu", "--no-pictures", "--min-score", 0)
+    assert run(odd_folder / "plain.jpg", *options, "--out", tmp_path / "all").exit_code == 0
+    everything = json.loads((tmp_path / "all" / "detections.json").read_text())["annotations"]
+    (tmp_path / "classes.txt").write_text("dog\n")
+    for out, classes in (("a", "Dog"), ("b", "n02084071"), ("c", tmp_path / "classes.txt")):
+        result = run(odd_folder / "plain.jpg", *options, "--classes", classes, "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+        document = json.loads((tmp_path / out / "detections.json").read_text())
+        assert [category["name"] for category in document["categories"]] == ["dog"]
+        assert {one["category_id"] for one in document["annotations"]} == {58}
+        bboxes = [one["bbox"] for one in everything if one["category_id"] == 58]
+        assert [one["bbox"] for one in document["annotations"]][: len(bboxes)] == bboxes
+    for classes, message in (("cow, cat", "no class 'cow'"), ("cat", "the nearest are domestic cat")):
+        refused = run(odd_folder / "plain.jpg", *options, "--classes", classes, "--out", tmp_path / "d")
+        assert refused.exit_code == 2
+        assert message in refused.output
+    refused = run(odd_folder / "plain.jpg", *options, "--classes", "imagenet", "--out", tmp_path / "d")
+    assert "tell only its 2 classes apart" in refused.output
+    assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("option", [(), ("--resume",)])
