@@ -7,11 +7,10 @@ detect-train DATASET --init my-classifier/classifier.safetensors --out my-model/
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ..data.image_folders import open_image_folders
 from .error_messages import errors_as_messages
@@ -50,10 +49,19 @@ def detect_train_classifier(
     workers: Annotated[int, typer.Option(min=0, help="Reading processes for each training process.")] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Train N networks one after the other, with the same initial weights but other crops and another "
+            "order of the pictures. The others are classifier_2.safetensors and so on.",
+        ),
+    ] = 1,
 ) -> None:
     """Train GoogLeNet to classify pictures by the paper's recipe.
 
-    The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights.
+    The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights. `detect-classify --model
+    OUT` averages all networks in OUT.
     """
     check_folder(out, "--out")
     from dataclasses import asdict
@@ -61,12 +69,12 @@ def detect_train_classifier(
     import torch
     from torch import distributed
 
+    from ..detection.classification import classifier_file
     from ..detection.engines.choice import resolve_device
     from ..detection.model_files import save_classifier
     from ..detection.networks.googlenet import GoogLeNet
-    from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier, untrained
+    from ..detection.training.pretrain import PretrainSettings, accuracy, member_seed, train_classifier, untrained
 
-    settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     distributed_run = "WORLD_SIZE" in os.environ  # torchrun sets it.
     try:
         with errors_as_messages(console):
@@ -78,26 +86,37 @@ def detect_train_classifier(
             if distributed_run:
                 distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             first_process = not distributed_run or distributed.get_rank() == 0
-            torch.manual_seed(seed)
-            network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
             with StageProgress(console, disable=not first_process) as progress:
-                average = train_classifier(
-                    network,
-                    images,
-                    settings,
-                    out / "training",
-                    device=device,
-                    workers=workers,
-                    report=progress.report,
-                )
-            if first_process:
-                assert isinstance(average, GoogLeNet)
-                card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
-                if tests is not None:
-                    card["top1"], card["top5"] = accuracy(average, tests, device=device)
-                    console.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
-                save_classifier(average, images.classes, out / "classifier.safetensors", card)
-                console.print(f"{len(images.classes)} classes; written: {escape(str(out / 'classifier.safetensors'))}")
+                for member in range(1, members + 1):
+                    settings = PretrainSettings(
+                        epochs=epochs, batch=batch, learning_rate=learning_rate, seed=member_seed(seed, member)
+                    )
+                    torch.manual_seed(seed)
+                    network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
+                    of_member = f" member {member} of {members}" if members > 1 else ""
+
+                    def report(stage: str, *done: Any, of_member: str = of_member) -> None:
+                        progress.report(f"{stage}{of_member}", *done)
+
+                    average = train_classifier(
+                        network,
+                        images,
+                        settings,
+                        out / ("training" if member == 1 else f"training_{member}"),
+                        device=device,
+                        workers=workers,
+                        report=report,
+                    )
+                    if not first_process:
+                        continue
+                    assert isinstance(average, GoogLeNet)
+                    card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
+                    if tests is not None:
+                        card["top1"], card["top5"] = accuracy(average, tests, device=device)
+                        progress.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
+                    file = classifier_file(out, member)
+                    save_classifier(average, images.classes, file, card)
+                    progress.print(f"{len(images.classes)} classes; written: {file}")
     finally:
         if distributed_run and distributed.is_initialized():
             distributed.destroy_process_group()
