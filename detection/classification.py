@@ -71,13 +71,16 @@ def load_picture_model(name: str, classes: Path | None = None) -> PictureModel:
     Raises:
         ModelError, CaffeModelError, CategoryError: there is no such model, a file is damaged, or the class list has
             another number of classes than the network has outputs.
-        OSError: a file cannot be read, or torchvision cannot download its weights.
+        OSError: a .caffemodel file cannot be read.
     """
     folder = Path(name)
     if name == "torchvision":
         import torchvision
 
-        network = TorchvisionGoogLeNet(pretrained=True).eval()
+        try:
+            network = TorchvisionGoogLeNet(pretrained=True).eval()
+        except (OSError, RuntimeError) as error:  # RuntimeError: the file that arrived has another hash
+            raise ModelError(f"torchvision cannot load its GoogLeNet, which it downloads: {error}") from error
         return PictureModel(name, f"torchvision {torchvision.__version__}", [network], imagenet_classes())
     if name.endswith(".caffemodel"):
         return _of_caffemodel(folder, classes)

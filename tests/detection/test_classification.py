@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from inception_rcnn import GoogLeNet
-from inception_rcnn.data.augment import CROP_COUNTS, crop_places, crops_at
+from inception_rcnn.data.augment import crop_places, crops_at
 from inception_rcnn.data.categories import Category, CategoryError, Subclass
 from inception_rcnn.data.images import read_image
 from inception_rcnn.detection.classification import Classifier, PictureModel, load_picture_model
@@ -69,15 +69,15 @@ def test_144_crops_are_the_mean_of_the_networks_on_each_crop(model):
 
 def test_files_get_the_probabilities_of_single_pictures_in_order(model, pictures):
     classifier = Classifier([model], device="cpu")
-    found = list(classifier.classify_files(pictures, CROP_COUNTS))
+    found = list(classifier.classify_files(pictures, (1, 10)))
     assert [one.path for one in found] == pictures
     assert [one.error is None for one in found] == [False, True, True, False, True]
     assert [(one.width, one.height) for one in found] == [(0, 0), (90, 60), (60, 90), (0, 0), (1, 1)]
     for one in found:
         if one.probabilities is None:
             continue
-        assert one.probabilities.shape == (3, 2, 3)
-        for number, crops in enumerate(CROP_COUNTS):
+        assert one.probabilities.shape == (2, 2, 3)
+        for number, crops in enumerate((1, 10)):
             expected = classifier(read_image(one.path), crops)
             np.testing.assert_allclose(one.probabilities[number].mean(0), expected, atol=1e-6)
 
@@ -153,8 +153,7 @@ def test_a_detector_classifies_without_its_background(tmp_path, subclasses):
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     found = Classifier([model], device="cpu").classify_crops(image[None])[0, 0]
     all_outputs = slow_probabilities(made, image)
-    kept = all_outputs[[1, 4]].sum(), all_outputs[3]
-    expected = np.array(kept if subclasses else all_outputs[1:])
+    expected = np.array([all_outputs[[1, 4]].sum(), all_outputs[3]]) if subclasses else all_outputs[1:]
     np.testing.assert_allclose(found, expected / expected.sum(), atol=0.01)  # the file has 8 bits for each weight
     assert found.sum() == pytest.approx(1, abs=1e-6)
 
@@ -178,6 +177,17 @@ def test_a_folder_of_classifiers_is_an_ensemble(tmp_path):
 def test_a_missing_model_is_an_error_that_names_it(tmp_path, name):
     with pytest.raises((ModelError, OSError), match="nothing"):
         load_picture_model(str(tmp_path / name))
+
+
+def test_weights_that_torchvision_cannot_download_are_an_error(monkeypatch):
+    from inception_rcnn.detection import classification
+
+    def fail(pretrained: bool) -> None:
+        raise OSError("<urlopen error [Errno -2] Name or service not known>")
+
+    monkeypatch.setattr(classification, "TorchvisionGoogLeNet", fail)
+    with pytest.raises(ModelError, match="torchvision cannot load its GoogLeNet, which it downloads"):
+        load_picture_model("torchvision")
 
 
 def test_a_caffemodel_needs_as_many_classes_as_outputs(tmp_path, monkeypatch):
