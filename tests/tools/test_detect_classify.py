@@ -157,6 +157,7 @@ def test_folders_and_a_file_of_labels_give_the_same_errors(labelled, classifier,
     assert f"top-1 error {wrong1 / 6:.2%}" in words(by_file)
 
 
+@pytest.mark.slow
 def test_table_3_has_the_classifications_of_all_crops_and_networks(labelled, classifier, tmp_path):
     arguments = (labelled / "val", "--recursive", "--model", classifier, "--device", "cpu")
     result = run(*arguments, "--table3", "--out", tmp_path / "table")
