@@ -1,6 +1,9 @@
-"""Random augmentation of training pictures that keeps their labels valid."""
+"""Crops and colours: random augmentation of training pictures, and the crops on which classifiers are tested."""
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -8,6 +11,25 @@ import numpy as np
 # "Random interpolation methods (bilinear, area, nearest neighbor and cubic, with equal probability)", section 6.
 _INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC)
 _TRIES = 10
+
+Patch = Literal["top left", "top right", "bottom left", "bottom right", "centre", "whole"]
+
+CROP_COUNTS = (1, 10, 144)
+"""The numbers of crops of Table 3 of "Going Deeper with Convolutions"."""
+
+# "4 scales where the shorter dimension (height or width) is 256, 288, 320 and 352", section 7.
+_SCALES = (256, 288, 320, 352)
+# The corner of each patch in its square: x and y in halves of the room that the square leaves.
+_CORNERS: dict[Patch, tuple[int, int]] = {
+    "top left": (0, 0),
+    "top right": (2, 0),
+    "bottom left": (0, 2),
+    "bottom right": (2, 2),
+    "centre": (1, 1),
+}
+# A picture whose longer side is more times the shorter side is cut before it is resized: 1x50,000 pixels would become
+# 352x17,600,000 pixels.
+_LONGEST = 16
 
 
 def random_area_crop(image: np.ndarray, rng: np.random.Generator, size: int = 224) -> np.ndarray:
@@ -54,12 +76,121 @@ def centre_crop(image: np.ndarray, size: int = 224, shorter: int = 256) -> np.nd
     Returns:
         uint8 RGB [size, size, 3].
     """
+    return np.ascontiguousarray(_patch(_squares(image, shorter)[1], "centre", size))
+
+
+class CropPlace(NamedTuple):
+    """Where a crop lies in a picture.
+
+    Attributes:
+        shorter: the length in pixels to which the shorter side of the picture is resized. A square of this side is cut.
+        square: 0 for the left square of a lying picture or the top square of an upright picture, 1 for the square in
+            the centre, 2 for the right or bottom square.
+        patch: the corner or the centre of the square from which the crop is cut; "whole" resizes the square.
+        mirrored: whether the crop is exchanged with its mirror image.
+    """
+
+    shorter: int
+    square: int
+    patch: Patch
+    mirrored: bool
+
+
+@lru_cache
+def crop_places(count: int, upright: bool) -> tuple[CropPlace, ...]:
+    """Returns the places of the crops of "Going Deeper with Convolutions", section 7, as Table 3 counts them.
+
+    - 144: at each of four scales the three squares; of each square the four corners, the centre and the whole square;
+      of each of these the crop and its mirror image. 4 * 3 * 6 * 2 = 144.
+    - 10: the four corners and the centre of the picture whose shorter side has 256 pixels, and their mirror images.
+    - 1: the centre of this picture.
+
+    The 144 places contain the 10 places, and these contain the single place.
+
+    Args:
+        count: 1, 10 or 144.
+        upright: whether the picture is higher than wide. Its squares are then below each other.
+
+    Raises:
+        ValueError: `count` is another number.
+    """
+    if count == 144:
+        return tuple(
+            CropPlace(shorter, square, patch, mirrored)
+            for shorter in _SCALES
+            for square in range(3)
+            for patch in get_args(Patch)
+            for mirrored in (False, True)
+        )
+    if count == 10:
+        right_of_top, left_of_bottom = (0, 2) if upright else (2, 0)
+        corners: tuple[tuple[int, Patch], ...] = (
+            (0, "top left"),
+            (right_of_top, "top right"),
+            (left_of_bottom, "bottom left"),
+            (2, "bottom right"),
+            (1, "centre"),
+        )
+        return tuple(
+            CropPlace(_SCALES[0], square, patch, mirrored) for square, patch in corners for mirrored in (False, True)
+        )
+    if count == 1:
+        return (CropPlace(_SCALES[0], 1, "centre", False),)
+    raise ValueError(f"the number of crops is {count}, expected one of {', '.join(map(str, CROP_COUNTS))}")
+
+
+def crops_at(image: np.ndarray, places: Sequence[CropPlace], size: int = 224) -> np.ndarray:
+    """Returns the crops of an image at these places. The image is resized once for each scale.
+
+    If its longer side is more than 16 times its shorter side, the three squares are cut before they are resized.
+
+    Args:
+        image: uint8 RGB [H, W, 3] of any size.
+        places: from `crop_places`, N of them.
+        size: side of the crops in pixels.
+
+    Returns:
+        uint8 RGB [N, size, size, 3].
+    """
+    squares = {shorter: _squares(image, shorter) for shorter in {place.shorter for place in places}}
+    patches: dict[tuple[int, int, Patch], np.ndarray] = {}
+    crops = np.empty((len(places), size, size, 3), np.uint8)
+    for crop, (shorter, square, patch, mirrored) in zip(crops, places, strict=True):
+        place = shorter, square, patch
+        if place not in patches:
+            patches[place] = _patch(squares[shorter][square], patch, size)
+        crop[:] = patches[place][:, ::-1] if mirrored else patches[place]
+    return crops
+
+
+def _squares(image: np.ndarray, shorter: int) -> list[np.ndarray]:
+    """The left, centre and right squares (top, centre and bottom) of an image: 3 times uint8 [shorter, shorter, 3]."""
+    least = min(image.shape[:2])
+    if max(image.shape[:2]) > _LONGEST * least:
+        return [_resized(square, shorter) for square in _three_squares(image, least)]
+    return _three_squares(_resized(image, shorter), shorter)
+
+
+def _three_squares(image: np.ndarray, side: int) -> list[np.ndarray]:
+    """The first, middle and last squares along the longer side of an image, whose shorter side has `side` pixels."""
+    height, width = image.shape[:2]
+    return [image[(height - side) * k // 2 :, (width - side) * k // 2 :][:side, :side] for k in range(3)]
+
+
+def _resized(image: np.ndarray, shorter: int) -> np.ndarray:
+    """The image, resized so that its shorter side has `shorter` pixels."""
     height, width = image.shape[:2]
     scale = shorter / min(height, width)
     w, h = max(shorter, round(width * scale)), max(shorter, round(height * scale))
-    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    x, y = (w - size) // 2, (h - size) // 2
-    return np.ascontiguousarray(resized[y : y + size, x : x + size])
+    return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _patch(square: np.ndarray, patch: Patch, size: int) -> np.ndarray:
+    """A patch of a square, uint8 [size, size, 3]."""
+    if patch == "whole":
+        return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+    x, y = ((len(square) - size) * part // 2 for part in _CORNERS[patch])
+    return square[y : y + size, x : x + size]
 
 
 def distort_colours(image: np.ndarray, rng: np.random.Generator, strength: float = 0.2) -> np.ndarray:

@@ -21,7 +21,8 @@ class Category:
     """A class.
 
     Attributes:
-        id: number of the class, at least 1; for the 200 classes of ILSVRC the DET id.
+        id: number of the class, at least 1; for the 200 classes of ILSVRC the DET id. For a classifier of whole
+            pictures it is the number of the network's output, from 0.
         wnid: WordNet id, for example "n02084071".
         name: for example "dog".
     """

@@ -463,6 +463,26 @@ def load_classifier(file: str | Path) -> GoogLeNet:
         ModelError: the file is missing, damaged or not a classifier.
     """
     file = Path(file)
+    architecture, classes = _read_classifier(file)
+
+    def build() -> GoogLeNet:
+        return GoogLeNet(len(classes), auxiliary=False, stem=architecture.stem, batch_norm=architecture.batch_norm)
+
+    declared = {"classifier.weight": (len(classes), None)}
+    return network_with_weights(build, _read_weights(file), file, declared).eval()
+
+
+def classifier_classes(file: str | Path) -> tuple[str, ...]:
+    """The class names of the outputs of a classifier that `save_classifier` wrote.
+
+    Raises:
+        ModelError: the file is missing, damaged or not a classifier.
+    """
+    return _read_classifier(Path(file))[1]
+
+
+def _read_classifier(file: Path) -> tuple[Architecture, tuple[str, ...]]:
+    """The architecture and the class names in the metadata of a classifier's file."""
     try:
         with safe_open(file, framework="pt") as tensors:
             about = json.loads((tensors.metadata() or {})["classifier"])
@@ -471,6 +491,8 @@ def load_classifier(file: str | Path) -> GoogLeNet:
         if (
             not isinstance(classes, list)
             or not classes
+            or not all(isinstance(name, str) for name in classes)
+            or len(set(classes)) != len(classes)
             or not isinstance(batch_norm, bool)
             or stem not in get_args(Stem)
         ):
@@ -479,9 +501,4 @@ def load_classifier(file: str | Path) -> GoogLeNet:
         raise ModelError(f"{file}: there is no such file; detect-train-classifier writes one") from None
     except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not a classifier of detect-train-classifier ({str(error)[:200]})") from error
-
-    def build() -> GoogLeNet:
-        return GoogLeNet(len(classes), auxiliary=False, stem=stem, batch_norm=batch_norm)
-
-    declared = {"classifier.weight": (len(classes), None)}
-    return network_with_weights(build, _read_weights(file), file, declared).eval()
+    return Architecture("googlenet", stem, batch_norm), tuple(classes)

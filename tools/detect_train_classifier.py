@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ..data.image_folders import open_image_folders
 from ..runtime.interruption import end_on_signals, say_when_interrupted
@@ -90,10 +89,21 @@ def detect_train_classifier(
     device: Device = "auto",
     seed: Seed = 0,
     tensorboard: TensorBoard = None,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train N networks one after the other, with the same initial weights but other crops and another "
+            "order of the pictures. The others are classifier_2.safetensors and so on.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 1,
 ) -> None:
     """Train GoogLeNet to classify pictures by the paper's recipe.
 
-    The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights.
+    The recipe: random-area crops, both auxiliary heads, SGD with momentum, averaged weights. `detect-classify --model
+    OUT` averages all networks in OUT.
     """
     check_folder(out, "--out")
     check_folder(tensorboard, "--tensorboard")
@@ -103,12 +113,12 @@ def detect_train_classifier(
     import torch
     from torch import distributed
 
+    from ..detection.classification import classifier_file
     from ..detection.engines.choice import resolve_device
     from ..detection.model_files import save_classifier
     from ..detection.networks.googlenet import GoogLeNet
-    from ..detection.training.pretrain import PretrainSettings, accuracy, train_classifier, untrained
+    from ..detection.training.pretrain import PretrainSettings, accuracy, member_seed, train_classifier, untrained
 
-    settings = PretrainSettings(epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     distributed_run = "WORLD_SIZE" in os.environ  # torchrun sets it.
     try:
         with errors_as_messages(console):
@@ -120,36 +130,45 @@ def detect_train_classifier(
             if distributed_run:
                 distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             first_process = not distributed_run or distributed.get_rank() == 0
-            torch.manual_seed(seed)
-            network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
             with ExitStack() as stack:
                 progress = stack.enter_context(StageProgress(console, disable=not first_process))
                 log = None
                 if first_process:
                     log = stack.enter_context(TrainingLog(out / "training" / "log.csv", tensorboard))
+                for member in range(1, members + 1):
+                    settings = PretrainSettings(
+                        epochs=epochs, batch=batch, learning_rate=learning_rate, seed=member_seed(seed, member)
+                    )
+                    torch.manual_seed(seed)
+                    network = untrained(len(images.classes), separable=separable, batch_norm=batch_norm)
+                    of_member = f" member {member} of {members}" if members > 1 else ""
 
-                def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-                    progress.report(stage, done, total, figures)
-                    if log is not None:
-                        log.report(stage, done, total, figures)
+                    def report(
+                        stage: str, done: int, total: int, figures: dict[str, float], of_member: str = of_member
+                    ) -> None:
+                        progress.report(f"{stage}{of_member}", done, total, figures)
+                        if log is not None:
+                            log.report(f"{stage}{of_member}", done, total, figures)
 
-                average = train_classifier(
-                    network,
-                    images,
-                    settings,
-                    out / "training",
-                    device=device,
-                    workers=workers,
-                    report=report,
-                )
-            if first_process:
-                assert isinstance(average, GoogLeNet)
-                card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
-                if tests is not None:
-                    card["top1"], card["top5"] = accuracy(average, tests, device=device)
-                    console.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
-                save_classifier(average, images.classes, out / "classifier.safetensors", card)
-                console.print(f"{len(images.classes)} classes; written: {escape(str(out / 'classifier.safetensors'))}")
+                    average = train_classifier(
+                        network,
+                        images,
+                        settings,
+                        out / ("training" if member == 1 else f"training_{member}"),
+                        device=device,
+                        workers=workers,
+                        report=report,
+                    )
+                    if not first_process:
+                        continue
+                    assert isinstance(average, GoogLeNet)
+                    card = {"data": dataset.name, "pictures": len(images), "settings": asdict(settings)}
+                    if tests is not None:
+                        card["top1"], card["top5"] = accuracy(average, tests, device=device)
+                        progress.print(f"top-1 {card['top1']:.2%}, top-5 {card['top5']:.2%} on {len(tests)} pictures")
+                    file = classifier_file(out, member)
+                    save_classifier(average, images.classes, file, card)
+                    progress.print(f"{len(images.classes)} classes; written: {file}")
     finally:
         if distributed_run and distributed.is_initialized():
             distributed.destroy_process_group()

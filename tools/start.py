@@ -23,6 +23,11 @@ def detect_architecture() -> None:
     _start("detect_architecture")
 
 
+def detect_classify() -> None:
+    """The command `detect-classify`."""
+    _start("detect_classify")
+
+
 def detect_evaluate() -> None:
     """The command `detect-evaluate`."""
     _start("detect_evaluate")

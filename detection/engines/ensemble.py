@@ -161,6 +161,11 @@ class EnsembleEngine:
             start += len(one.rows)
         return means
 
+    def each(self, crops: np.ndarray) -> np.ndarray:
+        """Score crops with every member, without the cascade: uint8 RGB [N, 224, 224, 3] -> float32 [members, N, C]."""
+        inputs = crops if self._lower is None or not len(crops) else self._lower.on_device(crops)
+        return np.stack([engine(inputs) for engine in self.engines])
+
     def __call__(self, crops: np.ndarray | Tensor) -> RegionScores:
         """Score crops with all members: uint8 RGB [N, 224, 224, 3], N >= 0, an array or a tensor on any device."""
         first = self.first(crops)

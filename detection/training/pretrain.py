@@ -170,6 +170,17 @@ def untrained(classes: int, *, separable: bool = False, batch_norm: bool = False
     return network
 
 
+def member_seed(seed: int, member: int) -> int:
+    """The `PretrainSettings.seed` of a member, from 1, of an ensemble; the first member has `seed` itself.
+
+    The members of the paper's ensemble were trained "with the same initialization (even with the same initial weights
+    [...]) and learning rate policies. They differed only in sampling methodologies and the randomized input image
+    order", section 7. With the same initial weights and this seed, the crops, the distortions, the order of the
+    pictures and dropout differ.
+    """
+    return seed if member == 1 else int(np.random.SeedSequence([seed, 13, member]).generate_state(1)[0])
+
+
 def learning_rate(settings: PretrainSettings, epoch: int) -> float:
     """The learning rate of an epoch, counted from 0: it falls by 4 % every 8 epochs."""
     return settings.learning_rate * 0.96 ** (epoch // 8)

@@ -10,7 +10,6 @@ boxes.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.categories import Category, Subclass
+from ...data.classifier_classes import imagenet_classes
 from ...data.dataset import Dataset
 from ...runtime.atomic_write import atomic_write
 from ..engines.engine import CompiledForward
@@ -31,7 +31,6 @@ LIKELY = 0.1
 
 # Windows after which the teacher's progress is reported.
 _STEP = 512
-_IMAGENET = Path(__file__).parents[2] / "data" / "imagenet_classes.tsv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ def read_teacher(network: Backbone, classes: Path, categories: Sequence[Category
         raise TrainingError(f"the teacher has {network.num_classes} outputs, expected ImageNet's {len(known)} classes")
     ids = {category.name: category.id for category in categories}
     ids |= {category.wnid: category.id for category in categories}
-    names = dict(known)
+    wnids = {one.wnid for one in known}
     belongs: dict[str, int] = {}
     try:
         lines = classes.read_text(encoding="utf-8-sig").splitlines()
@@ -75,7 +74,7 @@ def read_teacher(network: Backbone, classes: Path, categories: Sequence[Category
         fields = [field.strip() for field in line.split("\t")]
         if not any(fields):
             continue
-        if len(fields) < 3 or fields[0] not in names:
+        if len(fields) < 3 or fields[0] not in wnids:
             raise TrainingError(
                 f"{classes}, line {number}: expected the WNID of one of ImageNet's 1,000 classes, a number and a class "
                 f"of the data set, separated by tabs, got {line[:80]!r}"
@@ -84,14 +83,7 @@ def read_teacher(network: Backbone, classes: Path, categories: Sequence[Category
             belongs[fields[0]] = ids[fields[2]]
     if not belongs:
         raise TrainingError(f"{classes}: none of its classes is a class of the data set")
-    return Teacher(network, tuple(Subclass(wnid, name, belongs.get(wnid)) for wnid, name in known))
-
-
-@lru_cache(maxsize=1)
-def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """WNID and first name of the 1,000 classes of ILSVRC 2012, in the order of the public networks' outputs."""
-    rows = [line.split("\t") for line in _IMAGENET.read_text(encoding="utf-8").splitlines()[1:]]
-    return tuple((wnid, names.split(",")[0]) for wnid, names in rows)
+    return Teacher(network, tuple(Subclass(one.wnid, one.name, belongs.get(one.wnid)) for one in known))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,17 @@
-"""Augmentation: crops have the shares of the paper, distortions the hand-computed pixels."""
+"""Augmentation: crops have the shares and places of the paper, distortions the hand-computed pixels."""
 
+import cv2
 import numpy as np
 import pytest
 
-from inception_rcnn.data.augment import centre_crop, distort_colours, random_area_crop
+from inception_rcnn.data.augment import (
+    CROP_COUNTS,
+    centre_crop,
+    crop_places,
+    crops_at,
+    distort_colours,
+    random_area_crop,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -106,3 +114,95 @@ def test_the_centre_crop_removes_equal_borders():
     image = np.zeros((256, 400, 3), np.uint8)
     image[16:240, 88:312] = 200
     assert (centre_crop(image) == 200).all()
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """A picture whose pixels say where they are: x = red + 256 * (blue // 16), y = green + 256 * (blue % 16)."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, 16 * (x // 256) + y // 256], axis=-1).astype(np.uint8)
+
+
+def place_of(pixel: np.ndarray) -> tuple[int, int]:
+    red, green, blue = (int(value) for value in pixel)
+    return red + 256 * (blue // 16), green + 256 * (blue % 16)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (256, 400, [(0, 0), (176, 0), (0, 32), (176, 32), (88, 16)]),
+        (400, 256, [(0, 0), (32, 0), (0, 176), (32, 176), (16, 88)]),
+        (256, 256, [(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)]),
+    ],
+    ids=["lying", "upright", "square"],
+)
+def test_the_ten_crops_lie_in_the_corners_and_the_centre_of_the_picture(height, width, expected):
+    image = coordinates(height, width)
+    crops = crops_at(image, crop_places(10, height > width))
+    assert crops.shape == (10, 224, 224, 3)
+    assert [place_of(crop[0, 0]) for crop in crops[::2]] == expected
+    assert [place_of(crop[-1, -1]) for crop in crops[::2]] == [(x + 223, y + 223) for x, y in expected]
+    np.testing.assert_array_equal(crops[1::2], crops[::2, :, ::-1])
+    np.testing.assert_array_equal(crops_at(image, crop_places(1, height > width))[0], centre_crop(image))
+
+
+def slow_crops(image: np.ndarray) -> list[np.ndarray]:
+    """The 144 crops, each of them made anew from the picture as section 7 of the paper describes it."""
+    height, width = image.shape[:2]
+    crops = []
+    for shorter in (256, 288, 320, 352):
+        for square in ("first", "middle", "last"):
+            for patch in ("top left", "top right", "bottom left", "bottom right", "centre", "whole"):
+                for mirrored in (False, True):
+                    w = shorter if width <= height else round(width * (shorter / height))
+                    h = shorter if height <= width else round(height * (shorter / width))
+                    method = cv2.INTER_AREA if shorter < min(height, width) else cv2.INTER_LINEAR
+                    resized = cv2.resize(image, (w, h), interpolation=method)
+                    longer = max(w, h)
+                    start = {"first": 0, "middle": (longer - shorter) // 2, "last": longer - shorter}[square]
+                    cut = resized[:, start : start + shorter] if w > h else resized[start : start + shorter]
+                    far, middle = shorter - 224, (shorter - 224) // 2
+                    if patch == "whole":
+                        crop = cv2.resize(cut, (224, 224), interpolation=cv2.INTER_AREA)
+                    elif patch == "centre":
+                        crop = cut[middle : middle + 224, middle : middle + 224]
+                    else:
+                        top = 0 if "top" in patch else far
+                        left = 0 if "left" in patch else far
+                        crop = cut[top : top + 224, left : left + 224]
+                    crops.append(np.fliplr(crop) if mirrored else crop)
+    return crops
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 301), (400, 400), (90, 100), (1, 1), (2, 7)], ids=str)
+def test_the_144_crops_equal_a_slow_reference_crop_by_crop(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    places = crop_places(144, shape[0] > shape[1])
+    crops, expected = crops_at(image, places), slow_crops(image)
+    assert len(set(places)) == len(crops) == len(expected) == 144
+    for crop, reference, place in zip(crops, expected, places, strict=True):
+        np.testing.assert_array_equal(crop, reference, err_msg=str(place))
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_more_crops_contain_fewer_crops(upright):
+    one, ten, many = (set(crop_places(count, upright)) for count in CROP_COUNTS)
+    assert one < ten < many
+
+
+def test_another_number_of_crops_is_an_error():
+    with pytest.raises(ValueError, match="expected one of 1, 10, 144"):
+        crop_places(5, False)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_long_pictures_are_cut_before_they_are_resized(upright):
+    image = np.repeat(np.arange(20_000)[None] // 100, 2, axis=0).astype(np.uint8)[..., None].repeat(3, axis=2)
+    if upright:
+        image = np.ascontiguousarray(image.transpose(1, 0, 2))
+    places = crop_places(144, upright)
+    crops = crops_at(image, places)
+    for square, value in enumerate((0, 99, 199)):
+        values = np.concatenate([crop for crop, place in zip(crops, places, strict=True) if place.square == square])
+        assert abs(int(values.min()) - value) <= 1
+        assert abs(int(values.max()) - value) <= 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from inception_rcnn.detection.model_files import load_classifier
@@ -37,6 +38,29 @@ def test_folders_of_pictures_become_a_classifier_with_a_card(root):
     assert about["classes"] == ["blue", "red"]
     assert about["card"]["pictures"] == 3
     assert 0 <= about["card"]["top1"] <= about["card"]["top5"] == 1
+
+
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_members_have_the_same_start_and_other_pictures(root):
+    arguments = (root, "--epochs", 1, "--batch", 2, "--workers", 0, "--device", "cpu")
+    assert run(*arguments, "--out", root / "one").exit_code == 0
+    result = run(*arguments, "--out", root / "two", "--members", 2)
+    assert result.exit_code == 0, result.output
+    assert "training member 2 of 2" in result.output
+    one, first, second = (
+        load_file(root / name / file)
+        for name, file in (
+            ("one", "classifier.safetensors"),
+            ("two", "classifier.safetensors"),
+            ("two", "classifier_2.safetensors"),
+        )
+    )
+    assert all(first[name].equal(tensor) for name, tensor in one.items())
+    assert not all(second[name].equal(tensor) for name, tensor in one.items())
+    extended = run(*arguments, "--out", root / "one", "--members", 2)
+    assert extended.exit_code == 0, extended.output
+    for file in ("classifier.safetensors", "classifier_2.safetensors"):
+        assert (root / "one" / file).read_bytes() == (root / "two" / file).read_bytes()
 
 
 @pytest.mark.parametrize(

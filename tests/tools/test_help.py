@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 COMMANDS = (
-    "detect", "detect-architecture", "detect-evaluate", "detect-export", "detect-propose", "detect-recall",
-    "detect-train", "detect-train-classifier", "detect-train-multibox",
+    "detect", "detect-architecture", "detect-classify", "detect-evaluate", "detect-export", "detect-propose",
+    "detect-recall", "detect-train", "detect-train-classifier", "detect-train-multibox",
 )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def test_scores_equal_those_of_separate_engines(kind: Kind, block: str | None) -
     each = [engine(CROPS) for engine in engines]
     assert np.abs(each[0] - each[1]).max() > 0.01  # the members disagree
     tolerance = 1e-6 if "float32" in ensemble.description else 0.03
+    np.testing.assert_allclose(ensemble.each(CROPS), each, atol=tolerance)
     np.testing.assert_allclose(found.probabilities, np.mean(each, axis=0), atol=tolerance)
     np.testing.assert_allclose(found.objectness, 1 - each[0][:, 0], atol=tolerance)
     assert found.features.shape == (5, 5 * 64)

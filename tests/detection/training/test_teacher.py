@@ -18,7 +18,6 @@ from inception_rcnn.detection.training.teacher import (
     Lesson,
     Teacher,
     distillation_loss,
-    imagenet_classes,
     make_lesson,
     read_teacher,
     set_loss,
@@ -133,13 +132,6 @@ def imagenet_teacher(table: str, tmp_path: Path, categories=(DOG, LION)) -> Teac
     file = tmp_path / "table.tsv"
     file.write_text(table)
     return read_teacher(GoogLeNet(1000, auxiliary=False), file, categories)
-
-
-def test_imagenets_classes_are_in_the_order_of_their_wnids():
-    wnids = [wnid for wnid, _ in imagenet_classes()]
-    assert len(wnids) == 1000
-    assert wnids == sorted(set(wnids))
-    assert dict(imagenet_classes())["n02111889"] == "Samoyed"
 
 
 def test_the_table_says_which_class_an_output_belongs_to(tmp_path):
