@@ -177,6 +177,7 @@ def detect(
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
         from ..detection.engines.engine import EngineError
+        from ..detection.gallery import write_gallery
         from ..detection.model_files import load_model, model_digest
         from ..detection.networks.weights import ModelError
         from ..detection.run_state import RunState, RunStateError
@@ -245,6 +246,18 @@ def detect(
         try:
             _store_results(paths, results, len(left), state)
             found, failed = _write_detections(paths, state, loaded.categories, shown_score, out, parquet=bool(ray))
+            if not ray:
+                with progress_bar(console, "pictures") as progress:
+                    task = progress.add_task("writing index.html", total=len(paths))
+                    write_gallery(
+                        out / "index.html",
+                        paths,
+                        state.results(),
+                        loaded.categories,
+                        shown_score,
+                        loaded.subclasses,
+                        lambda: progress.advance(task),
+                    )
             state.finish()
         except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError, KeyboardInterrupt) as error:
             console.print(
