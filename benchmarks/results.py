@@ -29,12 +29,12 @@ from inception_rcnn.data.dataset import Sample
 from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ilsvrc_ground_truth
 from inception_rcnn.data.ilsvrc import open_dataset, read_image_list
 from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.evaluation.bootstrap import Bootstrap, bootstrap, interval
 from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
 from inception_rcnn.detection.model_files import Model, load_model, model_digest
 from inception_rcnn.detection.pipeline import ScoredRegions
-from inception_rcnn.detection.suppression import Detections
 from inception_rcnn.detection.training.calibration import expected_calibration_error
 from inception_rcnn.detection.warping.warp import warp_regions
 from inception_rcnn.proposals.proposals import Proposals

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +140,25 @@ class GroundTruth:
     def __len__(self) -> int:
         """The number of objects."""
         return len(self.labels)
+
+    def of_pictures(self, numbers: npt.NDArray[np.int64]) -> GroundTruth:
+        """Returns the ground truth of the pictures with these numbers. Numbers that are not listed are ignored."""
+        listed, objects = np.isin(self.image_indices, numbers), np.isin(self.images, numbers)
+        kept = set(self.image_indices[listed].tolist())
+        return replace(
+            self,
+            image_ids=tuple(compress(self.image_ids, listed)),
+            image_indices=self.image_indices[listed],
+            images=self.images[objects],
+            labels=self.labels[objects],
+            inclusive=self.inclusive[objects],
+            difficult=self.difficult[objects],
+            crowd=self.crowd[objects],
+            areas=self.areas[objects],
+            xywh=None if self.xywh is None else self.xywh[objects],
+            file_names=None if self.file_names is None else tuple(compress(self.file_names, listed)),
+            unannotated=tuple(pair for pair in self.unannotated if pair[0] in kept),
+        )
 
 
 def read_ground_truth(

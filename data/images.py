@@ -8,6 +8,7 @@ needs Pillow 11.3 or later; HEIC needs pillow-heif, which the extra `heic` insta
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -94,11 +95,33 @@ def read_image(source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> _
         ImageError: the file does not exist, is not a picture, is truncated, damaged or too large, its pixels have no
             defined range (32-bit float or integer), its decoder is not installed, or memory runs out.
     """
+    return _read(source, max_pixels, None)
+
+
+def read_reduced(source: str | Path, side: int, max_pixels: int = MAX_PIXELS) -> _Pixels:
+    """Reads a picture like `read_image`, but large JPEG files at a half, a quarter or an eighth of their size.
+
+    A large photograph is then read several times faster.
+
+    Args:
+        source, max_pixels: see `read_image`.
+        side: the longer side of the result has at least twice this number of pixels, if the picture has as many.
+
+    Returns, Raises: see `read_image`.
+    """
+    return _read(source, max_pixels, 2 * side)
+
+
+def _read(source: str | Path | BinaryIO, max_pixels: int, least_side: int | None) -> _Pixels:
     path = source if not isinstance(source, str | Path) or is_url(source) else Path(source)
     # Pillow has its own limit for the whole process. A `max_pixels` above this limit increases it.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with _opened(path, max_pixels) as picture:
+        if least_side is not None:
+            scale = least_side / max(picture.size)
+            width, height = picture.size
+            picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
         picture.load()
         return _apply_orientation(_to_rgb(picture, _name(path)), _orientation(picture))
 

@@ -83,7 +83,7 @@ def open_ground_truth(
     split: str | None = None,
     categories: Sequence[Category] | None = None,
     cache: Path | None = None,
-    default_splits: Sequence[str] = ("val",),
+    default_splits: Sequence[str] = ("val", "test", "trainval", "train"),
 ) -> GroundTruth:
     """Reads the ground truth of a data set; detects its layout. The arguments are those of `open_dataset`.
 
@@ -91,7 +91,7 @@ def open_ground_truth(
     clipped to their pictures.
 
     Args:
-        categories: as in `open_dataset`, but in the VOC layout the default is the 20 classes of VOC.
+        categories: as in `open_dataset`, but in the VOC layout the default is the 20 classes of VOC if no others occur.
         cache: folder of parsed annotations, see `annotation_cache`; None disables caching.
 
     Raises:
@@ -252,7 +252,7 @@ def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layo
         return _Layout("VOC", root, _listed_split(root / "ImageSets" / "Main", split, default_splits), root)
     if (root / "ImageSets").is_dir():
         lists = root / "ImageSets" / "DET"
-        names = split_names(split or default_splits[0])
+        names = [name for one in (default_splits if split is None else [split]) for name in split_names(one)]
         name = next((name for name in names if (lists / f"{name}.txt").is_file()), names[0])
         return _Layout("ILSVRC", root, name, root)
     if yolo.description_file(root) is not None:
@@ -264,7 +264,7 @@ def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layo
         _refuse_split(root, split)
         return _Layout("labelme", files[0].parent, None, root)
     if files:
-        file = _annotation_file(files, split or default_splits[0])
+        file = _annotation_file(files, default_splits if split is None else [split])
         return _Layout(_kind_of_json(file), file, split, root)
     folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
     if "train" in folders and any(map(_has_annotations, folders.values())):
@@ -392,19 +392,22 @@ def _has_annotations(folder: Path) -> bool:
     return bool(visible_files(folder, {".json"})) or voc.is_annotated_folder(folder)
 
 
-def _annotation_file(files: Sequence[Path], split: str) -> Path:
-    """Finds the annotation file of a split. Files named "instances*" have priority; a single file serves all splits."""
+def _annotation_file(files: Sequence[Path], splits: Sequence[str]) -> Path:
+    """Finds the annotation file of the first split that has one.
+
+    Files named "instances*" have priority. A single file serves all splits.
+    """
     if len(files) == 1:
         return files[0]
-    named = [path for path in files if split in path.stem]
+    named = next(filter(None, ([path for path in files if split in path.stem] for split in splits)), [])
     named = [path for path in named if path.stem.startswith("instances")] or named
     if len(named) == 1:
         return named[0]
     shown = ", ".join(path.name for path in named or files)
     error_type = LayoutError if named else MissingSplitError
     raise error_type(
-        f"{files[0].parent}: expected one annotation file with {split!r} in its name, found {len(named)} ({shown}); "
-        "give the path of the file"
+        f"{files[0].parent}: expected one annotation file with {splits[0]!r} in its name, found {len(named)} "
+        f"({shown}); give the path of the file"
     )
 
 

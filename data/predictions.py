@@ -26,9 +26,12 @@ class CocoSubmission(Submission):
 
     Attributes:
         xywh: float64 [N, 4], the boxes as in the file. `inclusive` holds the same boxes, converted with rounding.
+        pictures: int64, the numbers of all pictures that the detector has read; None for a list of results, which only
+            names pictures with detections.
     """
 
     xywh: npt.NDArray[np.float64] = None  # type: ignore[assignment]  # required; but `skipped` has a default
+    pictures: npt.NDArray[np.int64] | None = None
 
 
 def read_predictions(
@@ -56,11 +59,15 @@ def read_predictions(
     found = read_detections(path, lenient)
     notices: list[str] = []
     if found.failures:
-        notices.append(f"the detector could not read {found.failures} pictures; their objects count as missed")
+        notices.append(f"the detector could not read {found.failures} pictures")
     images, labels = found.image_ids, found.category_ids
     keep = np.ones(len(images), dtype=np.bool_)
+    pictures = None
     if found.file_names is not None:
-        images, listed = _match_pictures(found, ground_truth, path, lenient, notices)
+        numbers = _match_pictures(found, ground_truth, path, lenient, notices)
+        pictures = np.array(sorted(numbers.values()), dtype=np.int64)
+        listed = np.isin(images, np.array(list(numbers), dtype=np.int64))
+        images = np.array([numbers.get(image_id, -1) for image_id in images.tolist()], dtype=np.int64)
         labels, known = _match_classes(found, ground_truth, notices)
         keep = listed & known
     return CocoSubmission(
@@ -70,13 +77,42 @@ def read_predictions(
         inclusive_from_xywh(found.xywh[keep]),
         found.skipped,
         found.xywh[keep],
+        pictures,
     ), notices
+
+
+def predicted_pictures(detections: Submission) -> npt.NDArray[np.int64]:
+    """Returns the numbers of the pictures that the detector has looked at, rising.
+
+    `detections.json` names them. Of other files only those with detections are known.
+    """
+    if isinstance(detections, CocoSubmission) and detections.pictures is not None:
+        return detections.pictures
+    return np.unique(detections.image_indices)
+
+
+def missing_pictures(detections: Submission, ground_truth: GroundTruth) -> tuple[str, bool] | None:
+    """Returns a sentence about the pictures that were not looked at, and whether they are most; None if there are none.
+
+    A file that names only pictures with detections says little about the others: they are reported only if they are
+    most.
+    """
+    count = len(ground_truth.image_indices)
+    looked_at = int(np.isin(ground_truth.image_indices, predicted_pictures(detections)).sum())
+    are_most = 2 * looked_at < count
+    is_known = isinstance(detections, CocoSubmission) and detections.pictures is not None
+    if looked_at == count or not (is_known or are_most):
+        return None
+    sentence = (
+        f"{count - looked_at} of {count} pictures of the list are not in the predictions; their objects count as missed"
+    )
+    return sentence + (f". --only-predicted measures the other {looked_at}" if are_most else ""), are_most
 
 
 def _match_pictures(
     found: CocoDetections, ground_truth: GroundTruth, path: str | Path, lenient: bool, notices: list[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Returns the picture number in the ground truth for each detection, int64 [N], and whether it exists, bool [N]."""
+) -> dict[int, int]:
+    """Returns the number in the ground truth of each picture of the file that is there, by its id in the file."""
     assert found.file_names is not None
     names = {image_id: name.replace("\\", "/") for image_id, name in found.file_names.items()}
     by_file, by_id = _NumbersByName(_file_names(ground_truth)), _NumbersByName(_image_ids(ground_truth))
@@ -107,16 +143,10 @@ def _match_pictures(
         problem = f"{len(unlisted)} of {len(found.file_names)} pictures are not in {ground_truth.name}"
         if not lenient:
             example = f"the list contains {ground_truth.image_ids[0]!r}" if count else "the list is empty"
-            hint = f"{example}; --lenient ignores these pictures"
+            hint = f"{example}; --lenient ignores these pictures, --split chooses another list"
             raise PredictionsError(f"{path}: {problem}, the first is {unlisted[0]!r}; {hint}")
         notices.append(f"{problem}; they are ignored")
-    absent = count - len(matched)
-    if absent:
-        notices.append(
-            f"{absent} of {count} pictures of the list are not in the predictions; their objects count as missed"
-        )
-    images = np.array([matched.get(image_id, -1) for image_id in found.image_ids.tolist()], dtype=np.int64)
-    return images, np.isin(found.image_ids, np.array(list(matched), dtype=np.int64))
+    return matched
 
 
 def _match_classes(

@@ -62,8 +62,11 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
     )
 
 
-def own_categories(root: str | Path, split: str) -> tuple[Category, ...]:
+def own_categories(root: str | Path, split: str, cache: Path | None = None) -> tuple[Category, ...]:
     """Returns the classes that occur in the annotations of a split, in alphabetical order, ids from 1.
+
+    Args:
+        cache: see `ground_truth.read_ground_truth`.
 
     Raises:
         LayoutError: see `open_dataset`.
@@ -71,7 +74,7 @@ def own_categories(root: str | Path, split: str) -> tuple[Category, ...]:
     """
     root = Path(root)
     entries = _read_split(root, split)
-    return _occurring_classes([annotation_path(root / "Annotations", image_id) for image_id, _, _ in entries])
+    return _occurring_classes([annotation_path(root / "Annotations", image_id) for image_id, _, _ in entries], cache)
 
 
 def open_folder(root: str | Path, categories: Sequence[Category] | None = None) -> Dataset:
@@ -115,17 +118,22 @@ def read_voc_ground_truth(
     """Reads the ground truth of a split.
 
     Args:
-        root, split, categories: see `open_dataset`.
+        root, split: see `open_dataset`.
+        categories: by default the 20 classes of VOC; if others occur in the split, its own classes.
         cache: see `ground_truth.read_ground_truth`.
 
     Raises:
         LayoutError, AnnotationError, GroundTruthError: see `ground_truth.read_ground_truth`.
     """
     root = Path(root)
+    if categories is None:
+        own = own_categories(root, split, cache)
+        known = {category.name for category in voc_categories()}
+        categories = voc_categories() if known.issuperset(category.name for category in own) else own
     return read_ground_truth(
         root / "Annotations",
         _list_path(root, split),
-        voc_categories() if categories is None else categories,
+        categories,
         paths={index: path for _, index, path in _read_split(root, split)},
         cache=cache,
         name=f"{root.resolve().name} {split}",
@@ -169,8 +177,8 @@ def _check_pairs(root: Path, pictures: Mapping[str, Path], annotations: Mapping[
             )
 
 
-def _occurring_classes(annotations: Sequence[Path]) -> tuple[Category, ...]:
-    names = read_annotations(annotations).names.tolist()
+def _occurring_classes(annotations: Sequence[Path], cache: Path | None = None) -> tuple[Category, ...]:
+    names = read_annotations(annotations, cache).names.tolist()
     return tuple(Category(number, name, name) for number, name in enumerate(sorted(names), start=1))
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..data.augment import CROP_COUNTS
 from .classification import PictureProbabilities
+from .detections import Detections
 from .run_state import Result, RunState, RunStateError
-from .suppression import Detections
 
 
 class Cell(NamedTuple):

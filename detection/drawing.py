@@ -6,10 +6,12 @@ import colorsys
 import importlib.util
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -31,7 +33,8 @@ FONT_FILES = (
     "Arial Unicode.ttf",
     "msyh.ttc",
 )
-COLOUR_SEED = 12426  # found by trial: the colours of sixteen common DET classes are easy to tell apart
+COLOUR_SEED = 251867  # found by trial: common DET classes that are seen together have hues that are far apart
+FAR_APART = 80.0  # degrees between hues that are easy to tell apart, see `_palette`
 LONGEST_NAME = 200  # letters of a class name on a label
 RIM_COLOUR: Colour = (20, 20, 20)  # a dark rim separates a frame from a background of the same colour
 
@@ -41,19 +44,21 @@ def draw_detections(
     boxes: NDArray[np.float32],
     labels_text: Sequence[str],
     scores: NDArray[np.float32] | Sequence[float],
+    classes: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Returns a copy of the picture with a frame and a label ("dog 0.93") for every detection.
 
-    Line width and letter height grow with the picture. A class has the same colour in every picture. Detections with
-    higher scores are drawn on top of the others. A label lies inside the picture: above, inside or below its box, where
-    it covers other labels least. A label that is wider than the picture is shortened. It is left out if not even the
-    score fits.
+    Line width and letter height grow with the picture. The classes in a picture have hues that are far apart, see
+    `distinct_colours`. Detections with higher scores are drawn on top of the others. A label lies inside the picture:
+    above, inside or below its box, where it covers other labels least. A label that is wider than the picture is
+    shortened. It is left out if not even the score fits.
 
     Args:
         image: uint8 RGB [H, W, 3].
         boxes: [N, 4] as (x1, y1, x2, y2), 0-based continuous; clipped to the picture.
-        labels_text: N class names.
+        labels_text: N names for the labels: class names, or finer names ("dog: Samoyed").
         scores: N probabilities.
+        classes: N class names, which decide the colours; by default `labels_text`.
 
     Returns:
         uint8 RGB [H, W, 3], a new array.
@@ -62,22 +67,25 @@ def draw_detections(
         ValueError: the numbers of boxes, names and scores differ.
     """
     regions = np.asarray(boxes, np.float64).reshape(-1, 4)
-    if not len(regions) == len(labels_text) == len(scores):
+    classes = labels_text if classes is None else classes
+    if not len(regions) == len(labels_text) == len(scores) == len(classes):
         raise ValueError(
             f"expected one name and one score for each box, "
             f"got {len(regions)} boxes, {len(labels_text)} names, {len(scores)} scores"
+            + ("" if len(classes) == len(labels_text) else f", {len(classes)} classes")
         )
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     diagonal = float(np.hypot(*picture.size))
     line = round(min(max(diagonal * LINE_SHARE, LINE_RANGE[0]), LINE_RANGE[1]))
     letter_height = round(min(max(diagonal * TEXT_SHARE, TEXT_RANGE[0]), TEXT_RANGE[1]))
+    colours = distinct_colours([classes])
     names_and_fonts = [_writable_name(name, letter_height) for name in labels_text]
 
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     frames = {int(n): _pixels_of_box(regions[n], *picture.size) for n in order}
     for n in reversed(order):
-        _draw_frame(draw, frames[int(n)], class_colour(labels_text[n]), line)
+        _draw_frame(draw, frames[int(n)], colours[classes[n]], line)
     placed: list[Rectangle] = []
     texts: list[str] = []
     for n in order:
@@ -87,19 +95,77 @@ def draw_detections(
         placed.append(place)
     for n, text, place in reversed(list(zip(order, texts, placed, strict=True))):
         if text:
-            _draw_label(draw, text, place, class_colour(labels_text[n]), names_and_fonts[n][1])
+            _draw_label(draw, text, place, colours[classes[n]], names_and_fonts[n][1])
     return np.array(picture)
 
 
 def class_colour(name: str) -> Colour:
     """Returns the RGB colour of a class: one of 24 hues in one of three tones.
 
-    The colour depends only on the name, so it is the same in every run.
+    The colour depends only on the name, so it is the same in every run. The class has this colour in each picture in
+    which no other class has a similar colour.
     """
-    code = zlib.crc32(name.encode(errors="surrogatepass"), COLOUR_SEED)
-    hue, tone = code % 24, code // 24 % 3
-    red, green, blue = colorsys.hls_to_rgb(hue / 24, (0.45, 0.60, 0.74)[tone], (0.95, 0.90, 0.85)[tone])
-    return round(red * 255), round(green * 255), round(blue * 255)
+    return _palette()[0][_own_place(name)]
+
+
+def distinct_colours(groups: Iterable[Collection[str]]) -> dict[str, Colour]:
+    """Returns colours of classes. Classes that are seen together have hues that are far apart, as far as there is room.
+
+    A class has its own colour, see `class_colour`, unless a class that is more frequent and seen together with it has a
+    similar colour.
+
+    Args:
+        groups: the names of the classes in each picture. A name may be repeated, which makes it more frequent.
+    """
+    frequency: Counter[str] = Counter()
+    together: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for group in groups:
+        frequency.update(group)
+        different = set(group)
+        for name in different:
+            together[name].update(different)
+    colours, distances = _palette()
+    places: dict[str, int] = {}
+    for name in sorted(together, key=lambda name: (-frequency[name], name)):
+        neighbours = {places[other]: count for other, count in together[name].items() if other in places}
+        nearness = np.maximum(1 - distances[list(neighbours)] / FAR_APART, 0) ** 2  # [neighbours, colours]
+        costs = np.array(list(neighbours.values()), np.float64) @ nearness
+        best = np.flatnonzero(costs <= costs.min() + 1e-9)
+        places[name] = int(best[np.argmin(distances[_own_place(name)][best])])
+    return {name: colours[place] for name, place in places.items()}
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Returns black or white, whichever can be read on this colour."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else (255, 255, 255)
+
+
+def _own_place(name: str) -> int:
+    return zlib.crc32(name.encode(errors="surrogatepass"), COLOUR_SEED) % 72
+
+
+@lru_cache(maxsize=1)
+def _palette() -> tuple[list[Colour], NDArray[np.float64]]:
+    """Returns 24 hues in three tones, and the distance of each two of these 72 colours.
+
+    The distance is the angle between the hues in degrees, on the colour wheel (HLS) or in CIE Lab, whichever is
+    smaller: some greens are far apart only on the wheel, some blues only in Lab. Tones of a hue differ by up to 20
+    degrees.
+    """
+    colours: list[Colour] = []
+    for place in range(72):
+        hue, tone = place % 24 / 24, place // 24
+        red, green, blue = colorsys.hls_to_rgb(hue, 0.5, 1)
+        lift = max(0.3 - (0.299 * red + 0.587 * green + 0.114 * blue), 0)  # pure blue is too dark for dark pictures
+        lightness, saturation = (0.45 + lift, 0.60 + 0.7 * lift, 0.74 + 0.4 * lift)[tone], (0.95, 0.90, 0.85)[tone]
+        red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    lab = cv2.cvtColor(np.array([colours], np.float32) / 255, cv2.COLOR_RGB2LAB)[0].astype(np.float64)
+    angles = np.stack([np.arange(72) % 24 * 15.0, np.degrees(np.arctan2(lab[:, 2], lab[:, 1]))])  # [2, 72]
+    turns = np.abs(angles[:, :, None] - angles[:, None])
+    contrast = np.abs(lab[:, None, 0] - lab[None, :, 0])
+    return colours, np.hypot(np.minimum(turns, 360 - turns).min(axis=0), np.minimum(contrast / 2, 20))
 
 
 @lru_cache(maxsize=1024)
@@ -243,8 +309,6 @@ def _draw_label(
 ) -> None:
     left, top, right, bottom = place
     draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-    red, green, blue = colour
-    ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else (255, 255, 255)
     margin = _margin(font)
     above = font.getbbox("Åg|")[1]
-    draw.text((left + margin, top + margin // 2 - above), text, fill=ink, font=font)
+    draw.text((left + margin, top + margin // 2 - above), text, fill=ink_on(colour), font=font)

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 from PIL import Image
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"),
+    *("--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom"),
+)
+
+
+@pytest.fixture(scope="session")
+def open_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[str, list[str]]]:
+    """Opens a page in a headless browser: the document after its scripts have run, and the messages on the console."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def open_page(file: Path) -> tuple[str, list[str]]:
+        command = [browser, *BROWSER_FLAGS, f"--user-data-dir={profile}", file.as_uri()]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        return run.stdout, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+
+    return open_page
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -286,6 +286,7 @@ def detect(
         from ..detection.cluster import Cluster, ClusterError
         from ..detection.detector import Detector
         from ..detection.engines.choice import EngineError, choose
+        from ..detection.gallery import write_gallery
         from ..detection.model_files import find_model, load_model, model_digest
         from ..detection.model_json import read_description
         from ..detection.networks.weights import ModelError
@@ -332,7 +333,7 @@ def detect(
         raise typer.BadParameter(message_of(error)) from error
     context.with_resource(state)
     say_when_interrupted(lambda: _kept(state, len(paths)))
-    files = ResultFiles(out, formats, parquet=bool(ray), shown_score=shown_score, keep=not overwrite)
+    files = ResultFiles(out, formats, parquet=bool(ray), gallery=not ray, shown_score=shown_score, keep=not overwrite)
     drawings = None
     if pictures and not ray:
         drawings = Drawings(
@@ -385,6 +386,10 @@ def detect(
                 drawings.complete(state.results())
             numbers = picture_numbers(inputs or [], paths)
             found, failures, notices = files.write(paths, numbers, state, choice.categories, choice.subclasses)
+            if not ray:
+                write_gallery(
+                    out / "index.html", paths, state.results(), choice.categories, shown_score, choice.subclasses
+                )
             state.finish()
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:
         console.print(

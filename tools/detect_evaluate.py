@@ -24,6 +24,10 @@ console = Console(emoji=False)
 messages = Console(stderr=True, emoji=False)
 
 
+# Resampled sets of pictures for the intervals on the page, unless --bootstrap says otherwise.
+USUAL_RESAMPLES = 1000
+
+
 class Protocol(str, Enum):
     """The rules of a benchmark."""
 
@@ -128,6 +132,15 @@ def detect_evaluate(
             "--lenient", rich_help_panel=RUN, help="Skip and count malformed lines and detections in unlisted pictures."
         ),
     ] = False,
+    only_predicted: Annotated[
+        bool,
+        typer.Option(
+            "--only-predicted",
+            rich_help_panel=INPUT,
+            help="Measure only the pictures that the detector has looked at: those in detections.json, or those with "
+            "detections in other files.",
+        ),
+    ] = False,
     resamples: Annotated[
         int | None,
         typer.Option(
@@ -135,8 +148,9 @@ def detect_evaluate(
             rich_help_panel=RUN,
             min=1,
             metavar="N",
-            help="Add 95 % intervals of AP to the table, --json and --html, from N resampled sets of pictures "
-            "(1000 is usual). Not for coco.",
+            help="Add 95 % intervals of AP to the table, --json and --html, from N resampled sets of pictures. By "
+            f"default {USUAL_RESAMPLES} with --html, else 0. Not for coco.",
+            show_default=False,
         ),
     ] = None,
     json: Annotated[
@@ -150,7 +164,7 @@ def detect_evaluate(
         typer.Option(
             rich_help_panel=OUTPUT,
             metavar="FILE",
-            help="Write an HTML page with tables, curves and the worst mistakes.",
+            help="Write an HTML page with tables, intervals, curves, mistakes and finds.",
         ),
     ] = None,
 ) -> None:
@@ -168,17 +182,24 @@ def detect_evaluate(
         raise typer.BadParameter("intervals need --mean present", param_hint="--bootstrap")
     if resamples and protocol is Protocol.coco:
         raise typer.BadParameter("the coco protocol has no intervals", param_hint="--bootstrap")
+    if resamples is None:
+        has_intervals = mean is Mean.present and protocol is not Protocol.coco
+        resamples = USUAL_RESAMPLES if html is not None and has_intervals else 0
     check_file(json, "--json")
     check_file(html, "--html")
     check_folder(plots, "--plots")
     try:
         with working(messages, "evaluating"):
             truth = _ground_truth(root, split, annotations, image_list, images, classes)
-            evaluation, analysis = _evaluate(predictions, truth, protocol, blacklist, lenient)
+            evaluation, analysis, warning = _evaluate(predictions, truth, protocol, blacklist, lenient, only_predicted)
             intervals = _intervals(evaluation, resamples)
         for notice in evaluation.notices:
-            messages.print(f"[yellow]note:[/yellow] {escape(notice)}", soft_wrap=True)
+            kind = "warning" if notice == warning else "note"
+            messages.print(f"[yellow]{kind}:[/yellow] {escape(notice)}", soft_wrap=True)
         _print_classes(evaluation, mean.value, intervals)
+        if warning:  # again, because the table may be long
+            messages.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        _print_means(evaluation, mean.value, intervals)
         _print_errors(analysis)
         with working(messages, "writing"):
             _write(evaluation, analysis, mean.value, intervals, json, plots, html)
@@ -221,26 +242,40 @@ def _ground_truth(
     return read_ground_truth(annotations, image_list, categories, paths, default_cache())
 
 
-def _evaluate(predictions: Path, truth: Any, protocol: Protocol, blacklist: Path | None, lenient: bool) -> Any:
+def _evaluate(
+    predictions: Path, truth: Any, protocol: Protocol, blacklist: Path | None, lenient: bool, only_predicted: bool
+) -> tuple[Any, Any, str | None]:
+    """Returns the evaluation, its error analysis, and the notice that most pictures are missing, if they are."""
     from dataclasses import replace
 
     from ..data.ground_truth import read_blacklist
-    from ..data.predictions import read_predictions
+    from ..data.predictions import missing_pictures, predicted_pictures, read_predictions
     from ..detection.evaluation.coco import evaluate_coco
     from ..detection.evaluation.error_analysis import analyse
     from ..detection.evaluation.ilsvrc import evaluate
     from ..detection.evaluation.voc import evaluate_voc
 
     detections, notices = read_predictions(predictions, truth, lenient)
+    warning = None
+    if only_predicted:
+        count = len(truth.image_indices)
+        truth = truth.of_pictures(predicted_pictures(detections))
+        notices.append(f"measured in {len(truth.image_indices)} of {count} pictures, those in the predictions")
+    elif (missing := missing_pictures(detections, truth)) is not None:
+        notices.append(missing[0])
+        warning = missing[0] if missing[1] else None
     if protocol is Protocol.ilsvrc:
         pairs = read_blacklist(blacklist, truth.categories) if blacklist is not None else []
+        if only_predicted:
+            measured = set(truth.image_indices.tolist())
+            pairs = [pair for pair in pairs if pair[0] in measured]
         evaluation = evaluate(truth, detections, pairs, lenient)
     elif protocol is Protocol.coco:
         evaluation = evaluate_coco(truth, detections, lenient)
     else:
         evaluation = evaluate_voc(truth, detections, 2007 if protocol is Protocol.voc07 else 2012, lenient)
     evaluation = replace(evaluation, notices=(*notices, *evaluation.notices))
-    return evaluation, analyse(evaluation)
+    return evaluation, analyse(evaluation), warning
 
 
 def _intervals(evaluation: Any, resamples: int | None) -> Any:
@@ -272,6 +307,12 @@ def _print_classes(evaluation: Any, mean: Any, intervals: Any) -> None:
         counts = (str(result.positives), str(result.detections), str(found))
         table.add_row(escape(result.category.name), *aps, *counts, *point)
     console.print(table)
+
+
+def _print_means(evaluation: Any, mean: Any, intervals: Any) -> None:
+    from ..detection.evaluation.bootstrap import interval
+    from ..detection.evaluation.result import MEANS
+
     for name, value in evaluation.measures.items():
         console.print(f"{name:>10} {value:.4f}")
     console.print(f"[bold]mAP {evaluation.mean_ap(mean):.17g}[/bold] ({MEANS[mean]})", highlight=False, soft_wrap=True)

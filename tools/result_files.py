@@ -78,6 +78,7 @@ class ResultFiles:
         out: the folder of the run.
         also: formats besides detections.json.
         parquet: whether to write detections.parquet.
+        gallery: whether the run has a gallery, index.html, which `gallery.write_gallery` writes.
         shown_score: smallest score of the detections that people are to see: those in the VOC and YOLO layouts, and
             those that are counted.
         keep: whether VOC and YOLO files that exist already stay as they are.
@@ -86,12 +87,14 @@ class ResultFiles:
     out: Path
     also: frozenset[Also]
     parquet: bool
+    gallery: bool
     shown_score: float
     keep: bool
 
     def files(self) -> list[Path]:
         """The files by which one can tell that all has been written."""
         names = ["detections.json", *(["detections.parquet"] if self.parquet else [])]
+        names += ["index.html"] if self.gallery else []
         return [self.out / name for name in [*names, *(_LAST[one] for one in Also if one in self.also)]]
 
     def write(

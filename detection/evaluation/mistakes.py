@@ -1,4 +1,4 @@
-"""The worst mistakes of each class: the false positives with the highest scores and the largest missed objects."""
+"""Examples of each class: the false positives with the highest scores, the largest missed objects, the surest finds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from .result import Evaluation
 
 Box = tuple[float, float, float, float]
 
+LEAST_SCORE = 0.1  # of a false positive that is shown: nobody is misled by mistakes with lower scores
+
 
 @dataclass(frozen=True)
-class Mistake:
-    """A false positive or a missed object.
+class Example:
+    """A false positive, a missed object or a find.
 
     Attributes:
-        kind: a name of ``error_analysis.ERRORS``.
+        kind: a name of ``error_analysis.ERRORS``, or "found".
         name: the name of the class that was detected or missed.
         picture: the picture's id.
         path: the picture's file, or None if it is not known.
@@ -39,7 +41,7 @@ class Mistake:
     objects: tuple[tuple[Box, str, bool], ...]
 
 
-def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 3) -> dict[int, list[Mistake]]:
+def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 3) -> dict[int, list[Example]]:
     """Returns the worst mistakes of each class with ground truth, by class id.
 
     Args:
@@ -48,11 +50,12 @@ def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 
         most: for each class, at most this many false positives and at most this many missed objects are returned.
 
     Returns:
-        For each class false positives by falling score, then missed objects by falling area.
+        For each class false positives by falling score, from ``LEAST_SCORE``, then missed objects by falling area.
     """
     labels = evaluation.detections.labels
     by_rank = np.argsort(evaluation.ranks)
-    by_rank = by_rank[evaluation.false_positives[by_rank]]
+    shown = evaluation.false_positives & (evaluation.detections.scores >= LEAST_SCORE)
+    by_rank = by_rank[shown[by_rank]]
     misses = np.flatnonzero(analysis.missed)
     misses = misses[np.argsort(-evaluation.ground_truth.areas[misses], kind="stable")]
     # Sorted by class, and within a class as before.
@@ -66,21 +69,31 @@ def worst_mistakes(evaluation: Evaluation, analysis: ErrorAnalysis, most: int = 
             false_positives = by_rank[slice(*ends)][:most].tolist()
             ends = np.searchsorted(evaluation.ground_truth.labels[misses], [label, label + 1])
             missed = misses[slice(*ends)][:most].tolist()
-            worst[label] = [_false_positive(evaluation, analysis, row) for row in false_positives] + [
+            worst[label] = [_detection(evaluation, str(analysis.kinds[row]), row) for row in false_positives] + [
                 _missed(evaluation, row) for row in missed
             ]
     return worst
 
 
-def _false_positive(evaluation: Evaluation, analysis: ErrorAnalysis, row: int) -> Mistake:
+def surest_finds(evaluation: Evaluation, most: int = 2) -> dict[int, list[Example]]:
+    """Returns, by class id, the right detections with the highest scores: at most `most` of each class."""
+    finds: dict[int, list[Example]] = {result.category.id: [] for result in evaluation.classes if result.positives}
+    for row in np.argsort(evaluation.ranks).tolist():
+        of_class = finds.get(int(evaluation.detections.labels[row]))
+        if of_class is not None and len(of_class) < most and evaluation.matched[row] >= 0:
+            of_class.append(_detection(evaluation, "found", row))
+    return finds
+
+
+def _detection(evaluation: Evaluation, kind: str, row: int) -> Example:
     detections, truth = evaluation.detections, evaluation.ground_truth
     image, label = int(detections.image_indices[row]), int(detections.labels[row])
     rows = np.flatnonzero(truth.images == image)
     same_key = np.zeros(len(rows), np.int64)
     ious = overlapping_pairs(detections.inclusive[[row]], same_key[:1], truth.inclusive[rows], same_key).ious
     picture, path = _picture(evaluation, image)
-    return Mistake(
-        kind=str(analysis.kinds[row]),
+    return Example(
+        kind=kind,
         name=_names(evaluation).get(label, f"class {label}"),
         picture=picture,
         path=path,
@@ -91,11 +104,11 @@ def _false_positive(evaluation: Evaluation, analysis: ErrorAnalysis, row: int) -
     )
 
 
-def _missed(evaluation: Evaluation, row: int) -> Mistake:
+def _missed(evaluation: Evaluation, row: int) -> Example:
     truth = evaluation.ground_truth
     image, label = int(truth.images[row]), int(truth.labels[row])
     picture, path = _picture(evaluation, image)
-    return Mistake(
+    return Example(
         kind="missed",
         name=_names(evaluation)[label],
         picture=picture,

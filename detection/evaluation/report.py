@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ...data.images import ImageError, read_image
+from ...data.images import ImageError, read_size
+from ...data.thumbnails import data_url, thumbnail
 from ...runtime.atomic_write import atomic_write
 from .average_precision import Curve, envelope
 from .bootstrap import Bootstrap, interval
 from .error_analysis import ERRORS, ErrorAnalysis
-from .mistakes import Mistake, worst_mistakes
+from .mistakes import LEAST_SCORE, Example, surest_finds, worst_mistakes
 from .result import MEANS, ClassResult, Evaluation, Mean
 
 PROTOCOLS = {
@@ -28,8 +26,9 @@ PROTOCOLS = {
     "voc12": "PASCAL VOC 2012, area under the curve",
     "coco": "COCO, AP@[.5:.95]",
 }
-_LONGER_SIDE = 320  # of a picture on the page, in pixels
+_PAGES = Path(__file__).parents[1] / "pages"
 _WORST_OF_ALL = 12  # mistakes shown before the table of classes
+_FINDS_OF_ALL = 8  # finds shown there, of different classes
 
 
 def summary(
@@ -93,16 +92,21 @@ def write_html(
     mean: Mean = "present",
     intervals: Bootstrap | None = None,
 ) -> None:
-    """Writes a self-contained HTML page, with the pictures of the worst mistakes if their files are known."""
+    """Writes a self-contained HTML page, with pictures of mistakes and finds if the files are known."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    mistakes = worst_mistakes(evaluation, analysis)
-    figures = {label: [_figure(mistake) for mistake in of_class] for label, of_class in mistakes.items()}
-    all_figures = [figure for of_class in figures.values() for figure in of_class]
-    false_positives = [figure for figure in all_figures if figure["score"] is not None]
-    false_positives.sort(key=lambda figure: -figure["score"])
+    mistakes, finds = worst_mistakes(evaluation, analysis), surest_finds(evaluation)
+    figures = {
+        label: [_figure(example) for example in (*of_class, *finds[label])] for label, of_class in mistakes.items()
+    }
+    all_figures = sorted(
+        (figure for of_class in figures.values() for figure in of_class if figure["score"] is not None),
+        key=lambda figure: -figure["score"],
+    )
+    false_positives = [figure for figure in all_figures if figure["kind"] != "found"]
+    found = {figure["name"]: figure for figure in reversed(all_figures) if figure["kind"] == "found"}
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_PAGES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -126,7 +130,8 @@ def write_html(
             if result.positives
         ],
         worst=false_positives[:_WORST_OF_ALL],
-        without_pictures=sum(figure["source"] is None for figure in all_figures),
+        finds=list(found.values())[::-1][:_FINDS_OF_ALL],
+        least_score=LEAST_SCORE,
     )
     with atomic_write(file) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -159,23 +164,23 @@ def _class_summary(result: ClassResult, mean: Mean, intervals: Bootstrap | None)
     }
 
 
-def _figure(mistake: Mistake) -> dict[str, Any]:
-    """Returns the variables from which the template draws a mistake; "source" is None if no picture can be read."""
-    source, width, height = _data_url(mistake.path)
+def _figure(example: Example) -> dict[str, Any]:
+    """Returns the variables from which the template draws an example; "source" is None if no picture can be read."""
+    source, width, height = _picture(example.path)
     return {
-        "kind": mistake.kind,
-        "name": mistake.name,
-        "picture": mistake.picture,
-        "score": mistake.score,
-        "iou": mistake.iou,
+        "kind": example.kind,
+        "name": example.name,
+        "picture": example.picture,
+        "score": example.score,
+        "iou": example.iou,
         "source": source,
         "width": width,
         "height": height,
-        "box": _rectangle(mistake.box),
+        "box": _rectangle(example.box),
         "objects": [
             {"box": _rectangle(box), "name": name, "same_class": same_class}
-            for box, name, same_class in mistake.objects
-            if mistake.score is not None or box != mistake.box
+            for box, name, same_class in example.objects
+            if example.score is not None or box != example.box
         ],
     }
 
@@ -186,19 +191,14 @@ def _rectangle(box: Sequence[float]) -> dict[str, float]:
     return {"x": xmin - 1, "y": ymin - 1, "width": max(xmax - xmin + 1, 0), "height": max(ymax - ymin + 1, 0)}
 
 
-def _data_url(path: Path | None) -> tuple[str | None, int, int]:
+def _picture(path: Path | None) -> tuple[str | None, int, int]:
     """Returns a small JPEG as a data URL, and the full-size picture's width and height; (None, 0, 0) if unreadable."""
-    if path is None or not path.exists():
+    if path is None:
         return None, 0, 0
     try:
-        picture = Image.fromarray(read_image(path))
+        return data_url(thumbnail(path)), *read_size(path)
     except ImageError:
         return None, 0, 0
-    width, height = picture.size
-    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
-    stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=68)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", width, height
 
 
 def _svg_path(curve: Curve) -> str:

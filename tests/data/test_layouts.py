@@ -13,7 +13,7 @@ from PIL import Image
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.coco import CocoError
-from inception_rcnn.data.ilsvrc import LayoutError
+from inception_rcnn.data.ilsvrc import LayoutError, MissingSplitError
 from inception_rcnn.data.layouts import open_dataset, open_datasets, open_ground_truth, open_validation
 
 GNOME = AnnotatedObject("gnome", (11, 11, 50, 40))
@@ -476,3 +476,13 @@ def test_a_single_coco_file_is_not_its_own_validation_set(tmp_path: Path) -> Non
     write_pictures(tmp_path)
     (tmp_path / "instances.json").write_text(coco_content())
     assert open_validation([tmp_path], None, None, [open_dataset(tmp_path).name]) is None
+
+
+def test_ground_truth_is_read_from_the_first_split_that_exists(tmp_path: Path) -> None:
+    for layout in (voc, roboflow_coco):
+        root = layout(tmp_path / layout.__name__)
+        truth = open_ground_truth(root)
+        assert "train" in truth.name
+        assert {category.name for category in truth.categories} == {"gnome", "cart"}
+        with pytest.raises(MissingSplitError):
+            open_ground_truth(root, "dev")

@@ -10,7 +10,12 @@ import pytest
 from inception_rcnn.data.categories import Category, det_categories
 from inception_rcnn.data.coco import DetectionsWriter
 from inception_rcnn.data.ground_truth import GroundTruth
-from inception_rcnn.data.predictions import PredictionsError, read_predictions
+from inception_rcnn.data.predictions import (
+    PredictionsError,
+    missing_pictures,
+    predicted_pictures,
+    read_predictions,
+)
 from inception_rcnn.data.submission import SubmissionError
 
 
@@ -88,9 +93,28 @@ def test_unlisted_pictures_are_an_error_or_ignored(tmp_path: Path) -> None:
     assert notices == ["1 of 2 pictures are not in val; they are ignored"]
 
 
-def test_a_notice_counts_pictures_without_predictions(tmp_path: Path) -> None:
-    _, notices = read_predictions(write(tmp_path, ["a.jpg"]), truth(["a", "b", "c"]))
-    assert notices == ["2 of 3 pictures of the list are not in the predictions; their objects count as missed"]
+def test_pictures_that_were_not_looked_at_are_counted_and_named_if_they_are_most(tmp_path: Path) -> None:
+    file, ids = write(tmp_path, ["a.jpg"]), ["a", "b", "c"]
+    sentence = "{} of {} pictures of the list are not in the predictions; their objects count as missed"
+    for count, expected in (
+        (1, None),
+        (2, (sentence.format(1, 2), False)),
+        (3, (sentence.format(2, 3) + ". --only-predicted measures the other 1", True)),
+    ):
+        listed = truth(ids[:count])
+        detections, notices = read_predictions(file, listed)
+        assert notices == []
+        assert predicted_pictures(detections).tolist() == listed.image_indices[:1].tolist()
+        assert missing_pictures(detections, listed) == expected
+
+
+def test_a_submission_names_only_the_pictures_with_detections(tmp_path: Path) -> None:
+    listed = truth(["a", "b", "c"])
+    first, second, _ = listed.image_indices.tolist()
+    (tmp_path / "p.txt").write_text(f"{second} 1 0.9 1 1 9 9\n{first} 1 0.8 1 1 9 9\n{first} 1 0.7 1 1 9 9\n")
+    detections, _ = read_predictions(tmp_path / "p.txt", listed)
+    assert predicted_pictures(detections).tolist() == [first, second]
+    assert missing_pictures(detections, listed) is None  # the third picture may have been empty
 
 
 def test_classes_are_matched_by_wnid_then_by_name(tmp_path: Path) -> None:

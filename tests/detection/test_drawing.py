@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 import pytest
 
+from inception_rcnn.data.categories import det_categories
 from inception_rcnn.detection import drawing
-from inception_rcnn.detection.drawing import class_colour, draw_detections
+from inception_rcnn.detection.drawing import class_colour, distinct_colours, draw_detections
 
 NO_BOXES = np.empty((0, 4), np.float32)
 
@@ -102,20 +107,64 @@ def test_a_detection_with_a_higher_score_is_on_top() -> None:
     boxes = np.array([[50, 50, 250, 250]] * 2, np.float32)
     for scores, best in (((0.9, 0.1), "dog"), ((0.1, 0.9), "sheep")):
         drawn = draw_detections(image, boxes, ["dog", "sheep"], scores)
-        assert tuple(drawn[248, 150]) == class_colour(best)
+        assert tuple(drawn[248, 150]) == distinct_colours([["dog", "sheep"]])[best]
 
 
 def test_the_colour_of_a_class_is_the_same_in_every_run() -> None:
-    assert class_colour("dog") == (6, 6, 224)  # hue 240 degrees in the darkest tone
-    assert class_colour("größe") == (245, 61, 61)  # hue 0 in the middle tone
+    assert class_colour("dog") == (245, 61, 153)  # hue 330 degrees in the middle tone
+    assert class_colour("größe") == (245, 107, 61)  # hue 15 degrees in the middle tone
 
 
-def test_the_colours_of_common_classes_differ() -> None:
-    names = ["person", "dog", "domestic cat", "sheep", "horse", "cattle", "car", "chair", "bird", "bicycle"]
-    names += ["water bottle", "cup or mug", "flower pot", "sofa", "table", "tv or monitor"]
-    colours = np.array([class_colour(name) for name in names], int)
-    distances = np.abs(colours[:, None] - colours[None]).sum(axis=2)
-    assert distances[~np.eye(len(names), dtype=bool)].min() >= 90  # of 765
+def hue(colour: tuple[int, int, int]) -> float:
+    return 360 * colorsys.rgb_to_hls(*(value / 255 for value in colour))[0]
+
+
+def smallest_turn(names: Sequence[str]) -> float:
+    """The smallest angle between the hues of two classes in a picture, in degrees."""
+    colours = distinct_colours([names])
+    turns = [abs(hue(colours[a]) - hue(colours[b])) for a, b in combinations(names, 2)]
+    return min(min(turn, 360 - turn) for turn in turns)
+
+
+@pytest.mark.parametrize(
+    ("names", "least"),
+    [
+        (["person", "dog", "sheep"], 75),
+        (["person", "dog", "domestic cat", "sheep"], 60),
+        (["person", "dog", "domestic cat", "sheep", "horse", "cattle"], 30),
+    ],
+)
+def test_classes_in_one_picture_have_hues_that_are_far_apart(names: list[str], least: float) -> None:
+    assert smallest_turn(names) >= least
+
+
+def test_any_two_or_three_classes_have_hues_that_are_far_apart() -> None:
+    names = [category.name for category in det_categories()]
+    assert min(smallest_turn(names[start : start + 2]) for start in range(0, 200, 2)) >= 75
+    assert min(smallest_turn(names[start : start + 3]) for start in range(0, 198, 3)) >= 60
+
+
+def test_a_class_that_is_alone_keeps_its_colour_and_the_more_frequent_class_too() -> None:
+    assert distinct_colours([["dog"], ["cat"]]) == {"dog": class_colour("dog"), "cat": class_colour("cat")}
+    alike = next(name for name in map(str, range(1000)) if class_colour(name) == class_colour("dog"))
+    assert distinct_colours([["dog", "dog", alike]])["dog"] == class_colour("dog")
+    assert distinct_colours([["dog", alike, alike]])[alike] == class_colour("dog")
+    assert distinct_colours([["dog", alike]]) == distinct_colours([[alike, "dog"]])
+
+
+@pytest.mark.parametrize("count", [0, 1, 200, 1000])
+def test_any_number_of_classes_has_colours(count: int) -> None:
+    names = [f"class {number}" for number in range(count)]
+    colours = distinct_colours([names])
+    assert list(colours) == sorted(names)
+    assert len(set(colours.values())) >= min(count, 20)
+
+
+def test_a_finer_name_is_written_in_the_colour_of_its_class() -> None:
+    image, box = np.zeros((100, 300, 3), np.uint8), np.array([[50, 40, 250, 90]], np.float32)
+    fine = draw_detections(image, box, ["dog: Samoyed"], [0.5], classes=["dog"])
+    assert (fine == class_colour("dog")).all(axis=2).any()
+    assert (fine != draw_detections(image, box, ["dog"], [0.5])).any()
 
 
 def test_without_a_font_accents_are_dropped_and_other_letters_are_question_marks(

@@ -122,6 +122,17 @@ def test_pycocotools_opens_the_detections(odd_run):
         assert annotation["area"] == pytest.approx(width * height, rel=1e-3)
 
 
+def test_the_gallery_shows_what_detections_json_says(odd_run):
+    _, out, document = odd_run
+    text = (out / "index.html").read_text(encoding="utf-8")
+    pictures = json.loads(text.partition('id="pictures">')[2].partition("</script>")[0])
+    assert [picture[:3] for picture in pictures] == [
+        [image["file_name"], image["width"], image["height"]] for image in document["images"]
+    ]
+    assert sum(len(picture[5]) for picture in pictures) == 7 * len(document["annotations"])
+    assert all(failure["reason"] in text for failure in document["failures"])
+
+
 def test_each_drawing_has_a_distinct_name(odd_run):
     drawn = sorted(path.name for path in (odd_run[1] / "pictures").iterdir())
     assert drawn == sorted(["plain.jpg", "cmyk.jpg", "turned.jpg", "one pixel.jpg", "größe 写真.jpg", "plain-2.jpg"])

@@ -224,8 +224,51 @@ def test_intervals_are_in_the_table_the_json_and_the_page(tmp_path: Path, root: 
     assert "ap_interval" not in classes[1]
     assert written["mAP_interval"][0] < written["mAP_interval"][1]
     assert "mAP_interval" not in evaluated(tmp_path / "plain.json", predictions, "--root", root)
-    assert run(predictions, "--root", root, "--html", page)[0] == 0
+    assert run(predictions, "--root", root, "--html", page, "--bootstrap", 0)[0] == 0
     assert "95 % interval" not in page.read_text()
+    assert run(predictions, "--root", root, "--html", page)[0] == 0
+    assert "95 % interval" in page.read_text()
+    for options in (("--protocol", "coco"), ("--mean", "official")):
+        assert run(predictions, "--root", root, "--html", page, *options)[0] == 0
+        assert "95 % interval" not in page.read_text()
+
+
+def test_only_the_pictures_that_were_looked_at_are_measured(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "detections.json"
+    with DetectionsWriter(file, det_categories()) as writer:
+        writer.add("one.JPEG", 200, 100, np.array([[10, 10, 60, 60]]), np.array([0.9]), np.array([58]))
+    code, output = run(file, "--root", root)
+    assert code == 0
+    warning = "warning: 2 of 3 pictures of the list are not in the predictions; their objects count as missed. "
+    warning += "--only-predicted measures the other 1"
+    # Before the table, and again before the score.
+    assert output.count(warning) == 2
+    assert output.index(warning) < output.index("best F1") < output.rindex(warning) < output.index("mAP 0.25")
+    code, output = run(file, "--root", root, "--only-predicted")
+    assert code == 0
+    assert "note: measured in 1 of 3 pictures, those in the predictions" in output
+    assert "warning" not in output
+    assert "mAP 1 " in output
+
+
+def test_a_blacklist_may_name_pictures_that_were_not_looked_at(root: Path, predictions: Path, tmp_path: Path) -> None:
+    (tmp_path / "blacklist.txt").write_text(f"2 {DOG}\n")
+    predictions.write_text("1 58 0.9 11 11 60 60\n")
+    arguments = (predictions, "--root", root, "--only-predicted", "--blacklist", tmp_path / "blacklist.txt")
+    assert evaluated(tmp_path / "e.json", *arguments)["mAP"] == 1
+
+
+def test_a_voc_folder_with_classes_and_a_list_of_its_own_needs_no_options(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    gnome = (AnnotatedObject("gnome", (11, 11, 60, 60)),)
+    write_annotation(root / "Annotations" / "a.xml", Annotation("a.jpg", 200, 100, gnome))
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("a\n")
+    Image.new("RGB", (200, 100)).save(root / "JPEGImages" / "a.jpg")
+    (tmp_path / "p.txt").write_text("1 1 0.9 11 11 60 60\n")
+    got = evaluated(tmp_path / "e.json", tmp_path / "p.txt", "--root", root)
+    assert (got["mAP"], got["classes"][0]["name"], got["ground_truth"]["name"]) == (1, "gnome", "own trainval")
 
 
 def test_intervals_for_coco_and_for_the_official_mean_are_wrong_usage(root: Path, predictions: Path) -> None:

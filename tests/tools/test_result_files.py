@@ -25,7 +25,9 @@ def write(tmp_path, also: str, shown_score: float = 0.3, keep: bool = False):
     """Writes the results of a picture with two detections and of a file that is no picture."""
     paths = [tmp_path / "a.png", tmp_path / "text.png"]
     Image.new("RGB", (90, 60)).save(paths[0])
-    files = ResultFiles(tmp_path / "out", parse_also(also), parquet=False, shown_score=shown_score, keep=keep)
+    files = ResultFiles(
+        tmp_path / "out", parse_also(also), parquet=False, gallery=False, shown_score=shown_score, keep=keep
+    )
     state = RunState(
         tmp_path / "run.sqlite", {}, ["a", "b"], existing="overwrite", categories=CATEGORIES, finest=FINEST
     )

@@ -8,6 +8,7 @@ from PIL import Image
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.ground_truth import GroundTruth
 from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection.evaluation import plots
 from inception_rcnn.detection.evaluation.error_analysis import analyse
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 from inception_rcnn.detection.evaluation.plots import write_plots
@@ -25,3 +26,26 @@ def test_a_class_name_may_hold_slashes_and_what_matplotlib_takes_for_a_formula(t
     for file in files:
         with Image.open(file) as picture:
             assert picture.format == "PNG"
+
+
+def test_every_plot_has_axis_names_and_a_legend() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 3, 30):  # with more than ten classes, the curves are one entry of the legend
+        labels = np.arange(1, count + 1)
+        boxes = np.array([[1.0, 1, 50, 50]] * count)
+        truth = GroundTruth.from_arrays([1], [1] * count, labels, boxes)
+        found = Submission(np.ones(count, int), labels, rng.random(count), boxes)
+        evaluation = evaluate(truth, found)
+        results = list(evaluation.classes[:count])
+        figures = [
+            plots._class_bars(results, 1.0),
+            plots._error_bars(analyse(evaluation)),
+            plots._all_curves(results),
+            plots._one_curve(results[0]),
+        ]
+        for figure in figures:
+            (axes,) = figure.axes
+            assert axes.get_xlabel()
+            assert axes.get_ylabel()
+            legends = [*figure.legends, axes.get_legend()]
+            assert any(legend is not None and legend.get_texts() for legend in legends)
