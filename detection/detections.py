@@ -199,7 +199,11 @@ class Detections:
             uint8 RGB [H, W, 3].
         """
         return draw_detections(
-            to_rgb(image), self.boxes, self.finest_names if finest_names else self.names, self.scores
+            to_rgb(image),
+            self.boxes,
+            self.finest_names if finest_names else self.names,
+            self.scores,
+            classes=self.names,
         )
 
 
