@@ -1,6 +1,6 @@
 """Describes a model on the terminal: `detect --describe`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -67,7 +67,8 @@ def describe(name: str, model: Model, console: Console) -> None:
         )
     else:
         console.print("mAP has not been measured")
-    rows = _rows(model, figures.get("classes", {}), card.get("objects", {}))
+    taught = set(card.get("taught", ()))
+    rows = _rows(model, figures.get("classes", {}), card.get("objects", {}), taught)
     width = Measurement.get(console, console.options.update(max_width=1000), _table(rows)).maximum
     if not console.is_terminal:  # a file or a pipe takes lines of any length
         console.width = max(console.width, width)
@@ -82,12 +83,15 @@ def describe(name: str, model: Model, console: Console) -> None:
     )
 
 
-def _rows(model: Model, figures: dict[str, Any], boxes: dict[str, int]) -> list[tuple[str, ...]]:
-    """The cells of each class, best class first."""
+def _rows(
+    model: Model, figures: dict[str, Any], boxes: dict[str, int], taught: Collection[str]
+) -> list[tuple[str, ...]]:
+    """The cells of each class, best class first. `taught` are the classes that a teacher taught."""
     rows: list[tuple[str, ...]] = []
     names = [category.name for category in model.categories]
     for name in sorted(names, key=lambda name: (-figures.get(name, {"AP": -1})["AP"], name)):
         trained = f"{boxes[name]:,}" if name in boxes else "?"
+        trained += " + teacher" * (name in taught)
         if name not in figures:
             rows.append((escape(name), trained, "-", "-", "0", "not measured"))
             continue

@@ -144,9 +144,9 @@ def train_detector(
     kept = None if members else load_model(init)
     if kept is None:
         regions = regions or RegionSettings()
-        taught = set() if teacher is None else {one.category for one in teacher.outputs}
+        taught: set[int | None] = set() if teacher is None else {one.category for one in teacher.outputs}
         categories = tuple(one for one in dataset.categories if counts.get(one.id) or one.id in taught)
-        card = _card(dataset, categories, counts, init, members, settings)
+        card = _card(dataset, categories, counts, taught, init, members, settings)
     else:
         regions, categories, card = kept.regions, kept.categories, _card_of_members(kept)
         _warn_of_unknown_classes(dataset, kept, init, counts, warn)
@@ -384,6 +384,7 @@ def _card(
     dataset: Dataset,
     categories: tuple[Category, ...],
     counts: dict[int, int],
+    taught: set[int | None],
     init: str,
     members: int,
     settings: FineTuneSettings,
@@ -392,6 +393,7 @@ def _card(
         "data": dataset.name,
         "pictures": len(dataset),
         "objects": {category.name: counts.get(category.id, 0) for category in categories},
+        "taught": [category.name for category in categories if category.id in taught],
         "init": Path(init).name,
         "members": members,
         "settings": asdict(settings),

@@ -42,6 +42,7 @@ def test_each_class_is_listed_with_its_ap_and_how_far_to_trust_it(networks, tmp_
     }
     card = {
         "data": "garden train", "pictures": 2500, "init": "bvlc", "objects": {"gnome": 1200, "[pond]": 9},
+        "taught": ["[pond]"],
         "evaluation": {
             "data": "garden val", "pictures": 60, "protocol": "ilsvrc", "mAP": 0.603, "interval": [0.5, 0.7],
             "classes": classes,
@@ -54,7 +55,7 @@ def test_each_class_is_listed_with_its_ap_and_how_far_to_trust_it(networks, tmp_
     assert "2500 pictures of garden train, from bvlc" in text
     assert "mAP 0.603 (0.500 to 0.700) on 60 pictures of garden val" in text
     assert row(text, "gnome") == ["gnome", "1,200", "0.710", "0.50 to 0.90", "40", "good"]
-    assert row(text, "[pond]")[-1] == "fair"
+    assert row(text, "[pond]")[1::4] == ["9 + teacher", "fair"]
     assert row(text, "gate") == ["gate", "?", "0.800", "0.00 to 1.00", "3", "unsure"]
     assert row(text, "hedge")[2:] == ["-", "-", "0", "not measured"]
     assert text.index(" gate ") < text.index(" gnome ") < text.index("[pond]") < text.index(" hedge ")
