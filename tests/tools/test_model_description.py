@@ -75,7 +75,7 @@ def test_a_model_that_does_not_exist_is_wrong_usage(tmp_path):
     assert "no model at" in result.output
 
 
-@pytest.mark.parametrize(("width", "tables"), [(70, 1), (150, 2), (220, 3)])
+@pytest.mark.parametrize(("width", "tables"), [(90, 1), (172, 2), (258, 3)])
 def test_a_wide_terminal_shows_classes_side_by_side(width, tables):
     names = [f"class {number:02}" for number in range(40)]
     stream = StringIO()
