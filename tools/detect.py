@@ -24,7 +24,7 @@ from ..runtime.interruption import end_on_signals, say_when_interrupted
 from .drawings import Drawings
 from .error_messages import message_of
 from .help import INPUT, MODEL, OUTPUT, RUN, Command
-from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed
+from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed, Switch
 from .outputs import check_folder
 from .progress import StageProgress, working
 from .result_files import ResultFiles, parse_also
@@ -173,23 +173,21 @@ def detect(
         ),
     ] = None,
     cascade: Annotated[
-        bool,
+        Switch,
         typer.Option(
-            " /--no-cascade",
-            help="Let all networks score every region. Otherwise the first network decides which regions the other "
-            "networks score.",
+            help="on: the first network decides which regions the other networks score. off: all networks score every "
+            "region.",
             rich_help_panel=MODEL,
         ),
-    ] = True,
+    ] = Switch.on,
     screen: Annotated[
-        bool,
+        Switch,
         typer.Option(
-            " /--no-screen",
-            help="Let the networks score every region, as in the paper. Otherwise the screen, if the model has a "
-            "screen, chooses the regions.",
+            help="on: the screen, if the model has a screen, chooses the regions that the networks score. off: the "
+            "networks score every region, as in the paper.",
             rich_help_panel=MODEL,
         ),
-    ] = True,
+    ] = Switch.on,
     regions: Annotated[
         int | None,
         typer.Option(
@@ -273,9 +271,9 @@ def detect(
         "max_detections": max_detections,
         "seed": seed,
         "members": members,
-        "cascade": cascade,
+        "cascade": cascade is Switch.on,
         "box_regression": box_regression,
-        "screen": screen,
+        "screen": screen is Switch.on,
         "max_regions": regions,
         "engine": engine.value,
     }
@@ -295,7 +293,7 @@ def detect(
     try:
         described = read_description(find_model(model) / "model.json")
         networks = _number_of_networks(described, members)
-        _check_screen(described, screen, regions)
+        _check_screen(described, screen is Switch.on, regions)
         options["classes"] = names_of_classes = read_class_names(classes) if classes else None
         choice = choose_classes(described.categories, described.subclasses, names_of_classes)
         chosen = None if ray else choose(engine.value, device)
@@ -307,7 +305,7 @@ def detect(
             "the model's digest": model_digest(model)[:12],
             "the networks": networks,
             "their engine": chosen.description if chosen else f"Ray's, --device {device} --engine {engine.value}",
-            "--cascade": "on" if cascade else "off",
+            "--cascade": cascade.value,
             "box regression": "on" if box_regression else "off",
             "--min-score": min_score,
             "--max-detections": max_detections,
@@ -316,7 +314,7 @@ def detect(
             "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
         }
         if described.screen is not None:  # runs of models without a screen have no such settings
-            settings["--screen"] = "on" if screen else "off"
+            settings["--screen"] = screen.value
             settings["--regions"] = "those above the threshold" if regions is None else regions
         if names_of_classes:
             settings["--classes"] = ", ".join(names_of_classes)
@@ -414,7 +412,7 @@ def _number_of_networks(described: "Description", members: int | None) -> int:
 
 def _check_screen(described: "Description", screen: bool, regions: int | None) -> None:
     if regions is not None and (described.screen is None or not screen):
-        missing = "--no-screen switches it off" if described.screen is not None else "this model has none"
+        missing = "--screen off disables it" if described.screen is not None else "this model has none"
         raise typer.BadParameter(f"needs the screen, which chooses the regions, but {missing}", param_hint="--regions")
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 console = Console(emoji=False, soft_wrap=True, width=250)
 
 
-@app.command(cls=Command, epilog="detect-architecture > table-1.md")
+@app.command(cls=Command, epilog="detect-architecture")
 def detect_architecture() -> None:
     """Print Table 1 of "Going Deeper with Convolutions" with the counts of this program's network beside it.
 

@@ -149,7 +149,7 @@ def detect_evaluate(
             min=1,
             metavar="N",
             help="Add 95 % intervals of AP to the table, --json and --html, from N resampled sets of pictures. By "
-            f"default {USUAL_RESAMPLES} with --html, else 0. Not for coco.",
+            f"default {USUAL_RESAMPLES} with --html, else none. Not for coco.",
             show_default=False,
         ),
     ] = None,

@@ -123,7 +123,7 @@ def detect_train(
     members: Annotated[
         int,
         typer.Option(
-            min=1,
+            min=0,  # 0 is the old name of --keep-members
             metavar="N",
             help="Number of networks in the ensemble; the paper's entry has 6. Repeat the command with more members to "
             "train the missing ones.",

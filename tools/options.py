@@ -20,6 +20,13 @@ class EngineName(str, Enum):
     torch = "torch"
 
 
+class Switch(str, Enum):
+    """Whether to use a part of a model."""
+
+    on = "on"
+    off = "off"
+
+
 def _device(name: str) -> str:
     """Refuse a misspelt device before torch is imported, which knows the devices of this machine."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):

@@ -188,7 +188,7 @@ def test_table_3_has_the_classifications_of_all_crops_and_networks(labelled, cla
         (["PICTURE", "--model", "nowhere.caffemodel"], "nowhere.caffemodel"),
         (["PICTURE", "--crops", "5"], "--crops"),
         (["PICTURE", "--device", "tpu"], "unknown device"),
-        (["PICTURE", "--engine", "steam"], "unknown engine"),
+        (["PICTURE", "--engine", "steam"], "'steam' is not one of"),
         (["PICTURE", "--labels", "nowhere.txt"], "nowhere.txt: cannot read the labels"),
         (["PICTURE", "--table3"], "needs --labels, or folders that are named after classes"),
         (["PICTURE", "--table3", "--crops", "10"], "leave out --crops"),

@@ -31,7 +31,7 @@ def test_no_name_is_cut_at_80_columns(command: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for parameter in typer.main.get_command(app_of(command)).params:
-        if parameter.param_type_name == "option":
+        if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False):
             for name in (*parameter.opts, *parameter.secondary_opts):
                 assert re.search(rf"(│ |, ){name}[ ,]", text), name
             assert parameter.help, parameter.name
