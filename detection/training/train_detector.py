@@ -135,6 +135,7 @@ def train_detector(
     network = _initial_network(init, out, settings, device)
     dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     validation = _untrained_pictures(validation, dataset, measured, warn)
+    wants_screen = screen is not None
     if multibox is None and initial_multibox(init)[0] is None:
         screen = None
     dataset, unseen = _seen_and_unseen(dataset, screen, settings.seed)
@@ -203,7 +204,7 @@ def train_detector(
         model.card["screen"] = kept.card.get("screen", {})
         say(f"screen: kept from {init}")
     else:
-        say("screen: none" if screen is None else "screen: none, it needs a MultiBox network")
+        say("screen: none, it needs a MultiBox network" if wants_screen else "screen: none")
     save_model(model, out)
     if validation is not None:
         _add_measurement(run, model, out, validation, measured, warn)

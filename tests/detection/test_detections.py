@@ -170,7 +170,9 @@ def test_draw_labels_the_objects_in_a_copy_of_the_picture():
     assert (image == 90).all()
     np.testing.assert_array_equal(three().draw(Image.fromarray(image)), drawn)
     finest = three().draw(image, finest_names=True)
-    np.testing.assert_array_equal(finest, draw_detections(image, BOXES, three().finest_names, three().scores))
+    np.testing.assert_array_equal(
+        finest, draw_detections(image, BOXES, three().finest_names, three().scores, classes=three().names)
+    )
 
 
 def test_other_libraries_are_imported_only_when_asked_for():
