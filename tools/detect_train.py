@@ -234,8 +234,8 @@ def detect_train(
 ) -> None:
     """Train a detector on annotated pictures, by fine-tuning a pretrained network.
 
-    The steps: the networks, MultiBox, the box regression, the cascade of an ensemble, the screen, and the measurement
-    on validation pictures. Finished steps are not repeated. OUT/training/log.csv has the loss of each step.
+    The steps: the networks, MultiBox, the box regression, the screen (an ensemble without a screen gets a
+    cascade), and the measurement on validation pictures. Finished steps are not repeated. OUT/training/log.csv has the loss of each step.
     """
     check_folder(out, "--out")
     check_folder(tensorboard, "--tensorboard")

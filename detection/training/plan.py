@@ -126,7 +126,7 @@ def plan_stages(
     if regression:
         near = min(MOST_WINDOWS, objects * POSITIVES_PER_OBJECT)
         stages.append(PlannedStage("box regression", f"up to {near:,} windows", near * speed.crop))
-    if members > 1:
+    if members > 1 and not (screen is not None and has_multibox):
         shown = min(PICTURES, pictures)
         seconds = shown * (_SEARCH_SECONDS + REGIONS_PER_PICTURE * speed.crop)
         stages.append(PlannedStage("cascade", f"{shown:,} pictures", seconds))

@@ -189,7 +189,9 @@ def train_detector(
     if model.regressor is None and kept is not None:
         model.regressor = kept.regressor
     say(_regression_outcome(model, regression, kept, init))
-    if len(model.members) > 1:
+    # The few regions that a screen keeps are worth all networks: of 130 pictures that were not trained on, a cascade
+    # after the screen lowered the mean AP from 0.544 to 0.463.
+    if len(model.members) > 1 and model.screen is None:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
         say(f"cascade: the first network decides with the threshold {model.cascade:.3f} what the others score")
     if screen is not None and model.screen is not None:
