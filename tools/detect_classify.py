@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -190,7 +191,8 @@ def detect_classify(
                 settings,
                 paths,
                 existing="overwrite" if overwrite else "resume" if resume else "refuse",
-                categories=tuple(classifier.classes),
+                # The labels of the results are positions, see `rank`.
+                categories=tuple(replace(one, id=number) for number, one in enumerate(classifier.classes)),
             )
         except (EngineError, RunStateError, OSError, ValueError) as error:
             raise typer.BadParameter(message_of(error)) from error
