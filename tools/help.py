@@ -28,6 +28,19 @@ class Command(TyperCommand):
     The epilog has an example in each line; a line that starts with "#" is a comment.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. `--screen off` and `--screen on`, the earlier forms of `--no-screen`, still work."""
+        known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        words: list[str] = []
+        for word in args:
+            before = words[-1] if words else ""
+            negative = f"--no-{before.removeprefix('--')}"
+            if word in ("on", "off") and before not in known and negative in known:
+                words[-1:] = [negative] if word == "off" else []
+            else:
+                words.append(word)
+        return super().parse_args(ctx, words)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
         console = Console(highlight=False, emoji=False, markup=False)

@@ -31,7 +31,7 @@ def test_no_name_is_cut_at_80_columns(command: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for parameter in typer.main.get_command(app_of(command)).params:
-        if parameter.param_type_name == "option":
+        if parameter.param_type_name == "option" and not parameter.hidden:
             for name in (*parameter.opts, *parameter.secondary_opts):
                 assert re.search(rf"(│ |, ){name}[ ,]", text), name
             assert parameter.help, parameter.name
@@ -56,7 +56,7 @@ def test_the_examples_are_commands_that_parse(command: str) -> None:
     examples = "\n".join(lines).replace("\\\n", " ").splitlines()
     parsed = 0
     for example in examples:
-        words = shlex.split(example, comments=True)
+        words = shlex.split(example.partition(" > ")[0], comments=True)
         if words and words[0] in COMMANDS:
             typer.main.get_command(app_of(words[0])).make_context(words[0], words[1:])
             parsed += 1
@@ -71,3 +71,16 @@ def test_choices_are_listed_and_others_are_refused() -> None:
         refused = CliRunner().invoke(app_of(command), ["a.jpg", "--out", "out", option, "5"])
         assert refused.exit_code == 2
         assert option in refused.output
+
+
+def test_switches_have_an_earlier_form_too() -> None:
+    command = typer.main.get_command(app_of("detect"))
+    for words, cascade, screen in (
+        (["--cascade", "off", "--screen", "on"], False, True),
+        (["--no-cascade", "--screen", "off"], False, False),
+        ([], True, True),
+    ):
+        values = command.make_context("detect", ["a.jpg", *words, "off"]).params
+        assert (values["inputs"], values["cascade"], values["screen"]) == (["a.jpg", "off"], cascade, screen)
+    refused = CliRunner().invoke(app_of("detect"), ["a.jpg", "--cascade", "perhaps"])
+    assert refused.exit_code == 2
