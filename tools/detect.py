@@ -4,6 +4,7 @@ detect photos/ --out found/
 """
 
 import hashlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -103,7 +104,9 @@ def detect(
     max_pixels: MaxPixels = MAX_PIXELS,
     out: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Folder for detections.json and pictures/.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FOLDER", help="Folder for index.html, detections.json and pictures/.", rich_help_panel=OUTPUT
+        ),
     ] = Path("detections"),
     pictures: Annotated[
         bool,
@@ -233,7 +236,7 @@ def detect(
         typer.Option(
             metavar="ADDRESS",
             help="Detect on the Ray cluster at this address (10.0.0.1:6379; auto: the cluster on this machine; local: "
-            "start a cluster on this machine). Writes OUT/detections.parquet too and draws no pictures.",
+            "start a cluster on this machine). Writes OUT/detections.parquet too, but no drawings and no index.html.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -241,9 +244,9 @@ def detect(
 ) -> None:
     """Find objects in pictures: boxes with class names and scores.
 
-    Writes OUT/detections.json, a COCO dataset with scores, and copies of the pictures with the detections drawn in to
-    OUT/pictures/. The result of each picture is stored in OUT/run.sqlite as soon as it is known, so that a run that was
-    stopped can be continued.
+    Writes OUT/index.html, a gallery to open in a browser; OUT/detections.json, a COCO dataset with scores; and to
+    OUT/pictures/ copies of the pictures with the detections drawn in. The result of each picture is stored in
+    OUT/run.sqlite as soon as it is known, so that a run that was stopped can be continued.
     """
     if describe:
         _describe(model)
@@ -307,8 +310,8 @@ def detect(
             "the model's digest": model_digest(model)[:12],
             "the networks": networks,
             "their engine": chosen.description if chosen else f"Ray's, --device {device} --engine {engine.value}",
-            "--cascade": "on" if cascade else "off",
-            "box regression": "on" if box_regression else "off",
+            "the cascade": "on" if cascade else "off",
+            "the box regression": "on" if box_regression else "off",
             "--min-score": min_score,
             "--max-detections": max_detections,
             "--max-pixels": max_pixels,
@@ -316,7 +319,7 @@ def detect(
             "the digest of --proposals-file": _file_digest(proposals_file) if proposals_file else "no file",
         }
         if described.screen is not None:  # runs of models without a screen have no such settings
-            settings["--screen"] = "on" if screen else "off"
+            settings["the screen"] = "on" if screen else "off"
             settings["--regions"] = "those above the threshold" if regions is None else regions
         if names_of_classes:
             settings["--classes"] = ", ".join(names_of_classes)
@@ -339,11 +342,7 @@ def detect(
         drawings = Drawings(
             out / "pictures", paths, least_score=shown_score, finest_names=finest_names, warn=_print_warning
         )
-    if (
-        state.finished
-        and all(file.exists() for file in files.files())
-        and not (drawings and drawings.missing(state.results()))
-    ):
+    if state.finished and files.are_written(state) and not (drawings and drawings.missing(state.results())):
         failures = [result for result in state.results() if result.failure]
         console.print(
             f"the run in {escape(str(out))} is complete: {len(paths)} pictures with these settings; --overwrite starts "
@@ -386,11 +385,19 @@ def detect(
                 drawings.complete(state.results())
             numbers = picture_numbers(inputs or [], paths)
             found, failures, notices = files.write(paths, numbers, state, choice.categories, choice.subclasses)
-            if not ray:
+        if not ray:
+            with StageProgress(console, "images") as progress:
+                written = itertools.count(1)
                 write_gallery(
-                    out / "index.html", paths, state.results(), choice.categories, shown_score, choice.subclasses
+                    out / "index.html",
+                    paths,
+                    state.results(),
+                    choice.categories,
+                    shown_score,
+                    choice.subclasses,
+                    lambda: progress.report("gallery", next(written), len(paths), {}),
                 )
-            state.finish()
+        state.finish(files.outputs())
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:
         console.print(
             f"[red]stopped:[/red] {escape(message_of(error))}\n{escape(_kept(state, len(paths)))}", soft_wrap=True

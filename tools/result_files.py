@@ -92,10 +92,18 @@ class ResultFiles:
     keep: bool
 
     def files(self) -> list[Path]:
-        """The files by which one can tell that all has been written."""
+        """The main file of each format. The other files of the format are written before it."""
         names = ["detections.json", *(["detections.parquet"] if self.parquet else [])]
         names += ["index.html"] if self.gallery else []
         return [self.out / name for name in [*names, *(_LAST[one] for one in Also if one in self.also)]]
+
+    def outputs(self) -> dict[str, float]:
+        """The files, for `RunState.finish`."""
+        return {str(file.relative_to(self.out)): self.shown_score for file in self.files()}
+
+    def are_written(self, state: RunState) -> bool:
+        """Whether all files exist and show the results of this run from `shown_score` on."""
+        return self.outputs().items() <= state.outputs.items() and all(file.exists() for file in self.files())
 
     def write(
         self,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,29 @@ def test_all_formats_hold_the_detections(tmp_path):
         by_id = {category.id: category.name for category in dataset.categories}
         assert [by_id[label] for label in dataset[0].labels.tolist()] == ["dog", "domestic cat"]
         assert np.abs(dataset[0].boxes - BOXES).max() <= 0.5
+
+
+def test_files_of_another_run_or_from_another_score_count_as_missing(tmp_path):
+    paths, out = [tmp_path / "a.png"], tmp_path / "out"
+    Image.new("RGB", (90, 60)).save(paths[0])
+
+    def of(also: str, shown_score: float) -> ResultFiles:
+        return ResultFiles(out, parse_also(also), parquet=False, gallery=False, shown_score=shown_score, keep=True)
+
+    for seed in (0, 1):  # the second run replaces the first
+        settings = {"seed": seed}
+        with RunState(out / "run.sqlite", settings, paths, existing="overwrite", categories=CATEGORIES) as state:
+            assert not of("", 0.3).are_written(state)
+            state.add(Result(0, 90, 60, replace(FOUND, subclasses=None), None))
+            files = of("csv" if seed == 0 else "", 0.3)
+            files.write(paths, [1], state, CATEGORIES, ())
+            state.finish(files.outputs())
+            assert files.are_written(state)
+            assert not of("", 0.5).are_written(state)
+            assert of("csv", 0.3).are_written(state) == (seed == 0)
+    (out / "detections.json").unlink()
+    with RunState(out / "run.sqlite", settings, paths, existing="resume", categories=CATEGORIES) as state:
+        assert not files.are_written(state)
 
 
 def test_labelling_programs_get_the_detections_that_are_shown(tmp_path):
