@@ -28,7 +28,7 @@ from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed
 from .outputs import check_folder
 from .progress import StageProgress, working
-from .result_files import ResultFiles, parse_also
+from .result_files import ResultFiles, parse_also, users_pictures
 
 if TYPE_CHECKING:
     from ..detection.detector import FileResult
@@ -261,8 +261,13 @@ def detect(
         raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
     formats = parse_also(also)
     check_folder(out, "--out")
+    folders = [one.value for one in formats]  # that get pictures
+    if not ray:
+        folders.append("thumbnails")
     if pictures and not ray:
         check_folder(out / "pictures", "--out")
+        folders.append("pictures")
+    paths = users_pictures(paths, inputs or [], out, folders)
     if score_threshold is not None:
         min_score = draw_score = score_threshold
     shown_score = max(SHOWN_SCORE, min_score) if draw_score is None else draw_score
@@ -387,7 +392,7 @@ def detect(
             found, failures, notices = files.write(paths, numbers, state, choice.categories, choice.subclasses)
         if not ray:
             with StageProgress(console, "images") as progress:
-                written = itertools.count(1)
+                counter = itertools.count(1)
                 write_gallery(
                     out / "index.html",
                     paths,
@@ -395,7 +400,7 @@ def detect(
                     choice.categories,
                     shown_score,
                     choice.subclasses,
-                    lambda: progress.report("gallery", next(written), len(paths), {}),
+                    lambda: progress.report("gallery", next(counter), len(paths), {}),
                 )
         state.finish(files.outputs())
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 import typer
 
 from ..data.output_names import distinct_names
+from ..runtime.remote import is_url
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -54,6 +57,51 @@ _LAST = {
     Also.yolo: "yolo/data.yaml",
     Also.ilsvrc: "submission.txt",
 }
+
+
+# The folders in the folder of a run that hold pictures: drawings, small copies, and those of the layouts.
+_PICTURES = ("pictures", "thumbnails", Also.voc.value, Also.yolo.value)
+
+
+def users_pictures(
+    paths: Sequence[Path | str], inputs: Sequence[str], out: Path, written: Collection[str]
+) -> Sequence[Path | str]:
+    """The pictures that are no files of an earlier run, such as drawings, which a search below `inputs` finds too.
+
+    Args:
+        paths: files or URLs.
+        inputs: the files and folders that the user named.
+        out: the folder of the run.
+        written: the folders below `out` to which the run writes pictures.
+
+    Raises:
+        typer.BadParameter: a picture could be overwritten, because it is in a folder of `written`; or no picture is
+            left.
+    """
+    folders = [Path(os.path.realpath(out / name)) for name in _PICTURES]
+    roots = [Path(os.path.realpath(name)) for name in inputs if os.path.isdir(name)]
+    has_run = (out / "run.sqlite").exists()
+
+    @cache
+    def folder_around(directory: str) -> Path | None:
+        real = Path(os.path.realpath(directory))
+        return next((folder for folder in folders if real.is_relative_to(folder)), None)
+
+    kept: list[Path | str] = []
+    for path in paths:
+        folder = None if is_url(path) else folder_around(os.path.dirname(path))
+        if folder is not None and has_run and any(root in folder.parents for root in roots):
+            continue
+        if folder is not None and folder.name in written:
+            raise typer.BadParameter(
+                f"the run writes to the folder {folder}, so it could overwrite your picture {path}; choose another "
+                "folder",
+                param_hint="--out",
+            )
+        kept.append(path)
+    if not kept:
+        raise typer.BadParameter("all pictures are drawings or copies that an earlier run made", param_hint="INPUT")
+    return kept
 
 
 def parse_also(text: str | None) -> frozenset[Also]:
