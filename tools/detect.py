@@ -23,7 +23,7 @@ from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls, picture_numbers
 from ..runtime.interruption import end_on_signals, say_when_interrupted
 from .drawings import Drawings
-from .error_messages import message_of
+from .error_messages import message_of, print_failures
 from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed
 from .outputs import check_folder
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
 KEPT_SCORE = 0.01
 SHOWN_SCORE = 0.5
-
-# Number of unreadable pictures that the last lines name.
-_NAMED = 20
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
@@ -446,14 +443,9 @@ def _print_outputs(
         console.print(f"written: {escape(str(file))}", soft_wrap=True)
     if drawings:
         console.print(f"drawings: {escape(str(drawings.folder))}", soft_wrap=True)
+    unread = [(paths[result.picture], result.failure or "not read") for result in failures]
+    print_failures(console, unread, len(paths), files.out / "detections.json")
     if failures:
-        console.print(f"[yellow]{len(failures)} of {len(paths)} pictures could not be read:[/yellow]")
-        for result in failures[:_NAMED]:
-            line = f"  {paths[result.picture]}: {result.failure}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if len(failures) > _NAMED:
-            more = f'  and {len(failures) - _NAMED} more: see "failures" in {files.out / "detections.json"}'
-            console.print(more, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(3)
 
 
