@@ -266,7 +266,8 @@ class Classifier:
         with closing(read):
             for picture in read:
                 waiting.append(picture)
-                if sum(one.result.error is None for one in waiting) == together:
+                full = sum(one.result.error is None for one in waiting) == together
+                if full or len(waiting) == 2 * together:  # files that cannot be read must not wait for long
                     yield from self._classified(waiting)
                     waiting = []
             yield from self._classified(waiting)

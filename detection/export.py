@@ -11,7 +11,6 @@ OpenVINO's files are member_1.xml, member_1.bin and so on. Each network takes an
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import ceil
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..proposals.multibox import COUNT, NMS_THRESHOLD, DecodedMultiBox
-from ..runtime.atomic_write import atomic_write
+from ..runtime.atomic_write import atomic_write, temporary_folder
 from .engines.engine import CROP_SIZE
 from .engines.openvino_cpu import converted
 from .engines.quantisation import input_ranges, quantised
@@ -188,11 +187,11 @@ def _write_openvino(file: Path, network: nn.Module, size: int, outputs: Sequence
     written.inputs[0].tensor.set_names({_INPUT})
     for port, name in zip(written.outputs, outputs, strict=True):
         port.tensor.set_names({name})
-    with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
-        openvino.save_model(written, Path(temporary) / "network.xml", compress_to_fp16=False)
+    with temporary_folder(file.parent) as temporary:
+        openvino.save_model(written, temporary / "network.xml", compress_to_fp16=False)
         for suffix in (".bin", ".xml"):
             with atomic_write(file.with_suffix(suffix)) as partial:
-                (Path(temporary) / f"network{suffix}").replace(partial)
+                (temporary / f"network{suffix}").replace(partial)
 
 
 def _readme(model: Model, name: str, kind: Format, int8: bool, pictures: dict[str, int]) -> str:

@@ -86,6 +86,7 @@ class RunState:
         file: the SQLite file.
         finished: whether the run in `file` was already finished when it was opened.
         done: the number of pictures with a result.
+        outputs: the output files of which `finish` was told, with the least score of the detections that they show.
 
     Raises:
         OtherRunError: `file` is damaged or is no state of a run; or, without "overwrite", it holds a run with other
@@ -107,6 +108,7 @@ class RunState:
         self.file = file
         self.finished = False
         self.done = 0
+        self.outputs: dict[str, float] = {}
         self._count = len(pictures)
         self._categories = categories
         self._finest = finest
@@ -155,6 +157,7 @@ class RunState:
         except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
             raise self._damaged(f"its schema is damaged: {error}") from error
         self.finished = known["finished"] == "yes"
+        self.outputs = _outputs(known.get("outputs"))
         if existing == "refuse" and not self.finished:
             raise RunStateError(
                 f"{self.file} holds an unfinished run with results for {self.done} of {self._count} pictures: continue "
@@ -288,10 +291,17 @@ class RunState:
             raise self._damaged(f"{where} has subclasses that the model lacks")
         return Result(picture, width, height, found, None)
 
-    def finish(self) -> None:
-        """Mark the run as finished. Call this after its output files are written."""
+    def finish(self, outputs: Mapping[str, float] | None = None) -> None:
+        """Mark the run as finished. Call this after its output files are written.
+
+        Args:
+            outputs: the names of these files, with the least score of the detections that they show. They are added to
+                the attribute `outputs`, also of a later `RunState`.
+        """
+        self.outputs |= outputs or {}
         with self._database:
             self._database.execute("UPDATE about SET value = 'yes' WHERE name = 'finished'")
+            self._database.execute("INSERT OR REPLACE INTO about VALUES ('outputs', ?)", (json.dumps(self.outputs),))
 
 
 def _digest(pictures: Sequence[Path | str]) -> str:
@@ -305,6 +315,15 @@ def _digest(pictures: Sequence[Path | str]) -> str:
         except (OSError, ValueError):  # a URL, or a file that is not there: the error is reported when it is read
             digest.update(b"\0\0\0")
     return digest.hexdigest()
+
+
+def _outputs(text: object) -> dict[str, float]:
+    """`RunState.outputs` in the table `about`; empty if an older version wrote the table, or if it is damaged."""
+    try:
+        outputs = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        outputs = None
+    return outputs if isinstance(outputs, dict) else {}
 
 
 def _check_same(file: Path, known: Mapping[str, str], about: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ _leaving = threading.Lock()
 
 
 def _nothing_kept() -> str:
-    return "nothing has been done yet; repeat the command to start"
+    return "the command has written nothing yet; repeat it to start again"
 
 
 _message: Callable[[], str] = _nothing_kept

@@ -4,6 +4,7 @@ detect photos/ --out found/
 """
 
 import hashlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -22,12 +23,12 @@ from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls, picture_numbers
 from ..runtime.interruption import end_on_signals, say_when_interrupted
 from .drawings import Drawings
-from .error_messages import message_of
+from .error_messages import message_of, print_failures
 from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, ModelName, Recursive, Seed, Switch
 from .outputs import check_folder
 from .progress import StageProgress, working
-from .result_files import ResultFiles, parse_also
+from .result_files import ResultFiles, parse_also, users_pictures
 
 if TYPE_CHECKING:
     from ..detection.detector import FileResult
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
 KEPT_SCORE = 0.01
 SHOWN_SCORE = 0.5
-
-# Number of unreadable pictures that the last lines name.
-_NAMED = 20
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
@@ -103,7 +101,9 @@ def detect(
     max_pixels: MaxPixels = MAX_PIXELS,
     out: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Folder for detections.json and pictures/.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FOLDER", help="Folder for index.html, detections.json and pictures/.", rich_help_panel=OUTPUT
+        ),
     ] = Path("detections"),
     pictures: Annotated[
         bool,
@@ -231,7 +231,7 @@ def detect(
         typer.Option(
             metavar="ADDRESS",
             help="Detect on the Ray cluster at this address (10.0.0.1:6379; auto: the cluster on this machine; local: "
-            "start a cluster on this machine). Writes OUT/detections.parquet too and draws no pictures.",
+            "start a cluster on this machine). Writes OUT/detections.parquet too, but no drawings and no index.html.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -239,9 +239,9 @@ def detect(
 ) -> None:
     """Find objects in pictures: boxes with class names and scores.
 
-    Writes OUT/detections.json, a COCO dataset with scores, and copies of the pictures with the detections drawn in to
-    OUT/pictures/. The result of each picture is stored in OUT/run.sqlite as soon as it is known, so that a run that was
-    stopped can be continued.
+    Writes OUT/index.html, a gallery to open in a browser; OUT/detections.json, a COCO dataset with scores; and to
+    OUT/pictures/ copies of the pictures with the detections drawn in. The result of each picture is stored in
+    OUT/run.sqlite as soon as it is known, so that a run that was stopped can be continued.
     """
     if describe:
         _describe(model)
@@ -256,8 +256,13 @@ def detect(
         raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
     formats = parse_also(also)
     check_folder(out, "--out")
+    folders = [one.value for one in formats]  # that get pictures
+    if not ray:
+        folders.append("thumbnails")
     if pictures and not ray:
         check_folder(out / "pictures", "--out")
+        folders.append("pictures")
+    paths = users_pictures(paths, inputs or [], out, folders)
     if score_threshold is not None:
         min_score = draw_score = score_threshold
     shown_score = max(SHOWN_SCORE, min_score) if draw_score is None else draw_score
@@ -337,11 +342,7 @@ def detect(
         drawings = Drawings(
             out / "pictures", paths, least_score=shown_score, finest_names=finest_names, warn=_print_warning
         )
-    if (
-        state.finished
-        and all(file.exists() for file in files.files())
-        and not (drawings and drawings.missing(state.results()))
-    ):
+    if state.finished and files.are_written(state) and not (drawings and drawings.missing(state.results())):
         failures = [result for result in state.results() if result.failure]
         console.print(
             f"the run in {escape(str(out))} is complete: {len(paths)} pictures with these settings; --overwrite starts "
@@ -384,11 +385,19 @@ def detect(
                 drawings.complete(state.results())
             numbers = picture_numbers(inputs or [], paths)
             found, failures, notices = files.write(paths, numbers, state, choice.categories, choice.subclasses)
-            if not ray:
+        if not ray:
+            with StageProgress(console, "images") as progress:
+                counter = itertools.count(1)
                 write_gallery(
-                    out / "index.html", paths, state.results(), choice.categories, shown_score, choice.subclasses
+                    out / "index.html",
+                    paths,
+                    state.results(),
+                    choice.categories,
+                    shown_score,
+                    choice.subclasses,
+                    lambda: progress.report("gallery", next(counter), len(paths), {}),
                 )
-            state.finish()
+        state.finish(files.outputs())
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:
         console.print(
             f"[red]stopped:[/red] {escape(message_of(error))}\n{escape(_kept(state, len(paths)))}", soft_wrap=True
@@ -432,14 +441,9 @@ def _print_outputs(
         console.print(f"written: {escape(str(file))}", soft_wrap=True)
     if drawings:
         console.print(f"drawings: {escape(str(drawings.folder))}", soft_wrap=True)
+    unread = [(paths[result.picture], result.failure or "not read") for result in failures]
+    print_failures(console, unread, len(paths), files.out / "detections.json")
     if failures:
-        console.print(f"[yellow]{len(failures)} of {len(paths)} pictures could not be read:[/yellow]")
-        for result in failures[:_NAMED]:
-            line = f"  {paths[result.picture]}: {result.failure}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if len(failures) > _NAMED:
-            more = f'  and {len(failures) - _NAMED} more: see "failures" in {files.out / "detections.json"}'
-            console.print(more, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(3)
 
 

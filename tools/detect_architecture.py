@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..runtime.interruption import end_on_signals
 from .help import Command
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _cells(values: list[float]) -> list[str]:
 
 def main() -> None:
     """The command `detect-architecture`."""
+    end_on_signals()
     app()
 
 

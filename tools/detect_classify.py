@@ -22,7 +22,7 @@ from ..data.image_labels import labels_of_folders, read_labels
 from ..data.images import MAX_PIXELS
 from ..data.listing import ListingError, find_images_and_urls
 from ..runtime.interruption import end_on_signals, say_when_interrupted
-from .error_messages import message_of
+from .error_messages import message_of, print_failures
 from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, Recursive
 from .outputs import check_folder
@@ -236,10 +236,8 @@ def detect_classify(
         console.print(f"[red]stopped:[/red] {escape(message_of(error))}\n{escape(kept_results())}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"written: {escape(str(out / 'classes.json'))}, {escape(str(out / 'classes.csv'))}")
+    print_failures(console, failed, len(paths), out / "classes.json")
     if failed:
-        console.print(
-            f'[yellow]{failed} of {len(paths)} pictures could not be read[/yellow]: see "failures" in classes.json'
-        )
         raise typer.Exit(3)
 
 
@@ -276,22 +274,24 @@ def _write_classes(
     truth: list[int | None] | None,
     show_table3: bool,
     out: Path,
-) -> int:
+) -> list[tuple[Path | str, str]]:
     """Write the results in `state` to classes.json and classes.csv, and print tables.
 
     Returns:
-        The number of pictures that could not be read.
+        The pictures that could not be read, with the reasons.
     """
     from ..detection.classification_run import rankings
 
     read: list[tuple[str, np.ndarray, np.ndarray]] = []  # names and predictions of the first pictures
     best: Counter[int] = Counter()
+    failed: list[tuple[Path | str, str]] = []
     right, ranked = [], []
     with ClassificationsWriter(out, classes) as writer:
         for one in rankings(state, len(cells), kept):
             name = str(paths[one.picture])
             if one.positions is None or one.probabilities is None:
-                writer.fail(name, one.failure or "not read")
+                failed.append((paths[one.picture], one.failure or "not read"))
+                writer.fail(name, failed[-1][1])
                 continue
             positions, probabilities = one.positions[-1, :top], one.probabilities[-1, :top]
             writer.add(name, positions.tolist(), probabilities.tolist())
@@ -310,7 +310,7 @@ def _write_classes(
             writer.measure(_measure(np.array(right), np.stack(ranked), cells, show_table3))
         elif truth is not None:
             console.print("[yellow]warning:[/yellow] no picture with a label could be read: nothing is measured")
-    return len(paths) - best.total()
+    return failed
 
 
 def _print_predictions(pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: "Sequence[Category]") -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ..runtime.interruption import end_on_signals, say_when_interrupted
 from .error_messages import errors_as_messages
 from .help import INPUT, OUTPUT, Command
 from .outputs import check_folder
@@ -78,6 +79,7 @@ def detect_export(
         check_export_folder(out)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from error
+    say_when_interrupted(lambda: f"{out} is not complete; the same command writes it again")
     with errors_as_messages(console), StageProgress(console) as progress:
         loaded = load_model(model)
         export_model(
@@ -93,6 +95,7 @@ def detect_export(
 
 def main() -> None:
     """The command `detect-export`."""
+    end_on_signals()
     app()
 
 

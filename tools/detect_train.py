@@ -234,8 +234,9 @@ def detect_train(
 ) -> None:
     """Train a detector on annotated pictures, by fine-tuning a pretrained network.
 
-    The steps: the networks, MultiBox, the box regression, the screen (an ensemble without a screen gets a
-    cascade), and the measurement on validation pictures. Finished steps are not repeated. OUT/training/log.csv has the loss of each step.
+    The steps: MultiBox, the screen, the networks, the box regression, the cascade of an ensemble without a screen, the
+    calibration, and the measurement on validation pictures. Finished steps are not repeated. OUT/training/log.csv has
+    the loss of each step.
     """
     check_folder(out, "--out")
     check_folder(tensorboard, "--tensorboard")

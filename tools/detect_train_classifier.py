@@ -107,7 +107,7 @@ def detect_train_classifier(
     """
     check_folder(out, "--out")
     check_folder(tensorboard, "--tensorboard")
-    say_when_interrupted(lambda: f"the latest checkpoint is kept in {out / 'training'}; the same command goes on")
+    say_when_interrupted(lambda: f"the latest checkpoint is kept in {out}; the same command goes on")
     from dataclasses import asdict
 
     import torch

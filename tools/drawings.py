@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ class Drawings:
     """Writes the drawings of a run. A drawing that cannot be written is a warning, and the run goes on.
 
     Drawings are no part of a run's results. `complete` draws what is missing: drawings of an earlier part of the run
-    that drew none, and drawings with other settings, which a comment in each JPEG file tells.
+    that drew none, and drawings that show other detections, which a comment in each JPEG file tells.
 
     Args:
         folder: the folder of the drawings; it is created if missing.
@@ -51,7 +52,6 @@ class Drawings:
         self._files = [folder / f"{name}.jpg" for name in distinct_names(paths)]
         self._least_score = least_score
         self._finest_names = finest_names
-        self._comment = f"detections from score {least_score}{', finest names' if finest_names else ''}".encode()
         self._warn = warn
         self._drawn: set[int] = set()
         self._disk_is_full = False
@@ -66,10 +66,11 @@ class Drawings:
         """
         if self._disk_is_full:
             return
-        drawn = found.above(self._least_score).draw(image, finest_names=self._finest_names)
+        shown = found.above(self._least_score)
+        drawn = shown.draw(image, finest_names=self._finest_names)
         try:
             with atomic_write(self._files[picture]) as partial:
-                Image.fromarray(drawn).save(partial, format="JPEG", quality=90, comment=self._comment)
+                Image.fromarray(drawn).save(partial, format="JPEG", quality=90, comment=self._comment(shown))
             self._drawn.add(picture)
         except (OSError, ValueError) as error:  # Pillow raises both for pictures that JPEG cannot hold
             self._disk_is_full = isinstance(error, OSError) and error.errno in _FULL_DISK
@@ -80,7 +81,7 @@ class Drawings:
             )
 
     def missing(self, results: Iterable[Result]) -> list[int]:
-        """The indices of the pictures with a result whose drawing is missing or has other settings."""
+        """The indices of the pictures with a result whose drawing is missing or shows other detections."""
         return [
             result.picture
             for result in results
@@ -95,15 +96,24 @@ class Drawings:
             if result.detections is None or result.picture in self._drawn or self._is_drawn(result):
                 continue
             try:
-                image = read_image(self._paths[result.picture])
+                image = read_image(self._paths[result.picture], max_pixels=result.width * result.height)
             except ImageError as error:
                 self._warn(f"{error.path}: its drawing cannot be written: {error.reason}")
                 continue
             self.draw(result.picture, image, result.detections)
 
     def _is_drawn(self, result: Result) -> bool:
+        assert result.detections is not None
+        comment = self._comment(result.detections.above(self._least_score))
         try:
             with Image.open(self._files[result.picture], formats=("JPEG",)) as drawing:
-                return drawing.info.get("comment") == self._comment and drawing.size == (result.width, result.height)
+                return drawing.info.get("comment") == comment and drawing.size == (result.width, result.height)
         except (OSError, ValueError):
             return False
+
+    def _comment(self, shown: Detections) -> bytes:
+        """The comment in a drawing: a digest of the boxes, scores and names that it shows."""
+        names = shown.finest_names if self._finest_names else shown.names
+        digest = hashlib.sha256("\n".join(names).encode(errors="backslashreplace"))
+        digest.update(shown.boxes.tobytes() + shown.scores.tobytes())
+        return f"detections {digest.hexdigest()[:16]}".encode()

@@ -1,8 +1,9 @@
 """The error messages of the commands."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -17,6 +18,8 @@ from ..data.images import ImageError
 
 # Longest message. A message can quote a file, and a file can hold a line of any length.
 _LONGEST = 2000
+# Number of unreadable pictures that the last lines of a command name.
+_NAMED = 20
 
 
 def message_of(error: BaseException) -> str:
@@ -25,6 +28,25 @@ def message_of(error: BaseException) -> str:
     if len(message) <= _LONGEST:
         return message
     return f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 2 :]}"
+
+
+def print_failures(console: Console, failures: Sequence[tuple[Path | str, str]], pictures: int, file: Path) -> None:
+    """Print the pictures that could not be read, with the reasons.
+
+    Args:
+        console: where to print.
+        failures: pictures and reasons.
+        pictures: number of all pictures.
+        file: the file that has all failures in its list "failures".
+    """
+    if not failures:
+        return
+    console.print(f"[yellow]{len(failures)} of {pictures} pictures could not be read:[/yellow]")
+    for picture, reason in failures[:_NAMED]:
+        console.print(f"  {picture}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if len(failures) > _NAMED:
+        more = f'  and {len(failures) - _NAMED} more: see "failures" in {file}'
+        console.print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

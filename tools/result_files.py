@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 import typer
 
 from ..data.output_names import distinct_names
+from ..runtime.remote import is_url
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -56,6 +59,51 @@ _LAST = {
 }
 
 
+# The folders in the folder of a run that hold pictures: drawings, small copies, and those of the layouts.
+_PICTURES = ("pictures", "thumbnails", Also.voc.value, Also.yolo.value)
+
+
+def users_pictures(
+    paths: Sequence[Path | str], inputs: Sequence[str], out: Path, written: Collection[str]
+) -> Sequence[Path | str]:
+    """The pictures that are no files of an earlier run, such as drawings, which a search below `inputs` finds too.
+
+    Args:
+        paths: files or URLs.
+        inputs: the files and folders that the user named.
+        out: the folder of the run.
+        written: the folders below `out` to which the run writes pictures.
+
+    Raises:
+        typer.BadParameter: a picture could be overwritten, because it is in a folder of `written`; or no picture is
+            left.
+    """
+    folders = [Path(os.path.realpath(out / name)) for name in _PICTURES]
+    roots = [Path(os.path.realpath(name)) for name in inputs if os.path.isdir(name)]
+    has_run = (out / "run.sqlite").exists()
+
+    @cache
+    def folder_around(directory: str) -> Path | None:
+        real = Path(os.path.realpath(directory))
+        return next((folder for folder in folders if real.is_relative_to(folder)), None)
+
+    kept: list[Path | str] = []
+    for path in paths:
+        folder = None if is_url(path) else folder_around(os.path.dirname(path))
+        if folder is not None and has_run and any(root in folder.parents for root in roots):
+            continue
+        if folder is not None and folder.name in written:
+            raise typer.BadParameter(
+                f"the run writes to the folder {folder}, so it could overwrite your picture {path}; choose another "
+                "folder",
+                param_hint="--out",
+            )
+        kept.append(path)
+    if not kept:
+        raise typer.BadParameter("all pictures are drawings or copies that an earlier run made", param_hint="INPUT")
+    return kept
+
+
 def parse_also(text: str | None) -> frozenset[Also]:
     """The formats in a text such as "csv,voc".
 
@@ -92,10 +140,18 @@ class ResultFiles:
     keep: bool
 
     def files(self) -> list[Path]:
-        """The files by which one can tell that all has been written."""
+        """The main file of each format. The other files of the format are written before it."""
         names = ["detections.json", *(["detections.parquet"] if self.parquet else [])]
         names += ["index.html"] if self.gallery else []
         return [self.out / name for name in [*names, *(_LAST[one] for one in Also if one in self.also)]]
+
+    def outputs(self) -> dict[str, float]:
+        """The files, for `RunState.finish`."""
+        return {str(file.relative_to(self.out)): self.shown_score for file in self.files()}
+
+    def are_written(self, state: RunState) -> bool:
+        """Whether all files exist and show the results of this run from `shown_score` on."""
+        return self.outputs().items() <= state.outputs.items() and all(file.exists() for file in self.files())
 
     def write(
         self,

@@ -99,6 +99,14 @@ def test_pictures_share_full_batches(model, pictures, monkeypatch):
     assert rows == [16, 4]
 
 
+def test_files_that_cannot_be_read_do_not_wait_for_a_full_batch(model, pictures):
+    waiting = iter([pictures[0]] * 100)
+    found = Classifier([model], device="cpu").classify_files(waiting)
+    assert next(found).error is not None
+    assert len(list(waiting)) > 30
+    found.close()
+
+
 def test_a_picture_is_resized_once_for_each_scale(pictures, monkeypatch):
     import cv2
 

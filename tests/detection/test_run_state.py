@@ -126,6 +126,23 @@ def test_a_finished_run_is_opened_again_to_see_that_it_is_finished(tmp_path, pic
         assert state.finished
 
 
+def test_a_finished_run_knows_its_output_files(tmp_path, pictures):
+    file = tmp_path / "run.sqlite"
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
+        state.finish({"index.html": 0.5, "detections.csv": 0.5})
+    with RunState(file, SETTINGS, pictures, existing="refuse") as state:
+        assert state.outputs == {"index.html": 0.5, "detections.csv": 0.5}
+        state.finish({"index.html": 0.2})
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
+        assert state.outputs == {"index.html": 0.2, "detections.csv": 0.5}
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE about SET value = '[damaged' WHERE name = 'outputs'")
+    with RunState(file, SETTINGS, pictures, existing="resume") as state:
+        assert (state.finished, state.outputs) == (True, {})
+    with RunState(file, SETTINGS, pictures, existing="overwrite") as state:
+        assert (state.finished, state.outputs) == (False, {})
+
+
 @pytest.mark.parametrize("empty", [False, True])
 def test_resuming_starts_a_run_where_there_is_none(tmp_path, pictures, empty):
     file = tmp_path / "out" / "run.sqlite"

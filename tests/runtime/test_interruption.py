@@ -69,7 +69,7 @@ def test_a_signal_ends_the_process_wherever_it_is(
     _, messages = process.communicate(timeout=60)
     assert process.returncode == code
     kept = (
-        "nothing has been done yet; repeat the command to start"
+        "the command has written nothing yet; repeat it to start again"
         if work == "silent"
         else f"3 of 5 pictures are kept in {tmp_path}"
     )

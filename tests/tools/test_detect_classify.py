@@ -86,7 +86,8 @@ def test_odd_files_are_classified_or_listed_as_failures(odd_folder, classifier, 
     failures = {failure["file_name"]: failure["reason"] for failure in document["failures"]}
     assert set(failures) == {str(odd_folder / "text.jpg"), str(odd_folder / "cut.jpg")}
     assert all(failures.values())
-    assert "2 of 8 pictures could not be read" in words(result)
+    assert "2 of 8 pictures could not be read:" in words(result)
+    assert all(f"{name}: {reason}" in words(result) for name, reason in failures.items())
     assert "größe 写真.png" in result.output
     assert "measured" not in document
     with (tmp_path / "classes.csv").open(encoding="utf-8", newline="") as file:

@@ -1,5 +1,6 @@
 """The drawings of a run, from results that are made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,25 @@ def test_missing_drawings_are_completed_from_the_results(tmp_path, paths):
     assert later.missing(results()) == make(tmp_path, paths)[0].missing(results()) == []
     assert (drawings.folder / "a.jpg").read_bytes() == (drawings.folder / "a-2.jpg").read_bytes()
     assert warnings == []
+
+
+def test_drawings_of_another_run_are_replaced(tmp_path, paths):
+    before, _ = make(tmp_path, paths)
+    before.complete(results())
+    moved = replace(FOUND, boxes=FOUND.boxes + 5)
+    other = [Result(0, 90, 60, moved, None), Result(1, 90, 60, FOUND, None)]
+    drawings, _ = make(tmp_path, paths)
+    assert drawings.missing(other) == [0]
+    drawings.complete(other)
+    assert (drawings.folder / "a.jpg").read_bytes() != (drawings.folder / "a-2.jpg").read_bytes()
+
+
+def test_a_picture_that_was_read_can_be_read_again_whatever_its_size(tmp_path, paths, monkeypatch):
+    limits = []
+    monkeypatch.setattr(drawings_module, "read_image", lambda path, max_pixels: limits.append(max_pixels) or IMAGE)
+    drawings, _ = make(tmp_path, paths)
+    drawings.complete(results())
+    assert limits == [90 * 60] * 2
 
 
 @pytest.mark.parametrize("options", [{"least_score": 0.3}, {"finest_names": True}])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.data.submission import read_submission
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.run_state import Result, RunState
-from inception_rcnn.tools.result_files import Also, ResultFiles, parse_also
+from inception_rcnn.tools.result_files import Also, ResultFiles, parse_also, users_pictures
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"))
 FINEST = (Subclass("n02111889", "Samoyed", 58),)
@@ -58,6 +59,29 @@ def test_all_formats_hold_the_detections(tmp_path):
         assert np.abs(dataset[0].boxes - BOXES).max() <= 0.5
 
 
+def test_files_of_another_run_or_from_another_score_count_as_missing(tmp_path):
+    paths, out = [tmp_path / "a.png"], tmp_path / "out"
+    Image.new("RGB", (90, 60)).save(paths[0])
+
+    def of(also: str, shown_score: float) -> ResultFiles:
+        return ResultFiles(out, parse_also(also), parquet=False, gallery=False, shown_score=shown_score, keep=True)
+
+    for seed in (0, 1):  # the second run replaces the first
+        settings = {"seed": seed}
+        with RunState(out / "run.sqlite", settings, paths, existing="overwrite", categories=CATEGORIES) as state:
+            assert not of("", 0.3).are_written(state)
+            state.add(Result(0, 90, 60, replace(FOUND, subclasses=None), None))
+            files = of("csv" if seed == 0 else "", 0.3)
+            files.write(paths, [1], state, CATEGORIES, ())
+            state.finish(files.outputs())
+            assert files.are_written(state)
+            assert not of("", 0.5).are_written(state)
+            assert of("csv", 0.3).are_written(state) == (seed == 0)
+    (out / "detections.json").unlink()
+    with RunState(out / "run.sqlite", settings, paths, existing="resume", categories=CATEGORIES) as state:
+        assert not files.are_written(state)
+
+
 def test_labelling_programs_get_the_detections_that_are_shown(tmp_path):
     _, (found, *_) = write(tmp_path, "voc,csv", shown_score=0.5)
     assert found == {58: 1}
@@ -82,3 +106,30 @@ def test_formats_are_separated_by_commas():
     assert parse_also(" VOC, csv,") == {Also.voc, Also.csv}
     with pytest.raises(typer.BadParameter, match="unknown format 'coco': expected csv, voc, yolo, ilsvrc"):
         parse_also("csv,coco")
+
+
+def test_files_of_an_earlier_run_are_no_pictures_of_the_user(tmp_path):
+    out = tmp_path / "found"
+    for name in ("pictures", "thumbnails", "voc/JPEGImages"):
+        (out / name).mkdir(parents=True)
+    (out / "run.sqlite").touch()
+    paths = [tmp_path / "a.jpg", out / "b.jpg", "https://a/pictures/c.jpg"]
+    made = [out / "pictures" / "a.jpg", out / "thumbnails" / "1.jpg", out / "voc" / "JPEGImages" / "a.jpg"]
+    assert users_pictures([*paths, *made], [str(tmp_path)], out, ["pictures"]) == paths
+    with pytest.raises(typer.BadParameter, match="earlier run"):
+        users_pictures(made, [str(out)], out, ["pictures"])
+
+
+def test_pictures_that_the_run_could_overwrite_are_refused(tmp_path):
+    picture = tmp_path / "pictures" / "a.jpg"
+    picture.parent.mkdir()
+    (tmp_path / "link").symlink_to(picture.parent)
+    for path in (picture, tmp_path / "link" / "a.jpg"):
+        for name in (path, path.parent, tmp_path):
+            with pytest.raises(typer.BadParameter, match="could overwrite your picture"):
+                users_pictures([path], [str(name)], tmp_path, ["pictures", "thumbnails"])
+    assert users_pictures([picture], [str(picture.parent)], tmp_path, ["thumbnails"]) == [picture]
+    assert users_pictures([picture], [str(picture.parent)], tmp_path / "found", ["pictures"]) == [picture]
+    (tmp_path / "run.sqlite").touch()
+    with pytest.raises(typer.BadParameter, match="could overwrite your picture"):
+        users_pictures([picture], [str(picture.parent)], tmp_path, ["pictures"])
