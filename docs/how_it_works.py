@@ -30,6 +30,7 @@ from inception_rcnn.proposals.workspace import borrow
 FOLDER = Path(__file__).with_suffix("")
 SMALLEST_K = 50  # of the strategies "fast"
 DRAWN_BOXES = 150
+DRAWN_OF_MULTIBOX = 50
 SHOWN_REGIONS = 12
 
 
@@ -107,8 +108,9 @@ def main() -> None:
     draw_boxes(image, selective.boxes[drawn], title, "selective_search")
 
     view = detector.multibox.look(image)
-    title = f"{len(view.proposals)} boxes of MultiBox"
-    draw_boxes(image, view.proposals.boxes, title, "multibox")
+    best = view.proposals.top(DRAWN_OF_MULTIBOX)
+    title = f"{len(view.proposals)} boxes of MultiBox; the best {len(best)} are drawn"
+    draw_boxes(image, best.boxes, title, "multibox")
 
     union = combine(selective, view.proposals)
     assert view.feature_map is not None

@@ -10,7 +10,11 @@ PLACE = "<!-- the card -->"
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces the mark in a page by the card; mkdocs calls this for every page."""
-    return markdown.replace(PLACE, card_of(json.loads(MODEL.read_text(encoding="utf-8")))) if PLACE in markdown else markdown
+    return (
+        markdown.replace(PLACE, card_of(json.loads(MODEL.read_text(encoding="utf-8"))))
+        if PLACE in markdown
+        else markdown
+    )
 
 
 def card_of(model: dict[str, Any]) -> str:
