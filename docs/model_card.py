@@ -34,9 +34,11 @@ def card_of(model: dict[str, Any]) -> str:
         ("box_regression", "box regression"),
     ):
         parts += [name] * bool(model.get(field))
-    lines = [f"The model has {', '.join(parts)}, and finds {len(classes)} classes.", ""]
+    lines = [f"The model has {', '.join(parts)}. It finds {len(classes)} classes.", ""]
+    if model.get("subclasses"):
+        lines += [f"- It tells {len(model['subclasses']):,} finer classes apart (`--finest-names`)."]
     if "data" in card:
-        lines += [f"- Trained on {card['pictures']:,} pictures of {card['data']}, from {card['init']}."]
+        lines += [f"- Trained on {card.get('pictures', '?')} pictures of {card['data']}, from {card.get('init', '?')}."]
     figures = card.get("evaluation", {})
     measured = figures.get("classes", {})
     if figures:
@@ -46,10 +48,11 @@ def card_of(model: dict[str, Any]) -> str:
             f"{figures['data']}, by the {figures['protocol']} rules: {figures['mAP']:.3f} (95 % interval {low:.3f} to "
             f"{high:.3f})."
         ]
-    boxes = card.get("objects", {})
+    boxes, taught = card.get("objects", {}), set(card.get("taught", ()))
     lines += ["", "| class | training boxes | AP | 95 % interval | objects measured |", "|---|---|---|---|---|"]
     for name in sorted(classes, key=lambda one: (-measured.get(one, {}).get("AP", -1), -boxes.get(one, 0), one)):
-        row = [name, f"{boxes.get(name, 0):,}", "", "", ""]
+        trained = f"{boxes[name]:,}" if name in boxes else "?"
+        row = [name, trained + " + teacher" * (name in taught), "", "", ""]
         if name in measured:
             found = measured[name]
             row[2:] = [f"{found['AP']:.2f}", "{:.2f} to {:.2f}".format(*found["interval"]), str(found["objects"])]
