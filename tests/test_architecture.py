@@ -1,5 +1,7 @@
 """The folders are layers: imports go down only, and form no cycle. A wheel holds every file of the package.
 
+An sdist holds every file of the repository.
+
 All tests of imports count every import statement, including imports inside functions and under `TYPE_CHECKING`. No
 import of the package needs an exception, and a cycle through a deferred import is as confusing as any other cycle.
 Only `import_module(...)`, with which the package's `__init__` loads its public names, is not counted.
@@ -15,12 +17,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+import inception_rcnn
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "inception_rcnn"
@@ -234,18 +239,23 @@ def clean_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+def require_build_tools(*modules: str) -> None:
+    """Skips the test unless the modules are installed, and setuptools in a version that reads this pyproject.toml."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module} to build without a network; it is not installed")
+    version = importlib.metadata.version("setuptools")
+    if int(version.split(".")[0]) < 77:
+        pytest.skip(f"needs setuptools 77 or later; {version} is installed")
+
+
 @pytest.fixture(scope="module")
 def wheel(clean_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy in which an interrupted build of an older version has left a module.
 
     setuptools copies `build/lib` to `build/bdist.<platform>/wheel`, without emptying it first, and packs the latter.
     """
-    for module in ("setuptools", "pip"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs {module} to build a wheel without a network; it is not installed")
-    version = importlib.metadata.version("setuptools")
-    if int(version.split(".")[0]) < 77:
-        pytest.skip(f"needs setuptools 77 or later to build a wheel; {version} is installed")
+    require_build_tools("setuptools", "pip")
     for stale in ("build/lib", f"build/bdist.{sysconfig.get_platform()}/wheel"):
         folder = clean_copy / stale / PACKAGE
         folder.mkdir(parents=True)
@@ -271,6 +281,25 @@ def test_a_wheel_holds_every_file_of_the_package_and_only_those(wheel: Path) -> 
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert packed - expected == set(), "in the wheel but not in the repository"
     assert expected - packed == set(), "in the repository but not in the wheel"
+
+
+@pytest.mark.slow
+def test_an_sdist_holds_every_file_of_the_repository(clean_copy: Path, tmp_path: Path) -> None:
+    """So that tests, manual and benchmarks run from it, and a wheel can be built from it."""
+    require_build_tools("setuptools")
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    run = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=clean_copy, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    (file,) = tmp_path.glob("*.tar.gz")
+    assert file.name == f"inception_rcnn-{inception_rcnn.__version__}.tar.gz"
+    with tarfile.open(file) as archive:
+        packed = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    made = {name for name in packed if name in ("PKG-INFO", "setup.cfg") or name.startswith("inception_rcnn.egg-info/")}
+    expected = {path.relative_to(ROOT).as_posix() for path in repository_files(ROOT)} - {".gitignore"}
+    assert packed - made - expected == set(), "in the sdist but not in the repository"
+    assert expected - packed == set(), "in the repository but not in the sdist"
 
 
 IMPORT_ALL = """
