@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
 KEPT_SCORE = 0.01
-SHOWN_SCORE = 0.5
+SHOWN_SCORE = 0.3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True, emoji=False)
