@@ -138,7 +138,6 @@ def test_a_missing_initial_network_is_said_before_annotations_are_read(init, tmp
         (["--hold-out", "0.2", "--validation", "val"], "either --hold-out or --validation"),
         (["--no-multibox", "--multibox-iterations", "5"], "--no-multibox trains no MultiBox network"),
         (["--multibox-iterations", "0"], "--multibox-iterations"),
-        (["--members", "0"], "--members"),
         (["--measured", "0"], "--measured"),
         (["--device", "tpu"], "unknown device 'tpu'"),
     ],
