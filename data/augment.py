@@ -27,6 +27,8 @@ _CORNERS: dict[Patch, tuple[int, int]] = {
     "bottom right": (2, 2),
     "centre": (1, 1),
 }
+# `CropPlace.square` of crops from the whole picture, stretched to a square.
+STRETCHED = 3
 # A picture whose longer side is more times the shorter side is cut before it is resized: 1x50,000 pixels would become
 # 352x17,600,000 pixels.
 _LONGEST = 16
@@ -85,7 +87,7 @@ class CropPlace(NamedTuple):
     Attributes:
         shorter: the length in pixels to which the shorter side of the picture is resized. A square of this side is cut.
         square: 0 for the left square of a lying picture or the top square of an upright picture, 1 for the square in
-            the centre, 2 for the right or bottom square.
+            the centre, 2 for the right or bottom square; `STRETCHED` for the whole picture, stretched to a square.
         patch: the corner or the centre of the square from which the crop is cut; "whole" resizes the square.
         mirrored: whether the crop is exchanged with its mirror image.
     """
@@ -102,10 +104,11 @@ def crop_places(count: int, upright: bool) -> tuple[CropPlace, ...]:
 
     - 144: at each of four scales the three squares; of each square the four corners, the centre and the whole square;
       of each of these the crop and its mirror image. 4 * 3 * 6 * 2 = 144.
-    - 10: the four corners and the centre of the picture whose shorter side has 256 pixels, and their mirror images.
-    - 1: the centre of this picture.
+    - 10: the four corners and the centre of the picture, stretched to 256 x 256 pixels, and their mirror images. The
+      public networks were trained and measured on stretched pictures.
+    - 1: the centre of the stretched picture.
 
-    The 144 places contain the 10 places, and these contain the single place.
+    The 10 places contain the single place.
 
     Args:
         count: 1, 10 or 144.
@@ -123,24 +126,16 @@ def crop_places(count: int, upright: bool) -> tuple[CropPlace, ...]:
             for mirrored in (False, True)
         )
     if count == 10:
-        right_of_top, left_of_bottom = (0, 2) if upright else (2, 0)
-        corners: tuple[tuple[int, Patch], ...] = (
-            (0, "top left"),
-            (right_of_top, "top right"),
-            (left_of_bottom, "bottom left"),
-            (2, "bottom right"),
-            (1, "centre"),
-        )
         return tuple(
-            CropPlace(_SCALES[0], square, patch, mirrored) for square, patch in corners for mirrored in (False, True)
+            CropPlace(_SCALES[0], STRETCHED, patch, mirrored) for patch in _CORNERS for mirrored in (False, True)
         )
     if count == 1:
-        return (CropPlace(_SCALES[0], 1, "centre", False),)
+        return (CropPlace(_SCALES[0], STRETCHED, "centre", False),)
     raise ValueError(f"the number of crops is {count}, expected one of {', '.join(map(str, CROP_COUNTS))}")
 
 
 def crops_at(image: np.ndarray, places: Sequence[CropPlace], size: int = 224) -> np.ndarray:
-    """Returns the crops of an image at these places. The image is resized once for each scale.
+    """Returns the crops of an image at these places. The image is resized once for each scale, and stretched once.
 
     If its longer side is more than 16 times its shorter side, the three squares are cut before they are resized.
 
@@ -152,7 +147,11 @@ def crops_at(image: np.ndarray, places: Sequence[CropPlace], size: int = 224) ->
     Returns:
         uint8 RGB [N, size, size, 3].
     """
-    squares = {shorter: _squares(image, shorter) for shorter in {place.shorter for place in places}}
+    squares = {shorter: _squares(image, shorter) for shorter in {p.shorter for p in places if p.square != STRETCHED}}
+    for shorter in {place.shorter for place in places if place.square == STRETCHED}:
+        method = cv2.INTER_AREA if min(image.shape[:2]) > shorter else cv2.INTER_LINEAR
+        stretched = cv2.resize(image, (shorter, shorter), interpolation=method)
+        squares.setdefault(shorter, [stretched] * STRETCHED).append(stretched)
     patches: dict[tuple[int, int, Patch], np.ndarray] = {}
     crops = np.empty((len(places), size, size, 3), np.uint8)
     for crop, (shorter, square, patch, mirrored) in zip(crops, places, strict=True):

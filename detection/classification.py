@@ -253,8 +253,7 @@ class Classifier:
 
         Args:
             paths: picture files, or URLs that fsspec reads.
-            counts: numbers of crops, each of 1, 10 or 144. The networks see each crop once: the larger numbers of crops
-                contain the smaller ones.
+            counts: numbers of crops, each of 1, 10 or 144. The networks see each crop once.
             max_pixels: a picture with more pixels gives an error, see `read_image`.
         """
         # So many pictures fill whole batches.
@@ -308,6 +307,7 @@ def _read(path: str | Path, counts: Sequence[int], max_pixels: int) -> _CroppedP
         nothing = np.zeros((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         return _CroppedPicture(PictureProbabilities(path, 0, 0, None, error), nothing, [])
     height, width = image.shape[:2]
-    places = crop_places(max(counts), height > width)
-    rows = [[places.index(place) for place in crop_places(count, height > width)] for count in counts]
+    of_counts = [crop_places(count, height > width) for count in counts]
+    places = list(dict.fromkeys(place for of_count in of_counts for place in of_count))
+    rows = [[places.index(place) for place in of_count] for of_count in of_counts]
     return _CroppedPicture(PictureProbabilities(path, width, height, None, None), crops_at(image, places), rows)
