@@ -258,11 +258,11 @@ def test_a_killed_run_resumes_to_the_same_files(labelled, classifier, tmp_path, 
     assert not (tmp_path / "cut" / "classes.json").exists()
     refused = run(*cut)
     assert refused.exit_code == 2
-    assert "4 pictures" in words(refused)
+    assert "4 of 6 pictures" in words(refused)
     assert "--top was 5, is now 3" in words(run(*cut, "--resume", "--top", 3))
     resumed = run(*cut, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "4 pictures are already done" in words(resumed)
+    assert "4 of 6 pictures are already done" in words(resumed)
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
     again = run(*cut, "--resume")
     assert again.exit_code == 0
