@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,7 @@ from .images import IMAGE_SUFFIXES
 Writer = TypeVar("Writer", bound="_LabellingWriter")
 
 
-class _LabellingWriter:
+class _LabellingWriter(ABC):
     """Writes an annotation file for each picture. Its methods are the methods of `coco.DetectionsWriter`.
 
     Each file is complete or missing after an interruption.
@@ -82,16 +83,16 @@ class _LabellingWriter:
         chosen = scores >= self._least_score
         self._write(name, picture, width, height, boxes[chosen], labels[chosen])
 
-    def fail(self, file_name: str, reason: str) -> None:
+    def fail(self, file_name: str, reason: str) -> None:  # noqa: B027  # the same for all layouts
         """Adds nothing: a picture that could not be read has no annotation."""
 
+    @abstractmethod
     def _write(self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> None:
         """Writes the annotation file of a picture."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _write_classes(self) -> None:
         """Writes the file of the classes, which tells that all annotations are written."""
-        raise NotImplementedError
 
     def __enter__(self: Writer) -> Writer:
         (self.folder / self.pictures).mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ MOST_EMBEDDED = 100
 MOST_PICTURES = 50_000
 
 _PAGES = Path(__file__).parent / "pages"
-_THUMBNAILS = "thumbnails"
+_THUMBNAILS = "gallery_thumbnails"
 _AHEAD = 64  # thumbnails that are made before they are needed
 
 
@@ -47,9 +47,9 @@ def write_gallery(
     """Writes the page. It loads nothing from the network, and opens from the disk without a server.
 
     The page contains the thumbnails of at most `MOST_EMBEDDED` pictures. For more pictures they are JPEG files in the
-    folder `thumbnails` beside the page, in which older thumbnails are replaced or deleted. The large view of a picture
-    shows its file if it is still where it was, else the thumbnail. The picture of a URL is shown as a thumbnail only. A
-    picture that can no longer be read is an empty frame with its boxes.
+    folder `gallery_thumbnails` beside the page, in which older thumbnails are replaced or deleted. The large view of a
+    picture shows its file if it is still where it was, else the thumbnail. The picture of a URL is shown as a thumbnail
+    only. A picture that can no longer be read is an empty frame with its boxes.
 
     Args:
         file: the page to write.

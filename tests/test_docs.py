@@ -267,4 +267,6 @@ def test_every_python_block_runs(block: Block, folder: Path, monkeypatch: pytest
     monkeypatch.setattr(
         inception_rcnn, "train_detector", lambda *one, **two: signature.bind(*one, **two), raising=False
     )
-    exec(compile(block.text, block.place, "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(block.text, block.place, "exec"), names)
+    assert names.keys() > {"__builtins__"}, f"{block.place}: the block defines nothing"

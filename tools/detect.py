@@ -258,11 +258,15 @@ def detect(
     check_folder(out, "--out")
     folders = [one.value for one in formats]  # that get pictures
     if not ray:
-        folders.append("thumbnails")
+        folders.append("gallery_thumbnails")
     if pictures and not ray:
         check_folder(out / "pictures", "--out")
         folders.append("pictures")
     paths = users_pictures(paths, inputs or [], out, folders)
+    if not ray and (out / "index.html").exists() and not (out / "run.sqlite").exists():
+        raise typer.BadParameter(
+            f"{out} holds an index.html that no run of detect wrote; choose another folder", param_hint="--out"
+        )
     if score_threshold is not None:
         min_score = draw_score = score_threshold
     shown_score = max(SHOWN_SCORE, min_score) if draw_score is None else draw_score

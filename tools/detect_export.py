@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..runtime.interruption import end_on_signals, say_when_interrupted
-from .error_messages import errors_as_messages
+from .error_messages import errors_as_messages, message_of
 from .help import INPUT, OUTPUT, Command
 from .outputs import check_folder
 from .progress import StageProgress
@@ -77,8 +77,8 @@ def detect_export(
 
     try:
         check_export_folder(out)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from error
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(message_of(error), param_hint="--out") from error
     say_when_interrupted(lambda: f"{out} is not complete; the same command writes it again")
     with errors_as_messages(console), StageProgress(console) as progress:
         loaded = load_model(model)

@@ -60,7 +60,7 @@ _LAST = {
 
 
 # The folders in the folder of a run that hold pictures: drawings, small copies, and those of the layouts.
-_PICTURES = ("pictures", "thumbnails", Also.voc.value, Also.yolo.value)
+_PICTURES = ("pictures", "gallery_thumbnails", Also.voc.value, Also.yolo.value)
 
 
 def users_pictures(

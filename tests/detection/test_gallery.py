@@ -153,11 +153,11 @@ def test_thumbnails_of_many_pictures_lie_beside_the_page(
     page = tmp_path / "index.html"
     monkeypatch.setattr(gallery, "MOST_EMBEDDED", 2)
     for name in ("9.jpg", "own.jpg"):  # of an older run, and of the user
-        (tmp_path / "thumbnails").mkdir(exist_ok=True)
-        (tmp_path / "thumbnails" / name).write_bytes(b"")
+        (tmp_path / "gallery_thumbnails").mkdir(exist_ok=True)
+        (tmp_path / "gallery_thumbnails" / name).write_bytes(b"")
     write_gallery(page, pictures, results(), CATEGORIES, 0.5)
-    assert [one[3] for one in records(page)] == [f"thumbnails/{number}.jpg" for number in (1, 2, 3, 4)]
-    left = sorted(path.name for path in (tmp_path / "thumbnails").iterdir())
+    assert [one[3] for one in records(page)] == [f"gallery_thumbnails/{number}.jpg" for number in (1, 2, 3, 4)]
+    left = sorted(path.name for path in (tmp_path / "gallery_thumbnails").iterdir())
     assert left == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "own.jpg"]
 
 

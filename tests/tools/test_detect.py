@@ -535,6 +535,15 @@ def test_names_that_are_not_utf8_reach_detections_json(model, tmp_path):
     assert os.listdir(os.fsencode(tmp_path / "out" / "pictures")) == [b"\xff [red].jpg"]
 
 
+def test_a_web_page_of_the_user_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "index.html").write_text("my page")
+    result = run("--demo", "--model", "nowhere", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "holds an index.html that no run of detect wrote" in result.output
+    assert (tmp_path / "index.html").read_text() == "my page"
+
+
 @pytest.mark.parametrize("below", ["", "sub"])
 def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_loaded(below, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")

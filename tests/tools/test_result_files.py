@@ -110,11 +110,11 @@ def test_formats_are_separated_by_commas():
 
 def test_files_of_an_earlier_run_are_no_pictures_of_the_user(tmp_path):
     out = tmp_path / "found"
-    for name in ("pictures", "thumbnails", "voc/JPEGImages"):
+    for name in ("pictures", "gallery_thumbnails", "voc/JPEGImages"):
         (out / name).mkdir(parents=True)
     (out / "run.sqlite").touch()
     paths = [tmp_path / "a.jpg", out / "b.jpg", "https://a/pictures/c.jpg"]
-    made = [out / "pictures" / "a.jpg", out / "thumbnails" / "1.jpg", out / "voc" / "JPEGImages" / "a.jpg"]
+    made = [out / "pictures" / "a.jpg", out / "gallery_thumbnails" / "1.jpg", out / "voc" / "JPEGImages" / "a.jpg"]
     assert users_pictures([*paths, *made], [str(tmp_path)], out, ["pictures"]) == paths
     with pytest.raises(typer.BadParameter, match="earlier run"):
         users_pictures(made, [str(out)], out, ["pictures"])
@@ -127,8 +127,8 @@ def test_pictures_that_the_run_could_overwrite_are_refused(tmp_path):
     for path in (picture, tmp_path / "link" / "a.jpg"):
         for name in (path, path.parent, tmp_path):
             with pytest.raises(typer.BadParameter, match="could overwrite your picture"):
-                users_pictures([path], [str(name)], tmp_path, ["pictures", "thumbnails"])
-    assert users_pictures([picture], [str(picture.parent)], tmp_path, ["thumbnails"]) == [picture]
+                users_pictures([path], [str(name)], tmp_path, ["pictures", "gallery_thumbnails"])
+    assert users_pictures([picture], [str(picture.parent)], tmp_path, ["gallery_thumbnails"]) == [picture]
     assert users_pictures([picture], [str(picture.parent)], tmp_path / "found", ["pictures"]) == [picture]
     (tmp_path / "run.sqlite").touch()
     with pytest.raises(typer.BadParameter, match="could overwrite your picture"):
