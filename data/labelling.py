@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ class _LabellingWriter(ABC):
             `output_names.distinct_names`.
         least_score: smallest score of the detections that are written.
         keep: whether annotation files that exist already stay as they are, because people may have corrected them.
+        on_written: called with each file or link that has the content of this run, after it is written.
 
     Attributes:
         folder: the folder to write to.
@@ -55,6 +56,7 @@ class _LabellingWriter(ABC):
         *,
         least_score: float = 0.0,
         keep: bool = False,
+        on_written: Callable[[Path], None] = lambda file: None,
     ):
         self.folder = folder
         self._categories = categories
@@ -62,6 +64,7 @@ class _LabellingWriter(ABC):
         self._names = names
         self._least_score = least_score
         self._keep = keep
+        self._on_written = on_written
         self.kept = 0
 
     def add(
@@ -80,18 +83,25 @@ class _LabellingWriter(ABC):
         picture = self.folder / self.pictures / f"{name}{suffix if suffix.lower() in IMAGE_SUFFIXES else '.jpg'}"
         if not is_url(file_name):
             _link(Path(file_name), picture)
+            self._on_written(picture)
         chosen = scores >= self._least_score
-        self._write(name, picture, width, height, boxes[chosen], labels[chosen])
+        annotation = self._write(name, picture, width, height, boxes[chosen], labels[chosen])
+        if annotation is None:
+            self.kept += 1
+        else:
+            self._on_written(annotation)
 
     def fail(self, file_name: str, reason: str) -> None:  # noqa: B027  # the same for all layouts
         """Adds nothing: a picture that could not be read has no annotation."""
 
     @abstractmethod
-    def _write(self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> None:
-        """Writes the annotation file of a picture."""
+    def _write(
+        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
+    ) -> Path | None:
+        """Writes the annotation file of a picture; returns None if a file with another content is kept."""
 
     @abstractmethod
-    def _write_classes(self) -> None:
+    def _write_classes(self) -> Path:
         """Writes the file of the classes, which tells that all annotations are written."""
 
     def __enter__(self: Writer) -> Writer:
@@ -100,7 +110,7 @@ class _LabellingWriter(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._write_classes()
+            self._on_written(self._write_classes())
 
 
 class VocWriter(_LabellingWriter):
@@ -112,11 +122,15 @@ class VocWriter(_LabellingWriter):
 
     pictures = "JPEGImages"
 
-    def _write_classes(self) -> None:
-        with atomic_write(self.folder / "classes.txt") as partial:
+    def _write_classes(self) -> Path:
+        file = self.folder / "classes.txt"
+        with atomic_write(file) as partial:
             partial.write_text("".join(f"{category.name}\n" for category in self._categories), encoding="utf-8")
+        return file
 
-    def _write(self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> None:
+    def _write(
+        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
+    ) -> Path | None:
         file = self.folder / "Annotations" / f"{name}.xml"
         objects = [
             AnnotatedObject(self._categories[self._rows[label]].name, box, truncated=False, pose="Unspecified")
@@ -124,9 +138,9 @@ class VocWriter(_LabellingWriter):
         ]
         annotation = Annotation(picture.name, width, height, tuple(objects), folder=self.pictures)
         if self._keep and file.exists():
-            self.kept += not _is(file, annotation)
-            return
+            return file if _is(file, annotation) else None
         write_annotation(file, annotation)
+        return file
 
 
 class YoloWriter(_LabellingWriter):
@@ -138,13 +152,17 @@ class YoloWriter(_LabellingWriter):
 
     pictures = "images"
 
-    def _write_classes(self) -> None:
+    def _write_classes(self) -> Path:
+        file = self.folder / "data.yaml"
         names = {number: category.name for number, category in enumerate(self._categories)}
         content = yaml.safe_dump({"train": self.pictures, "names": names}, allow_unicode=True, sort_keys=False)
-        with atomic_write(self.folder / "data.yaml") as partial:
+        with atomic_write(file) as partial:
             partial.write_text(content, encoding="utf-8")
+        return file
 
-    def _write(self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> None:
+    def _write(
+        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
+    ) -> Path | None:
         file = self.folder / "labels" / f"{name}.txt"
         x1, y1, x2, y2 = (clip(boxes, width, height) / np.array([width, height, width, height])).T
         rows = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1).tolist()
@@ -153,10 +171,10 @@ class YoloWriter(_LabellingWriter):
             for row, label in zip(rows, labels.tolist(), strict=True)
         ).encode()
         if self._keep and file.exists():
-            self.kept += file.read_bytes() != content
-            return
+            return file if file.read_bytes() == content else None
         with atomic_write(file) as partial:
             partial.write_bytes(content)
+        return file
 
 
 def _whole_pixels(boxes: np.ndarray, width: int, height: int) -> list[tuple[float, float, float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -43,13 +43,14 @@ def write_gallery(
     shown_score: float,
     finest: Sequence[Subclass] = (),
     on_picture: Callable[[], None] = lambda: None,
+    on_written: Callable[[Path], None] = lambda file: None,
 ) -> None:
     """Writes the page. It loads nothing from the network, and opens from the disk without a server.
 
     The page contains the thumbnails of at most `MOST_EMBEDDED` pictures. For more pictures they are JPEG files in the
-    folder `gallery_thumbnails` beside the page, in which older thumbnails are replaced or deleted. The large view of a
-    picture shows its file if it is still where it was, else the thumbnail. The picture of a URL is shown as a thumbnail
-    only. A picture that can no longer be read is an empty frame with its boxes.
+    folder `gallery_thumbnails` beside the page. The large view of a picture shows its file if it is still where it was,
+    else the thumbnail. The picture of a URL is shown as a thumbnail only. A picture that can no longer be read is an
+    empty frame with its boxes.
 
     Args:
         file: the page to write.
@@ -59,6 +60,7 @@ def write_gallery(
         shown_score: the least score with which the page opens.
         finest: the classes that `Detections.subclasses` refers to; names are then "dog: Samoyed".
         on_picture: called after each picture, for a progress bar.
+        on_written: called with each thumbnail, and then the page, after it is written.
 
     Raises:
         OSError: the page or a thumbnail cannot be written; an older page stays as it is.
@@ -95,6 +97,7 @@ def write_gallery(
                 source = f"{_THUMBNAILS}/{result.picture + 1}.jpg"
                 folder.mkdir(parents=True, exist_ok=True)
                 (file.parent / source).write_bytes(jpeg)
+                on_written(file.parent / source)
             shown_together.append([categories[rows[label]].name for label in found.above(shown_score).labels.tolist()])
             least = min([least, *found.scores.tolist()])
             original = _original(paths[result.picture], file.parent)
@@ -134,8 +137,7 @@ def write_gallery(
     )
     with atomic_write(file) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.writelines(page)
-    if folder.is_dir():
-        _delete_others(folder, range(0) if embedded else range(1, len(paths) + 1))
+    on_written(file)
 
 
 def _thumbnail(path: Path | str, result: Result) -> bytes | None:
@@ -181,10 +183,3 @@ def _css(colour: Colour) -> str:
 def _json(value: object) -> Markup:
     """Returns JSON that can stand in a script element, whatever its texts contain."""
     return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
-
-
-def _delete_others(folder: Path, numbers: Collection[int]) -> None:
-    """Deletes the thumbnails of an older run that had more pictures."""
-    for path in folder.glob("*.jpg"):
-        if path.stem.isdecimal() and int(path.stem) not in numbers:
-            path.unlink()

@@ -2,13 +2,17 @@
 
 The result of each picture is one row, which is committed when the picture is done. After a crash, a row is complete or
 missing, never partial.
+
+The file also lists the output files of the run, so that a run that replaces it can delete them and no others.
 """
 
 import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -34,6 +38,12 @@ _TABLES = {
         "failure TEXT, subclasses BLOB"
     ),
 }
+
+# The files that runs wrote to the folder. The table outlives the run: files of a replaced run are not "current".
+_FILES = "name BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, current INTEGER NOT NULL"
+
+# Some file systems round the time of modification to 2 s when the file leaves the memory.
+_ROUNDING = 2 * 10**9  # ns
 
 
 class RunStateError(RuntimeError):
@@ -109,6 +119,7 @@ class RunState:
         self.finished = False
         self.done = 0
         self.outputs: dict[str, float] = {}
+        self._pictures = pictures
         self._count = len(pictures)
         self._categories = categories
         self._finest = finest
@@ -148,10 +159,12 @@ class RunState:
                 self._start(about)
                 return
             self._check_about(known)
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({_FILES}) WITHOUT ROWID")
             self._add_column_of_subclasses()
             _check_same(self.file, known, about)
             # Damage is found here, and not when hours of work are done.
             self.done = sum(1 for _ in self.results())
+            self._database.execute("SELECT * FROM files").fetchall()
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
@@ -188,6 +201,8 @@ class RunState:
     def _start(self, about: Mapping[str, str]) -> None:
         with self._database:  # one transaction: after a crash, the file holds the old run or the new run
             self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS files ({_FILES}) WITHOUT ROWID")
+            self._database.execute("UPDATE files SET current = 0")
             for table, columns in _TABLES.items():
                 self._database.execute(f"DROP TABLE IF EXISTS {table}")
                 self._database.execute(f"CREATE TABLE {table} ({columns})")
@@ -291,6 +306,60 @@ class RunState:
             raise self._damaged(f"{where} has subclasses that the model lacks")
         return Result(picture, width, height, found, None)
 
+    def wrote(self, file: Path) -> None:
+        """Record that the run wrote a file or a link below the folder of the state.
+
+        Raises:
+            OSError: the file does not exist.
+            sqlite3.Error: the record could not be written.
+        """
+        status = file.lstat()
+        name = os.fsencode(file.relative_to(self.file.parent))
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, 1)", (name, status.st_size, status.st_mtime_ns)
+            )
+
+    def delete_replaced(self, but: Collection[Path] = ()) -> list[Path]:
+        """Delete the files of the runs that this run replaced with "overwrite", and folders that are empty then.
+
+        Files that this run wrote itself stay, and so do its pictures: the drawings of one run can be the pictures of
+        the next. A file that somebody changed since its run wrote it stays too, like a file that cannot be deleted;
+        both are forgotten.
+
+        Args:
+            but: files that this run will write, so that the old files are there until the new files are complete.
+
+        Returns:
+            The changed files, and the files that cannot be deleted.
+
+        Raises:
+            sqlite3.Error: the records cannot be read or written.
+        """
+        folder = self.file.parent
+        stay = []
+        rows = self._database.execute(
+            "SELECT name, size, modified FROM files WHERE current = 0 ORDER BY name"
+        ).fetchall()
+        kept = {_place(file) for file in but}
+        if rows:
+            for picture in self._pictures:
+                kept |= {_place(picture), os.path.realpath(picture)}
+        for name, size, modified in rows:
+            if not (isinstance(name, bytes) and isinstance(size, int) and isinstance(modified, int)):
+                continue  # damaged
+            file = folder / os.fsdecode(name)
+            if not file.is_relative_to(folder) or ".." in file.parts[len(folder.parts) :] or _place(file) in kept:
+                continue
+            if not _delete_unchanged(file, size, modified):
+                stay.append(file)
+            with suppress(OSError):  # a folder that is not empty
+                for parent in file.relative_to(folder).parents[:-1]:
+                    (folder / parent).rmdir()
+            with self._database:
+                self._database.execute("DELETE FROM files WHERE name = ?", (name,))
+        return stay
+
     def finish(self, outputs: Mapping[str, float] | None = None) -> None:
         """Mark the run as finished. Call this after its output files are written.
 
@@ -302,6 +371,27 @@ class RunState:
         with self._database:
             self._database.execute("UPDATE about SET value = 'yes' WHERE name = 'finished'")
             self._database.execute("INSERT OR REPLACE INTO about VALUES ('outputs', ?)", (json.dumps(self.outputs),))
+
+
+def _place(file: Path | str) -> str:
+    """Where a file or a link is, with no links in the names of folders."""
+    folder, name = os.path.split(file)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _delete_unchanged(file: Path, size: int, modified: int) -> bool:
+    """Delete a file that has this size and this time of modification in ns; return whether it is gone."""
+    try:
+        status = file.lstat()
+        unchanged = status.st_size == size and abs(status.st_mtime_ns - modified) <= _ROUNDING
+        if unchanged and not stat.S_ISDIR(status.st_mode):
+            file.unlink()
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _digest(pictures: Sequence[Path | str]) -> str:

@@ -224,7 +224,12 @@ def detect(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out by a new run.", rich_help_panel=RUN)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the run in --out by a new run, which deletes the files of the old run.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     ray: Annotated[
         str | None,
@@ -344,7 +349,12 @@ def detect(
     drawings = None
     if pictures and not ray:
         drawings = Drawings(
-            out / "pictures", paths, least_score=shown_score, finest_names=finest_names, warn=_print_warning
+            out / "pictures",
+            paths,
+            least_score=shown_score,
+            finest_names=finest_names,
+            warn=_print_warning,
+            on_written=state.wrote,
         )
     if state.finished and files.are_written(state) and not (drawings and drawings.missing(state.results())):
         failures = [result for result in state.results() if result.failure]
@@ -400,6 +410,7 @@ def detect(
                     shown_score,
                     choice.subclasses,
                     lambda: progress.report("gallery", next(counter), len(paths), {}),
+                    state.wrote,
                 )
         state.finish(files.outputs())
     except (OSError, sqlite3.Error, ClusterError, EngineError, RunStateError) as error:

@@ -36,6 +36,7 @@ class Drawings:
         least_score: smallest score of the detections that are drawn.
         finest_names: whether labels say "dog: Samoyed" in place of "dog".
         warn: prints a warning.
+        on_written: called with each drawing after it is written, and in `complete` with those that are there.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Drawings:
         least_score: float,
         finest_names: bool,
         warn: Callable[[str], None],
+        on_written: Callable[[Path], None],
     ):
         self.folder = folder
         self._paths = paths
@@ -53,6 +55,7 @@ class Drawings:
         self._least_score = least_score
         self._finest_names = finest_names
         self._warn = warn
+        self._on_written = on_written
         self._drawn: set[int] = set()
         self._disk_is_full = False
 
@@ -79,6 +82,8 @@ class Drawings:
                 f"{self._paths[picture]}: its drawing cannot be written: {message_of(error)}"
                 f"{later if self._disk_is_full else ''}"
             )
+            return
+        self._on_written(self._files[picture])
 
     def missing(self, results: Iterable[Result]) -> list[int]:
         """The indices of the pictures with a result whose drawing is missing or shows other detections."""
@@ -93,7 +98,10 @@ class Drawings:
         for result in results:
             if self._disk_is_full:
                 return
-            if result.detections is None or result.picture in self._drawn or self._is_drawn(result):
+            if result.detections is None or result.picture in self._drawn:
+                continue
+            if self._is_drawn(result):
+                self._on_written(self._files[result.picture])
                 continue
             try:
                 image = read_image(self._paths[result.picture], max_pixels=result.width * result.height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -58,6 +58,8 @@ _LAST = {
     Also.ilsvrc: "submission.txt",
 }
 
+
+_GALLERY = "index.html"
 
 # The folders in the folder of a run that hold pictures: drawings, small copies, and those of the layouts.
 _PICTURES = ("pictures", "gallery_thumbnails", Also.voc.value, Also.yolo.value)
@@ -118,6 +120,14 @@ def parse_also(text: str | None) -> frozenset[Also]:
     return frozenset(Also(name) for name in names if name)
 
 
+def notice_of_changed(files: Sequence[Path]) -> str:
+    """Say that files of a replaced run stay, see `RunState.delete_replaced`."""
+    return (
+        f"{len(files)} files of the replaced run stay, because they changed after it wrote them or cannot be deleted, "
+        f"for example {files[0]}"
+    )
+
+
 @dataclass(frozen=True)
 class ResultFiles:
     """The result files of a run.
@@ -142,7 +152,7 @@ class ResultFiles:
     def files(self) -> list[Path]:
         """The main file of each format. The other files of the format are written before it."""
         names = ["detections.json", *(["detections.parquet"] if self.parquet else [])]
-        names += ["index.html"] if self.gallery else []
+        names += [_GALLERY] if self.gallery else []
         return [self.out / name for name in [*names, *(_LAST[one] for one in Also if one in self.also)]]
 
     def outputs(self) -> dict[str, float]:
@@ -161,7 +171,7 @@ class ResultFiles:
         categories: Sequence[Category],
         finest: Sequence[Subclass],
     ) -> tuple[Counter[int], list[Result], list[str]]:
-        """Write the results in `state`.
+        """Write the results in `state`, and delete the other files of runs that this run replaced.
 
         Args:
             paths: the pictures of the run.
@@ -175,10 +185,17 @@ class ResultFiles:
         """
         from ..data.labelling import VocWriter, YoloWriter
 
+        changed = state.delete_replaced(but=self.files())
+        written: set[Path] = set()
+
+        def on_written(file: Path) -> None:
+            written.add(file)
+            state.wrote(file)
+
         found: Counter[int] = Counter()
         failures: list[Result] = []
         with ExitStack() as stack:
-            writers = self._open_writers(stack, paths, numbers, categories, finest)
+            writers = self._open_writers(stack, paths, numbers, categories, finest, on_written)
             for result in state.results():
                 name = str(paths[result.picture])
                 if result.detections is None:
@@ -190,12 +207,17 @@ class ResultFiles:
                 for writer in writers:
                     writer.add(name, result.width, result.height, one.boxes, one.scores, one.labels, one.subclasses)
                 found.update(one.above(self.shown_score).labels.tolist())
+        for file in self.files():
+            if file.name != _GALLERY:
+                on_written(file)
         notices = [
             f"{writer.kept} annotation files in {writer.folder} had other boxes and stay as they are, because you may "
             "have corrected them; delete them to have them written again"
             for writer in writers
             if isinstance(writer, VocWriter | YoloWriter) and writer.kept
         ]
+        if stay := [file for file in changed if file not in written]:
+            notices.append(notice_of_changed(stay))
         return found, failures, notices
 
     def _open_writers(
@@ -205,6 +227,7 @@ class ResultFiles:
         numbers: Sequence[int],
         categories: Sequence[Category],
         finest: Sequence[Subclass],
+        on_written: Callable[[Path], None],
     ) -> list[Writer]:
         from ..data.coco import DetectionsWriter
         from ..data.detections_csv import CsvWriter
@@ -229,6 +252,13 @@ class ResultFiles:
         for one, kind in ((Also.voc, VocWriter), (Also.yolo, YoloWriter)):
             if one in self.also:
                 folder = self.out / one.value
-                writer = kind(folder, categories, names, least_score=self.shown_score, keep=self.keep)
+                writer = kind(
+                    folder,
+                    categories,
+                    names,
+                    least_score=self.shown_score,
+                    keep=self.keep,
+                    on_written=on_written,
+                )
                 writers.append(stack.enter_context(writer))
         return writers

@@ -152,13 +152,12 @@ def test_thumbnails_of_many_pictures_lie_beside_the_page(
 ) -> None:
     page = tmp_path / "index.html"
     monkeypatch.setattr(gallery, "MOST_EMBEDDED", 2)
-    for name in ("9.jpg", "own.jpg"):  # of an older run, and of the user
-        (tmp_path / "gallery_thumbnails").mkdir(exist_ok=True)
-        (tmp_path / "gallery_thumbnails" / name).write_bytes(b"")
-    write_gallery(page, pictures, results(), CATEGORIES, 0.5)
-    assert [one[3] for one in records(page)] == [f"gallery_thumbnails/{number}.jpg" for number in (1, 2, 3, 4)]
-    left = sorted(path.name for path in (tmp_path / "gallery_thumbnails").iterdir())
-    assert left == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "own.jpg"]
+    written: list[Path] = []
+    write_gallery(page, pictures, results(), CATEGORIES, 0.5, on_written=written.append)
+    names = [f"gallery_thumbnails/{number}.jpg" for number in (1, 2, 3, 4)]
+    assert [one[3] for one in records(page)] == names
+    assert written == [*(tmp_path / name for name in names), page]
+    assert sorted((tmp_path / "gallery_thumbnails").iterdir()) == written[:4]
 
 
 def test_a_longer_run_shows_its_first_pictures_and_says_so(

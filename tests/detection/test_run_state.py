@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,90 @@ def test_a_finished_run_knows_its_output_files(tmp_path, pictures):
         assert (state.finished, state.outputs) == (True, {})
     with RunState(file, SETTINGS, pictures, existing="overwrite") as state:
         assert (state.finished, state.outputs) == (False, {})
+
+
+def write_files(state: RunState, *names: str) -> None:
+    """Writes files that hold their names, and records them."""
+    for name in names:
+        file = state.file.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(os.fsencode(name))
+        state.wrote(file)
+
+
+def test_a_run_deletes_the_files_of_the_run_that_it_replaces_and_no_others(tmp_path, pictures):
+    out = tmp_path / "out"
+    with RunState(out / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        write_files(state, "a.json", "pictures/a.jpg", "pictures/b.jpg", "voc/Annotations/a.xml")
+        if sys.platform == "linux":  # other systems have no names that are not UTF-8
+            write_files(state, "caf\udce9/\udcff.jpg")
+        (out / "voc" / "a.jpg").symlink_to(pictures[0])
+        state.wrote(out / "voc" / "a.jpg")
+        assert state.delete_replaced() == []  # no run was replaced
+    (out / "pictures" / "mine.jpg").write_text("mine")
+    with RunState(out / "run.sqlite", {"seed": 1}, pictures, existing="overwrite") as state:
+        write_files(state, "a.json", "pictures/b.jpg")  # the run is stopped before it deletes the files
+    with RunState(out / "run.sqlite", {"seed": 2}, pictures, existing="overwrite") as state:
+        write_files(state, "a.json")
+    with RunState(out / "run.sqlite", {"seed": 2}, pictures, existing="resume") as state:
+        write_files(state, "b.json")
+        assert state.delete_replaced() == []
+        left = {str(file.relative_to(out)) for file in out.rglob("*") if not file.name.startswith("run.sqlite")}
+        assert left == {"a.json", "b.json", "pictures", "pictures/mine.jpg"}
+        assert pictures[0].exists()
+
+
+def test_files_that_the_new_run_will_write_stay_until_then(tmp_path, pictures):
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        write_files(state, "a.json")
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="overwrite") as state:
+        state.delete_replaced(but=[tmp_path / "a.json"])
+        assert (tmp_path / "a.json").exists()
+        state.delete_replaced()
+        assert not (tmp_path / "a.json").exists()
+
+
+def test_files_that_somebody_changed_stay(tmp_path, pictures):
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        write_files(state, "longer", "later", "folder", "rounded", "gone")
+    (tmp_path / "longer").write_text("corrected")
+    (tmp_path / "folder").unlink()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").unlink()
+    for name, seconds in (("later", 60), ("rounded", -1)):
+        time = (tmp_path / name).stat().st_mtime + seconds
+        os.utime(tmp_path / name, (time, time))
+    with RunState(tmp_path / "run.sqlite", SETTINGS, pictures, existing="overwrite") as state:
+        assert state.delete_replaced() == [tmp_path / name for name in ("folder", "later", "longer")]
+        assert not (tmp_path / "rounded").exists()
+        assert state.delete_replaced() == []  # they belong to the user now
+
+
+def test_files_of_the_replaced_run_that_are_pictures_of_the_new_run_stay(tmp_path, pictures):
+    out = tmp_path / "out"
+    with RunState(out / "run.sqlite", SETTINGS, pictures, existing="refuse") as state:
+        write_files(state, "pictures/a.jpg", "pictures/b.jpg", "pictures/c.jpg", "pictures/d.jpg")
+    (tmp_path / "folder").symlink_to(out / "pictures")
+    (tmp_path / "mine.jpg").symlink_to(out / "pictures" / "c.jpg")
+    drawings = [out / "pictures" / "a.jpg", str(tmp_path / "folder" / "b.jpg"), tmp_path / "mine.jpg", "s3://a/d.jpg"]
+    with RunState(out / "run.sqlite", SETTINGS, drawings, existing="overwrite") as state:
+        assert state.delete_replaced() == []
+    assert {file.name for file in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+
+
+@pytest.mark.parametrize("name", ["'a.txt'", "7", "x'2e2e2f612e747874'", "CAST('{folder}/a.txt' AS BLOB)"])
+def test_a_damaged_record_deletes_nothing(tmp_path, pictures, name):
+    (tmp_path / "a.txt").write_text("mine")
+    state_file = tmp_path / "out" / "run.sqlite"
+    with RunState(state_file, SETTINGS, pictures, existing="refuse"):
+        pass
+    status = (tmp_path / "a.txt").stat()
+    with closing(sqlite3.connect(state_file)) as database, database:
+        values = f"{name.format(folder=tmp_path)}, {status.st_size}, {status.st_mtime_ns}, 0"
+        database.execute(f"INSERT INTO files VALUES ({values})")
+    with RunState(state_file, SETTINGS, pictures, existing="overwrite") as state:
+        assert state.delete_replaced() == []
+    assert (tmp_path / "a.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("empty", [False, True])

@@ -509,6 +509,34 @@ def test_a_finished_run_is_replaced_by_overwrite_only(odd_folder, model, tmp_pat
     assert run(odd_folder / "cmyk.jpg", *options, "--overwrite", "--resume").exit_code == 2
 
 
+def test_overwrite_leaves_no_file_of_the_replaced_run_and_all_files_of_the_user(
+    many, odd_folder, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("inception_rcnn.detection.gallery.MOST_EMBEDDED", 0)
+    options = ("--model", model, "--device", "cpu")
+
+    def files(out) -> set[str]:
+        return {str(file.relative_to(out)) for file in out.rglob("*") if not file.is_dir()}
+
+    out = tmp_path / "out"
+    assert run(many, *options, "--out", out, "--also", "csv,voc,yolo,ilsvrc").exit_code == 3
+    assert {"pictures/0.jpg", "gallery_thumbnails/8.jpg", "voc/JPEGImages/0.png", "yolo/labels/0.txt"} <= files(out)
+    mine = {"notes.txt", "pictures/mine.jpg", "voc/Annotations/mine.xml", "gallery_thumbnails/99.jpg"}
+    for name in mine:
+        (out / name).write_text("mine")
+    (out / "yolo" / "labels" / "1.txt").write_text("0 0.5 0.5 0.25 0.25\n")  # corrected
+    arguments = (odd_folder / "plain.jpg", odd_folder / "cmyk.jpg", *options, "--also", "voc")
+    again = run(*arguments, "--out", out, "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert "1 files of the replaced run stay" in " ".join(again.output.split())
+    assert run(*arguments, "--out", tmp_path / "alone").exit_code == 0
+    assert files(out) == files(tmp_path / "alone") | mine | {"yolo/labels/1.txt"}
+    assert all((out / name).read_text() == "mine" for name in mine)
+    assert run(odd_folder / "plain.jpg", *options, "--out", out, "--no-pictures", "--overwrite").exit_code == 0
+    kept = {"detections.json", "index.html", "gallery_thumbnails/1.jpg", "run.sqlite", "yolo/labels/1.txt"}
+    assert files(out) - {"run.sqlite.lock"} == kept | mine
+
+
 def test_the_last_lines_say_what_was_written_and_why_files_failed(odd_run, odd_folder):
     result, out, document = odd_run
     lines = result.output.splitlines()

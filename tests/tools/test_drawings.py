@@ -42,7 +42,7 @@ def results() -> list[Result]:
 def make(tmp_path, paths, **options) -> tuple[Drawings, list[str]]:
     """Drawings, and the warnings that they print."""
     warnings: list[str] = []
-    settings = {"least_score": 0.5, "finest_names": False, **options}
+    settings = {"least_score": 0.5, "finest_names": False, "on_written": lambda file: None, **options}
     return Drawings(tmp_path / "out" / "pictures", paths, **settings, warn=warnings.append), warnings
 
 
