@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from itertools import cycle, islice
 
 import numpy as np
 
 from inception_rcnn.data.listing import find_images
-from inception_rcnn.detection.classification import Classifier, load_picture_model
+from inception_rcnn.detection.classification import Classifier, find_picture_model
 from inception_rcnn.detection.engines.engine import Engine
 
 
@@ -31,12 +32,13 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     arguments = parser.parse_args()
     paths = list(islice(cycle(find_images(arguments.inputs, recursive=True)), arguments.pictures))
-    model = load_picture_model(arguments.model)
+    model = find_picture_model(arguments.model)
+    members, columns = model.load()
     # The raw pass is that of the first network alone, so a model of several networks would share its lower blocks only
     # end to end.
-    model.members[1:] = []
-    classifier = Classifier([model], device=arguments.device, engine=arguments.engine)
-    raw = Engine(model.members[0], device=arguments.device, kind=arguments.engine)
+    first = replace(model, networks=1, load=lambda: (members[:1], columns))
+    classifier = Classifier([first], device=arguments.device, engine=arguments.engine)
+    raw = Engine(members[0], device=arguments.device, kind=arguments.engine)
     noise = np.random.default_rng(0).integers(0, 256, (4 * raw.batch_size, 224, 224, 3), np.uint8)
     list(classifier.classify_files(paths[:2], [arguments.crops]))  # compiles networks and kernels
     raw.features(noise)

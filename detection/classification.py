@@ -7,7 +7,7 @@ probabilities are averaged over multiple crops and over all the individual class
 import hashlib
 import math
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,8 @@ from ..runtime.remote import is_url
 from .engines.choice import Kind
 from .engines.engine import CROP_SIZE
 from .engines.ensemble import EnsembleEngine
-from .model_files import Model, classifier_classes, load_classifier, load_model, model_digest
+from .model_files import classifier_classes, find_model, load_classifier, load_model, model_digest
+from .model_json import read_description
 from .networks.backbones import Backbone, TorchvisionGoogLeNet
 from .networks.caffemodel import load_caffemodel
 from .networks.weights import ModelError
@@ -37,26 +38,27 @@ _PICTURES_AHEAD = 4
 
 @dataclass(frozen=True, eq=False)
 class PictureModel:
-    """Networks that tell the same classes of whole pictures apart.
+    """Networks that tell the same classes of whole pictures apart. `load` reads their weights.
 
     Attributes:
-        name: what `load_picture_model` was given.
+        name: what `find_picture_model` was given.
         digest: changes with the weights and the classes.
-        members: the networks. Their outputs have no background.
         classes: the C classes.
-        columns: int64 [outputs], the class to which the probability of each output is added; None if each output is a
-            class.
+        networks: the number of networks.
+        load: returns the networks and `columns`. The outputs of the networks have no background. `columns` is int64
+            [outputs], the class to which the probability of each output is added; None if each output is a class.
+            Raises ModelError, CaffeModelError or OSError if the weights are damaged or do not fit the classes.
     """
 
     name: str
     digest: str
-    members: list[Backbone]
     classes: tuple[Category, ...]
-    columns: np.ndarray | None = None
+    networks: int
+    load: Callable[[], tuple[list[Backbone], np.ndarray | None]]
 
 
-def load_picture_model(name: str, classes: Path | None = None) -> PictureModel:
-    """Loads networks that classify whole pictures.
+def find_picture_model(name: str, classes: Path | None = None) -> PictureModel:
+    """Finds networks that classify whole pictures. Their weights are not loaded yet.
 
     A detector's networks tell regions apart, of which one output is the background. This output is left out, so the
     probabilities of the detector's classes add up to 1. If the networks tell subclasses apart, the probability of a
@@ -69,55 +71,58 @@ def load_picture_model(name: str, classes: Path | None = None) -> PictureModel:
         classes: the class list of a .caffemodel file, see `read_classifier_classes`; None for ImageNet's 1,000 classes.
 
     Raises:
-        ModelError, CaffeModelError, CategoryError: there is no such model, a file is damaged, or the class list has
-            another number of classes than the network has outputs.
+        ModelError, CategoryError: there is no such model, or a list of classes is damaged.
         OSError: a .caffemodel file cannot be read.
     """
     folder = Path(name)
     if name == "torchvision":
         import torchvision
 
-        try:
-            network = TorchvisionGoogLeNet(pretrained=True).eval()
-        except (OSError, RuntimeError) as error:  # RuntimeError: the file that arrived has another hash
-            raise ModelError(f"torchvision cannot load its GoogLeNet, which it downloads: {error}") from error
-        return PictureModel(name, f"torchvision {torchvision.__version__}", [network], imagenet_classes())
+        digest = f"torchvision {torchvision.__version__}"
+        return PictureModel(name, digest, imagenet_classes(), 1, _load_from_torchvision)
     if name.endswith(".caffemodel"):
-        return _of_caffemodel(folder, classes)
+        known = imagenet_classes() if classes is None else read_classifier_classes(classes)
+        digest = hashlib.sha256(folder.read_bytes() + repr(known).encode()).hexdigest()
+        source = "ImageNet has" if classes is None else f"{classes} has"
+        return PictureModel(name, digest, known, 1, partial(_load_caffemodel, folder, len(known), source))
     if name.endswith(".safetensors"):
         return _of_classifiers(name, [folder])
     if not (folder / "model.json").is_file() and (files := _classifier_files(folder)):
         return _of_classifiers(name, files)
-    model = load_model(name)
-    return PictureModel(name, model_digest(name), *_without_background(model))
+    described = read_description(find_model(name) / "model.json")
+    return PictureModel(
+        name, model_digest(name), described.categories, described.members, partial(_load_without_background, name)
+    )
 
 
-def _of_caffemodel(file: Path, classes: Path | None) -> PictureModel:
+def _load_from_torchvision() -> tuple[list[Backbone], None]:
+    try:
+        return [TorchvisionGoogLeNet(pretrained=True).eval()], None
+    except (OSError, RuntimeError) as error:  # RuntimeError: the file that arrived has another hash
+        raise ModelError(f"torchvision cannot load its GoogLeNet, which it downloads: {error}") from error
+
+
+def _load_caffemodel(file: Path, classes: int, source: str) -> tuple[list[Backbone], None]:
     network = load_caffemodel(file)
-    known = imagenet_classes() if classes is None else read_classifier_classes(classes)
-    if len(known) != network.num_classes:
-        source = "ImageNet has" if classes is None else f"{classes} has"
+    if classes != network.num_classes:
         raise ModelError(
-            f"{file}: the network has {network.num_classes} outputs, but {source} {len(known)} classes; name a list "
+            f"{file}: the network has {network.num_classes} outputs, but {source} {classes} classes; name a list "
             "with a line for each output with --classes"
         )
-    digest = hashlib.sha256(file.read_bytes() + repr(known).encode())
-    return PictureModel(str(file), digest.hexdigest(), [network], known)
+    return [network], None
 
 
 def _of_classifiers(name: str, files: Sequence[Path]) -> PictureModel:
     """The networks of files that `save_classifier` wrote."""
     digest = hashlib.sha256()
-    names: tuple[str, ...] = ()
-    members: list[Backbone] = []
+    names = classifier_classes(files[0])
     for file in files:
-        members.append(load_classifier(file))
-        digest.update(file.read_bytes())
-        found = classifier_classes(file)
-        if names and found != names:
+        if classifier_classes(file) != names:
             raise ModelError(f"{file}: its classes are not those of {files[0]}")
-        names = found
-    return PictureModel(name, digest.hexdigest(), members, named_classes(names))
+        digest.update(file.read_bytes())
+    return PictureModel(
+        name, digest.hexdigest(), named_classes(names), len(files), lambda: ([*map(load_classifier, files)], None)
+    )
 
 
 def classifier_file(folder: Path, member: int) -> Path:
@@ -133,11 +138,9 @@ def _classifier_files(folder: Path) -> list[Path]:
     return files
 
 
-def _without_background(model: Model) -> tuple[list[Backbone], tuple[Category, ...], np.ndarray | None]:
-    """The members of a detector without the outputs that belong to no class, its classes, and `columns`.
-
-    The members change.
-    """
+def _load_without_background(name: str) -> tuple[list[Backbone], np.ndarray | None]:
+    """The members of a detector without the outputs that belong to no class, and `PictureModel.load`'s columns."""
+    model = load_model(name)
     columns = model.output_columns()  # 0: the background and whatever is not detected
     kept = np.arange(1, len(model.categories) + 1) if columns is None else np.flatnonzero(columns)
     for member in model.members:
@@ -147,7 +150,7 @@ def _without_background(model: Model) -> tuple[list[Backbone], tuple[Category, .
         with torch.no_grad():
             member.classifier.weight.copy_(old.weight[kept])
             member.classifier.bias.copy_(old.bias[kept])
-    return model.members, model.categories, None if columns is None else columns[kept] - 1
+    return model.members, None if columns is None else columns[kept] - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +190,7 @@ class _CroppedPicture:
 class Classifier:
     """Says what whole pictures show.
 
-        classifier = Classifier([load_picture_model("bvlc_googlenet.caffemodel")])
+        classifier = Classifier([find_picture_model("bvlc_googlenet.caffemodel")])
         for picture in classifier.classify_files(paths, [144]): ...
 
     Args:
@@ -203,7 +206,8 @@ class Classifier:
         description, reason: the engine, and why it was chosen.
 
     Raises:
-        ModelError: the models tell different classes apart.
+        ModelError: the models tell different classes apart, or see `PictureModel.load`.
+        CaffeModelError, OSError: see `PictureModel.load`.
         EngineError: the device does not exist, or the engine does not run on it.
     """
 
@@ -218,11 +222,11 @@ class Classifier:
         self.classes = models[0].classes
         self._orders = [_order_of_classes(models[0], model) for model in models]
         self._ensembles = [
-            EnsembleEngine(model.members, kind=engine, device=device, threads=threads, columns=model.columns)
-            for model in models
+            EnsembleEngine(members, kind=engine, device=device, threads=threads, columns=columns)
+            for members, columns in (model.load() for model in models)
         ]
         first = self._ensembles[0]
-        self.networks = sum(len(model.members) for model in models)
+        self.networks = sum(model.networks for model in models)
         self.description, self.reason = first.description, first.reason
         # Networks on a CPU need the cores themselves, and one reader keeps them busy. A GPU needs as many as possible.
         self._readers = 1 if first.device == "cpu" else threads or os.cpu_count() or 1

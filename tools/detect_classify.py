@@ -27,6 +27,7 @@ from .help import INPUT, MODEL, OUTPUT, RUN, Command
 from .options import Device, EngineName, MaxPixels, Recursive
 from .outputs import check_folder
 from .progress import StageProgress, working
+from .result_files import notice_of_changed
 
 if TYPE_CHECKING:
     from ..data.categories import Category
@@ -138,7 +139,12 @@ def detect_classify(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out by a new run.", rich_help_panel=RUN)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the run in --out by a new run, which deletes the files of the old run.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
 ) -> None:
     """Say what whole pictures show: classes with probabilities.
@@ -158,30 +164,33 @@ def detect_classify(
     if classes is not None and not any(name.endswith(".caffemodel") for name in model):
         raise typer.BadParameter("it names the classes of a .caffemodel: add --model", param_hint="--classes")
 
-    with working(console, "loading the networks"):
-        from ..detection.classification import Classifier, load_picture_model
+    # The run is compared with the run in --out before networks are loaded, which takes seconds.
+    with working(console, "loading the program"):
+        from ..detection.classification import Classifier, find_picture_model
         from ..detection.classification_run import Cell, rank, rankings, table3_cells
-        from ..detection.engines.engine import EngineError
+        from ..detection.engines.choice import EngineError, choose
         from ..detection.run_state import RunState, RunStateError
 
         try:
-            models = [load_picture_model(name, classes) for name in model]
-            truth = _labels(labels, paths, inputs, models[0].classes)
+            models = [find_picture_model(name, classes) for name in model]
+            known = models[0].classes
+            truth = _labels(labels, paths, inputs, known)
             if table3 and truth is None:
                 raise typer.BadParameter(
                     "it needs --labels, or folders that are named after classes", param_hint="--table3"
                 )
-            classifier = Classifier(models, device=device, engine=engine.value)
+            chosen = choose(engine.value, device)
+            networks = sum(one.networks for one in models)
             counts = CROP_COUNTS if table3 else (int((crops or Crops.one).value),)
-            cells = table3_cells(classifier.networks) if table3 else [Cell(classifier.networks, counts[0])]
-            kept = min(max(top, _TOP5), len(classifier.classes))
+            cells = table3_cells(networks) if table3 else [Cell(networks, counts[0])]
+            kept = min(max(top, _TOP5), len(known))
             # run.sqlite stores these names and values, and --resume compares them.
             settings: dict[str, object] = {
                 "the version of inception-rcnn": version("inception-rcnn"),
                 "the command": "detect-classify",
                 "the models' digests": ", ".join(one.digest[:12] for one in models),
-                "the networks": classifier.networks,
-                "their engine": classifier.description,
+                "the networks": networks,
+                "their engine": chosen.description,
                 "--crops": ", ".join(map(str, counts)),
                 "--top": top,
                 "--max-pixels": max_pixels,
@@ -192,7 +201,7 @@ def detect_classify(
                 paths,
                 existing="overwrite" if overwrite else "resume" if resume else "refuse",
                 # Results hold the places of classes in the list, because class ids may be any numbers.
-                categories=tuple(replace(one, id=place) for place, one in enumerate(classifier.classes)),
+                categories=tuple(replace(one, id=place) for place, one in enumerate(known)),
             )
         except (EngineError, RunStateError, OSError, ValueError) as error:
             raise typer.BadParameter(message_of(error)) from error
@@ -206,11 +215,17 @@ def detect_classify(
 
     say_when_interrupted(kept_results)
     left = state.left()
-    console.print(
-        f"{len(paths)} pictures, {classifier.networks} network(s), {max(counts)} crop(s) on "
-        f"{classifier.description} ({classifier.reason})",
-        soft_wrap=True,
-    )
+    if left:
+        try:
+            with working(console, "loading the networks"):
+                classifier = Classifier(models, device=device, engine=engine.value)
+        except (EngineError, OSError, ValueError) as error:
+            raise typer.BadParameter(message_of(error)) from error
+        console.print(
+            f"{len(paths)} pictures, {networks} network(s), {max(counts)} crop(s) on {classifier.description} "
+            f"({classifier.reason})",
+            soft_wrap=True,
+        )
     if state.finished:
         console.print(
             f"the run in {escape(str(out))} is complete: {len(paths)} pictures with these settings; --overwrite starts "
@@ -222,21 +237,27 @@ def detect_classify(
     try:
         for _ in rankings(state, len(cells), kept):  # damage is found before the work begins
             pass
-        found = classifier.classify_files([paths[picture] for picture in left], counts, max_pixels)
-        with StageProgress(console, "images") as progress, closing(found):
-            progress.report("classifying", state.done, len(paths), {})
-            for picture, one in zip(left, found, strict=True):
-                if one.error is not None:
-                    progress.warn(f"{one.path} is left out: {one.error.reason}")
-                state.add(rank(picture, one, cells, counts, kept))
+        if left:
+            found = classifier.classify_files([paths[picture] for picture in left], counts, max_pixels)
+            with StageProgress(console, "images") as progress, closing(found):
                 progress.report("classifying", state.done, len(paths), {})
-        failed = _write_classes(paths, state, classifier.classes, cells, kept, top, truth, table3, out)
+                for picture, one in zip(left, found, strict=True):
+                    if one.error is not None:
+                        progress.warn(f"{one.path} is left out: {one.error.reason}")
+                    state.add(rank(picture, one, cells, counts, kept))
+                    progress.report("classifying", state.done, len(paths), {})
+        files = [out / "classes.json", out / "classes.csv"]
+        if changed := state.delete_replaced(but=files):
+            console.print(notice_of_changed(changed), markup=False, highlight=False, soft_wrap=True)
+        failed = _write_classes(paths, state, known, cells, kept, top, truth, table3, out)
+        for file in files:
+            state.wrote(file)
         state.finish()
     except (OSError, sqlite3.Error, EngineError, RunStateError) as error:
         console.print(f"[red]stopped:[/red] {escape(message_of(error))}\n{escape(kept_results())}", soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(f"written: {escape(str(out / 'classes.json'))}, {escape(str(out / 'classes.csv'))}")
-    print_failures(console, failed, len(paths), out / "classes.json")
+    console.print(f"written: {escape(str(files[0]))}, {escape(str(files[1]))}")
+    print_failures(console, failed, len(paths), files[0])
     if failed:
         raise typer.Exit(3)
 

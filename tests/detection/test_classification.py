@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from inception_rcnn import GoogLeNet
 from inception_rcnn.data.augment import crop_places, crops_at
 from inception_rcnn.data.categories import Category, CategoryError, Subclass
 from inception_rcnn.data.images import read_image
-from inception_rcnn.detection.classification import Classifier, PictureModel, load_picture_model
+from inception_rcnn.detection.classification import Classifier, PictureModel, find_picture_model
 from inception_rcnn.detection.model_files import Model, save_classifier, save_model
 from inception_rcnn.detection.networks.weights import ModelError
 
@@ -32,9 +31,13 @@ def network(seed: int, outputs: int = 3) -> GoogLeNet:
     return made
 
 
+def of_networks(name: str, networks: list[GoogLeNet], classes: tuple[Category, ...]) -> PictureModel:
+    return PictureModel(name, "", classes, len(networks), lambda: (list(networks), None))
+
+
 @pytest.fixture
 def model() -> PictureModel:
-    return PictureModel("two", "", [network(0), network(1)], CLASSES)
+    return of_networks("two", [network(0), network(1)], CLASSES)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_144_crops_are_the_mean_of_the_networks_on_each_crop(model):
     from skimage.data import chelsea
 
     image = np.ascontiguousarray(chelsea()[:120, :150])
-    members = copy.deepcopy(model.members)
+    members = copy.deepcopy(model.load()[0])
     classifier = Classifier([model], device="cpu")
     crops = crops_at(image, crop_places(144, upright=False))
     each = classifier.classify_crops(crops)
@@ -124,12 +127,13 @@ def test_a_picture_is_resized_once_for_each_scale(pictures, monkeypatch):
 
 
 def test_models_with_the_same_classes_in_another_order_are_averaged(model):
-    turned = copy.deepcopy(model.members[1])
+    members, _ = model.load()
+    turned = copy.deepcopy(members[1])
     with torch.no_grad():
         turned.classifier.weight.copy_(turned.classifier.weight[[2, 0, 1]])
         turned.classifier.bias.copy_(turned.classifier.bias[[2, 0, 1]])
-    first = replace(model, members=model.members[:1])
-    other = PictureModel("turned", "", [turned], tuple(CLASSES[number] for number in (2, 0, 1)))
+    first = of_networks("first", members[:1], CLASSES)
+    other = of_networks("turned", [turned], tuple(CLASSES[number] for number in (2, 0, 1)))
     crops = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
     expected = Classifier([model], device="cpu").classify_crops(crops)
     classifier = Classifier([first, other], device="cpu")
@@ -139,7 +143,7 @@ def test_models_with_the_same_classes_in_another_order_are_averaged(model):
 
 @pytest.mark.parametrize("wnids", [("n0", "n1"), ("n0", "n1", "n9"), ("n0", "n1", "n2", "n3")])
 def test_models_with_other_classes_are_refused(model, wnids):
-    other = PictureModel("other", "", [network(0, len(wnids))], tuple(Category(0, wnid, wnid) for wnid in wnids))
+    other = of_networks("other", [network(0, len(wnids))], tuple(Category(0, wnid, wnid) for wnid in wnids))
     with pytest.raises(ModelError, match="two and other tell different classes apart"):
         Classifier([model, other], device="cpu")
 
@@ -156,7 +160,7 @@ def test_a_detector_classifies_without_its_background(tmp_path, subclasses):
     made = network(0, 5 if subclasses else 3)
     made.classifier.bias.data[0] = 3
     save_model(Model([made], categories, subclasses=below if subclasses else ()), tmp_path)
-    model = load_picture_model(str(tmp_path))
+    model = find_picture_model(str(tmp_path))
     assert model.classes == categories
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     found = Classifier([model], device="cpu").classify_crops(image[None])[0, 0]
@@ -170,21 +174,21 @@ def test_a_folder_of_classifiers_is_an_ensemble(tmp_path):
     for number in (1, 2):
         name = "classifier.safetensors" if number == 1 else "classifier_2.safetensors"
         save_classifier(network(number), ["n02111889", "red", "blue"], tmp_path / name, {})
-    model = load_picture_model(str(tmp_path))
-    assert len(model.members) == 2
+    model = find_picture_model(str(tmp_path))
+    assert model.networks == len(model.load()[0]) == 2
     assert [one.name for one in model.classes] == ["Samoyed", "red", "blue"]
-    single = load_picture_model(str(tmp_path / "classifier_2.safetensors"))
-    assert len(single.members) == 1
+    single = find_picture_model(str(tmp_path / "classifier_2.safetensors"))
+    assert single.networks == len(single.load()[0]) == 1
     assert single.digest != model.digest
     save_classifier(network(3), ["n02111889", "red", "green"], tmp_path / "classifier_3.safetensors", {})
     with pytest.raises(ModelError, match=r"classifier_3\.safetensors: its classes are not those of"):
-        load_picture_model(str(tmp_path))
+        find_picture_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["nothing.caffemodel", "nothing.safetensors", "nothing"])
 def test_a_missing_model_is_an_error_that_names_it(tmp_path, name):
     with pytest.raises((ModelError, OSError), match="nothing"):
-        load_picture_model(str(tmp_path / name))
+        find_picture_model(str(tmp_path / name))
 
 
 def test_weights_that_torchvision_cannot_download_are_an_error(monkeypatch):
@@ -195,7 +199,7 @@ def test_weights_that_torchvision_cannot_download_are_an_error(monkeypatch):
 
     monkeypatch.setattr(classification, "TorchvisionGoogLeNet", fail)
     with pytest.raises(ModelError, match="torchvision cannot load its GoogLeNet, which it downloads"):
-        load_picture_model("torchvision")
+        find_picture_model("torchvision").load()
 
 
 def test_a_caffemodel_needs_as_many_classes_as_outputs(tmp_path, monkeypatch):
@@ -205,12 +209,13 @@ def test_a_caffemodel_needs_as_many_classes_as_outputs(tmp_path, monkeypatch):
     file.write_bytes(b"weights")
     monkeypatch.setattr(classification, "load_caffemodel", lambda path: network(0))
     with pytest.raises(ModelError, match="3 outputs, but ImageNet has 1000 classes"):
-        load_picture_model(str(file))
+        find_picture_model(str(file)).load()
     (tmp_path / "classes.txt").write_text("n01440764 tench, Tinca tinca\nred\nblue\n")
-    model = load_picture_model(str(file), tmp_path / "classes.txt")
+    model = find_picture_model(str(file), tmp_path / "classes.txt")
     assert [one.name for one in model.classes] == ["tench", "red", "blue"]
+    assert len(model.load()[0]) == 1
     (tmp_path / "classes.txt").write_text("red\nblue\n")
     with pytest.raises(ModelError, match=r"classes\.txt has 2 classes"):
-        load_picture_model(str(file), tmp_path / "classes.txt")
+        find_picture_model(str(file), tmp_path / "classes.txt").load()
     with pytest.raises(CategoryError, match="cannot read the class list"):
-        load_picture_model(str(file), tmp_path / "nothing.txt")
+        find_picture_model(str(file), tmp_path / "nothing.txt")

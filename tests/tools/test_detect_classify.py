@@ -270,6 +270,25 @@ def test_a_killed_run_resumes_to_the_same_files(labelled, classifier, tmp_path, 
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
 
 
+def test_the_same_command_on_a_finished_run_loads_no_network(labelled, classifier, tmp_path, monkeypatch):
+    arguments = (labelled / "val", "-r", "--model", classifier, "--device", "cpu", "--out", tmp_path)
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    written = outputs(tmp_path)
+    monkeypatch.setattr("inception_rcnn.detection.classification.load_classifier", None)
+    monkeypatch.setattr("inception_rcnn.detection.classification.Classifier.__init__", None)
+    again = run(*arguments)
+    assert again.exit_code == 0, again.output
+    assert "is complete: 6 pictures with these settings; --overwrite starts it again" in words(again)
+    assert outputs(tmp_path) == written
+    assert first.output.endswith(again.output[again.output.index("written:") :])
+    other = run(*arguments, "--crops", 10)
+    assert "--crops was 1, is now 10" in words(other)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no weights")
+    assert "not a classifier" in words(run(*arguments, "--model", damaged, "--overwrite"))
+
+
 def test_a_full_disk_stops_the_run_and_keeps_the_results_so_far(labelled, classifier, tmp_path, monkeypatch):
     from inception_rcnn.detection.run_state import RunState
 
