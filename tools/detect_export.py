@@ -80,7 +80,7 @@ def detect_export(
     except (OSError, ValueError) as error:
         raise typer.BadParameter(message_of(error), param_hint="--out") from error
     say_when_interrupted(lambda: f"{out} is not complete; the same command writes it again")
-    with errors_as_messages(console), StageProgress(console) as progress:
+    with errors_as_messages(console, resumes=False), StageProgress(console) as progress:
         loaded = load_model(model)
         export_model(
             loaded,

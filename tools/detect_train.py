@@ -267,7 +267,7 @@ def detect_train(
         pool=pool,
         seed=seed,
     )
-    with errors_as_messages(console), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
+    with errors_as_messages(console, resumes=True), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
         resolve_device(device)
         check_initial_network(init)
         with working(console, "reading the annotations"):

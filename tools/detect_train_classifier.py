@@ -121,7 +121,7 @@ def detect_train_classifier(
 
     distributed_run = "WORLD_SIZE" in os.environ  # torchrun sets it.
     try:
-        with errors_as_messages(console):
+        with errors_as_messages(console, resumes=True):
             if distributed_run and device == "auto" and torch.cuda.is_available():
                 device = f"cuda:{os.environ['LOCAL_RANK']}"
                 torch.cuda.set_device(resolve_device(device))

@@ -142,7 +142,7 @@ def detect_train_multibox(
         size=size,
         seed=seed,
     )
-    with errors_as_messages(console), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
+    with errors_as_messages(console, resumes=True), TrainingLog(out / "training" / "log.csv", tensorboard) as log:
         names = read_categories(classes) if classes else None
         samples = open_dataset(dataset, split, names)
         measured = None

@@ -50,9 +50,15 @@ def print_failures(console: Console, failures: Sequence[tuple[Path | str, str]],
 
 
 @contextmanager
-def errors_as_messages(console: Console) -> Iterator[None]:
-    """Turn errors that a user can resolve into messages. The exit code is 2 for data and settings, 1 for the disk
-    and the memory of a GPU."""
+def errors_as_messages(console: Console, *, resumes: bool) -> Iterator[None]:
+    """Turn errors that a user can resolve into messages.
+
+    The exit code is 2 for data and settings, 1 for the disk and the memory of a GPU.
+
+    Args:
+        console: where to print.
+        resumes: whether the same command goes on after such an error; otherwise it starts again.
+    """
     import torch
     from safetensors import SafetensorError
 
@@ -80,8 +86,6 @@ def errors_as_messages(console: Console) -> Iterator[None]:
         raise typer.BadParameter(message_of(error)) from error
     except (OSError, sqlite3.Error, SafetensorError, torch.OutOfMemoryError) as error:
         reason = escape(message_of(error))
-        console.print(
-            f"[red]stopped:[/red] {reason}\nresolve the error and repeat the command: finished work is kept",
-            soft_wrap=True,
-        )
+        then = "finished work is kept" if resumes else "it starts again"
+        console.print(f"[red]stopped:[/red] {reason}\nresolve the error and repeat the command: {then}", soft_wrap=True)
         raise typer.Exit(1) from error

@@ -51,6 +51,17 @@ def test_a_folder_with_other_files_is_refused(model, tmp_path):
     assert "holds files of another kind" in result.output
 
 
+def test_an_export_that_stops_does_not_promise_that_work_is_kept(model, tmp_path, monkeypatch):
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("inception_rcnn.detection.export.export_model", full)
+    result = run(model, "--out", tmp_path / "out", "--format", "openvino")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.output
+    assert "repeat the command: it starts again" in result.output
+
+
 def test_a_model_that_does_not_exist_is_wrong_usage(tmp_path):
     result = run("nowhere", "--out", tmp_path / "out", "--format", "openvino")
     assert result.exit_code == 2

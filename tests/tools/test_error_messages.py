@@ -12,13 +12,13 @@ from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.tools.error_messages import errors_as_messages, message_of
 
 
-def exit_of(error: Exception) -> tuple[int, str]:
+def exit_of(error: Exception, resumes: bool = True) -> tuple[int, str]:
     """The exit code and the output of a command that raises `error`."""
     app = typer.Typer(pretty_exceptions_enable=False)
 
     @app.command()
     def command() -> None:
-        with errors_as_messages(Console(stderr=True)):
+        with errors_as_messages(Console(stderr=True), resumes=resumes):
             raise error
 
     result = CliRunner().invoke(app, env={"COLUMNS": "200"})
@@ -32,15 +32,16 @@ def test_an_error_in_data_or_settings_has_exit_code_2():
 
 
 @pytest.mark.parametrize("error", [OSError("disk [full]"), sqlite3.OperationalError("disk [full]")])
-def test_an_error_of_the_disk_has_exit_code_1_and_the_remedy(error):
-    code, output = exit_of(error)
+@pytest.mark.parametrize(("resumes", "then"), [(True, "finished work is kept"), (False, "it starts again")])
+def test_an_error_of_the_disk_has_exit_code_1_and_the_remedy(error, resumes, then):
+    code, output = exit_of(error, resumes)
     assert code == 1
     assert "stopped: disk [full]" in output
-    assert "repeat the command: finished work is kept" in output
+    assert f"repeat the command: {then}" in output
 
 
 def test_other_errors_are_not_caught():
-    with pytest.raises(ZeroDivisionError), errors_as_messages(Console(stderr=True)):
+    with pytest.raises(ZeroDivisionError), errors_as_messages(Console(stderr=True), resumes=True):
         raise ZeroDivisionError
 
 
