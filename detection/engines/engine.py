@@ -10,9 +10,9 @@ size and the number of threads are. On a GPU, they stay within the tolerance.
 """
 
 import copy
+import logging
 import re
 import threading
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,8 @@ from .openvino_cpu import OpenVINOForward
 from .quantisation import quantised
 from .torch_device import TorchForward
 
+_logger = logging.getLogger(__name__.split(".")[0])
+
 CROP_SIZE = 224
 
 # A batch must be large enough to fill the matrix units and small enough for its activations to stay near the caches. On
@@ -35,8 +37,8 @@ _BATCH_SIZE = {"cpu": 16, "cuda": 256}
 class CompiledForward:
     """A compiled network that takes any number of uint8 crops, or float32 feature maps, and returns float32.
 
-    If the device has too little memory for a batch, the batch size is halved, repeatedly if necessary, with a
-    RuntimeWarning. Any number of threads may call it; they take turns.
+    If the device has too little memory for a batch, the batch size is halved, repeatedly if necessary, which is logged.
+    Any number of threads may call it; they take turns.
 
     Args:
         network: float RGB in 0..255 [N, 3, size, size], or maps, -> [N, ...]. It is copied, and the copy runs in
@@ -156,11 +158,12 @@ class CompiledForward:
                 "free some memory, or use another --device"
             )
         self.batch_size = rows // 2
-        warnings.warn(
-            f"{device} has too little memory for batches of {rows} regions ({message}); "
-            f"continuing with batches of {self.batch_size}, which is slower",
-            RuntimeWarning,
-            stacklevel=3,
+        _logger.warning(
+            "%s has too little memory for batches of %d regions (%s); continuing with batches of %d, which is slower",
+            device,
+            rows,
+            message,
+            self.batch_size,
         )
         if device != "cpu":
             torch.cuda.empty_cache()

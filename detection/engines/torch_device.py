@@ -1,12 +1,14 @@
 """Networks run by torch: plain, or compiled for a GPU."""
 
+import logging
 import threading
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 # `torch.backends.cudnn.flags` sets flags of the whole process. If two threads set and reset them at the same time, a
 # network could use TF32.
@@ -33,7 +35,7 @@ class TorchForward:
         compiled: whether to compile the network.
 
     Attributes:
-        compiled: whether the network is compiled. False if torch.compile failed, after a RuntimeWarning.
+        compiled: whether the network is compiled. False if torch.compile failed, which is logged.
     """
 
     def __init__(self, network: nn.Module, device: str, batch: Tensor, precision: str, compiled: bool):
@@ -52,11 +54,11 @@ class TorchForward:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # torch.compile needs a C compiler and more; its errors have many classes
-            warnings.warn(
-                f"torch.compile failed, so the network runs uncompiled on {device}, which is slower "
-                f"({type(error).__name__}: {str(error).strip().splitlines()[0]})",
-                RuntimeWarning,
-                stacklevel=2,
+            _logger.warning(
+                "torch.compile failed, so the network runs uncompiled on %s, which is slower (%s: %s)",
+                device,
+                type(error).__name__,
+                str(error).strip().partition("\n")[0],
             )
             self._network, self.compiled = network, False
         if self._device.type == "cuda":

@@ -248,35 +248,34 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["torch", "OpenVINO", "Python"])
-def test_lack_of_memory_halves_the_batch_size_until_it_fits(monkeypatch, error):
+def test_lack_of_memory_halves_the_batch_size_until_it_fits(monkeypatch, caplog, error):
     limited = LimitedForward(2, error)
     monkeypatch.setattr(engine_module, "OpenVINOForward", limited.build)
     forward = small_forward(8)
-    with pytest.warns(RuntimeWarning) as warned:
-        rows = forward(SMALL_CROPS)
+    rows = forward(SMALL_CROPS)
     np.testing.assert_array_equal(rows, SMALL_CROPS[:, 0, 0])
     assert forward.batch_size == 2
     assert limited.calls == [2, 2, 1]
-    assert [str(warning.message).split(" (")[0] for warning in warned] == [
+    assert [message.split(" (")[0] for message in caplog.messages] == [
         "cpu has too little memory for batches of 8 regions",
         "cpu has too little memory for batches of 4 regions",
     ]
-    assert "llocate" in str(warned[0].message) or "bad_alloc" in str(warned[0].message)
+    assert "llocate" in caplog.messages[0] or "bad_alloc" in caplog.messages[0]
+    assert {(record.name, record.levelname) for record in caplog.records} == {("inception_rcnn", "WARNING")}
 
 
-def test_lack_of_memory_while_compiling_halves_the_batch_size_too(monkeypatch):
+def test_lack_of_memory_while_compiling_halves_the_batch_size_too(monkeypatch, caplog):
     def build(_: Any, batch: torch.Tensor, *__: Any) -> Any:
         if len(batch) > 3:
             raise MemoryError("std::bad_alloc")
         return lambda rows: rows[:, 0, 0, :].astype(np.float32)
 
     monkeypatch.setattr(engine_module, "OpenVINOForward", build)
-    with pytest.warns(RuntimeWarning, match="continuing with batches of 3"):
-        forward = small_forward(7)
+    forward = small_forward(7)
+    assert "continuing with batches of 3" in caplog.text
     np.testing.assert_array_equal(forward(SMALL_CROPS), SMALL_CROPS[:, 0, 0])
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_memory_for_a_single_region_is_an_engine_error(monkeypatch):
     monkeypatch.setattr(engine_module, "OpenVINOForward", LimitedForward(0, OUT_OF_MEMORY[1]).build)
     with pytest.raises(EngineError, match=r"single region \(Failed to allocate 38535168 bytes of memory\)"):
@@ -293,11 +292,10 @@ def test_other_errors_are_raised_unchanged(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
 def test_openvinos_own_error_is_recognised_as_lack_of_memory():
     code = """if True:
-        import resource, warnings
+        import resource
         import numpy as np
         from torch import nn
         from inception_rcnn.detection.engines.engine import CompiledForward
-        warnings.simplefilter("ignore")
         CompiledForward(nn.Conv2d(3, 2, 1), kind="openvino")  # loads the libraries, which need address space
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()

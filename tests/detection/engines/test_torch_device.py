@@ -47,13 +47,16 @@ def test_compiled_torch_equals_the_plain_network(monkeypatch):
     np.testing.assert_allclose(forward(SMALL_CROPS), small_reference(), rtol=1e-5)
 
 
-def test_the_network_runs_uncompiled_if_torch_compile_fails(monkeypatch):
+@pytest.mark.parametrize("message", ["no C compiler", ""])
+def test_the_network_runs_uncompiled_if_torch_compile_fails(monkeypatch, caplog, message):
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no C compiler")
+        raise OSError(message)
 
     monkeypatch.setattr(torch, "compile", fail)
-    with pytest.warns(RuntimeWarning, match=r"runs uncompiled on cpu.*OSError: no C compiler"):
-        forward = compiled_small_network()
+    forward = compiled_small_network()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("inception_rcnn", "WARNING")
+    assert f"runs uncompiled on cpu, which is slower (OSError: {message})" in record.message
     assert forward.description == "torch on CPU, float32"
     np.testing.assert_allclose(forward(SMALL_CROPS), small_reference(), rtol=1e-5)
 
