@@ -46,7 +46,7 @@ def open_dataset(root: str | Path, categories: Sequence[Category] | None = None)
         categories: by default the labels that occur, in alphabetical order.
 
     Raises:
-        LayoutError: the folder has no JSON file of labelme, or a picture is missing.
+        LayoutError: the folder has no JSON file of labelme, a picture is missing, or two files name the same picture.
         AnnotationError: a JSON file is malformed; or, on access to a sample, a class is unknown.
     """
     root = Path(root)
@@ -55,10 +55,16 @@ def open_dataset(root: str | Path, categories: Sequence[Category] | None = None)
         raise LayoutError(f"{root}: contains no JSON files of labelme")
     records = []
     names: set[str] = set()
+    annotated_by: dict[str, Path] = {}
     for index, file in enumerate(files, start=1):
         annotation = _read(file)
         names.update(annotated.name for annotated in annotation.objects)
-        records.append((file.stem, index, _picture(file, annotation.filename), annotation))
+        picture = _picture(file, annotation.filename)
+        if (other := annotated_by.setdefault(os.path.realpath(picture), file)) != file:
+            raise LayoutError(
+                f"{other} and {file.name} annotate the same picture, {picture}; expected one JSON file per picture"
+            )
+        records.append((file.stem, index, picture, annotation))
     if categories is None:
         categories = tuple(Category(number, name, name) for number, name in enumerate(sorted(names), start=1))
     return Dataset(root.resolve().name, categories, records, partial(_sample, ids=category_ids(categories)))

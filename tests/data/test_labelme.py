@@ -77,3 +77,17 @@ def test_a_missing_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(LayoutError, match=r"a\.json: its picture .* does not exist"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "./a.jpg", "link.jpg"])
+def test_two_files_that_name_the_same_picture_are_an_error_that_names_both(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path)
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    content = json.loads(file.read_text())
+    (tmp_path / "a copy.json").write_text(json.dumps({**content, "imagePath": name}))
+    with pytest.raises(LayoutError, match=r"a copy\.json and a\.json annotate the same picture, .*a\.jpg"):
+        open_dataset(tmp_path)
+    (tmp_path / "link.jpg").unlink()
+    (tmp_path / "link.jpg").touch()
+    (tmp_path / "a copy.json").write_text(json.dumps({**content, "imagePath": "link.jpg"}))
+    assert [sample.path.name for sample in open_dataset(tmp_path)] == ["link.jpg", "a.jpg"]
