@@ -201,11 +201,12 @@ def _read_list(path: Path, folders: Sequence[Path]) -> list[_Entry]:
         if line.strip(_BLANK)
     ]
     files = _Files(folders)
-    has_numbers = _has_numbers([line for _, line in lines], files)
+    readings = [(line_number, _readings(line)) for line_number, line in lines]
+    columns = _columns([one for _, one in readings], files)
     names: list[str] = []
     numbers: list[tuple[int, int]] = []  # (line, second column)
-    for line_number, line in lines:
-        name, number = _split(line) if has_numbers else (line, None)
+    for line_number, of_line in readings:
+        name, number = of_line[min(columns, len(of_line) - 1)]
         name = _listed_name(name, files)
         parts = name.split("/")
         if (
@@ -242,18 +243,20 @@ def _read_list(path: Path, folders: Sequence[Path]) -> list[_Entry]:
     ]
 
 
-def _split(line: str) -> tuple[str, str | None]:
-    """Splits a line into the name and the second column, a number; None if the line has no second column.
+def _readings(line: str) -> list[tuple[str, str | None]]:
+    """Returns what a line can mean with 0, 1, 2 columns after the name: the name and the first column.
 
-    The name keeps the blanks at its ends.
+    Columns are numbers, and the second is a mark: "photo 7 1" can be a name, "photo 7" with the number 1, or "photo"
+    with the number 7 and the mark 1. A name keeps the blanks at its ends.
     """
+    readings: list[tuple[str, str | None]] = [(line, None)]
     before, last = _last_field(line)
-    if not before.strip(_BLANK) or not _is_number(last):
-        return line, None
-    name, number = _last_field(before)
-    if last in _MARKS and name.strip(_BLANK) and _is_number(number):
-        return name, number  # the third column is a mark
-    return before, last
+    if before.strip(_BLANK) and _is_number(last):
+        readings.append((before, last))
+        name, number = _last_field(before)
+        if last in _MARKS and name.strip(_BLANK) and _is_number(number):
+            readings.append((name, number))
+    return readings
 
 
 def _last_field(line: str) -> tuple[str, str]:
@@ -268,18 +271,21 @@ def _is_number(field: str) -> bool:
     return digits.isascii() and digits.isdigit()
 
 
-def _has_numbers(lines: Sequence[str], files: _Files) -> bool:
-    """Whether the numbers at the ends of lines are a second column and not a part of the names.
+def _columns(lines: Sequence[list[tuple[str, str | None]]], files: _Files) -> int:
+    """Returns the number of columns after the names in a list; the other numbers belong to the names.
 
-    The first line that names an existing file decides.
+    The first line that ends with a number and names an existing file decides. Without such a line, all numbers are
+    columns.
+
+    Args:
+        lines: the `_readings` of each line.
     """
-    for line in lines:
-        name, number = _split(line)
-        if number is not None:
-            whole, part = (_listed_name(text, files) in files for text in (line, name))
-            if whole or part:
-                return not whole
-    return True
+    for readings in lines:
+        if len(readings) > 1:
+            for columns, (name, _) in enumerate(readings):
+                if _listed_name(name, files) in files:
+                    return columns
+    return 2
 
 
 def _listed_name(text: str, files: _Files) -> str:

@@ -39,6 +39,31 @@ def test_samples_come_in_the_order_of_the_list(root: Path) -> None:
     assert sample.difficult.tolist() == [False, True]
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \r\n", "\r"])
+@pytest.mark.parametrize(
+    ("names", "lines"),
+    [
+        (["photo"], ["photo 0 1"]),  # a number and a mark
+        (["photo 0", "photo 1"], ["photo 0 1", "photo 1 -1"]),  # the names of the files end in a number
+        (["photo 0 1", "photo 0 2"], ["photo 0 1", "photo 0 2"]),
+        (["my photo", "photo 7"], ["my photo  1", "photo 7 -1"]),
+        (["my photo", "photo 7"], ["my photo", "photo 7"]),
+    ],
+)
+def test_names_in_a_list_may_have_blanks_and_numbers_and_any_line_ends(
+    root: Path, names: list[str], lines: list[str], ending: str
+) -> None:
+    for name in names:
+        (root / "JPEGImages" / f"{name}.jpg").touch()
+        write_annotation(root / "Annotations" / f"{name}.xml", Annotation(f"{name}.jpg", 60, 45))
+    content = "".join(f"{line}{ending}" for line in lines)
+    (root / "ImageSets" / "Main" / "dog_val.txt").write_bytes(content.encode())
+    samples = list(open_dataset(root, "dog_val"))
+    assert [sample.image_id for sample in samples] == names
+    assert [sample.path for sample in samples] == [root / "JPEGImages" / f"{name}.jpg" for name in names]
+    assert [sample.index for sample in samples] == list(range(1, len(names) + 1))
+
+
 def test_ground_truth_has_difficult_flags_and_paths(root: Path) -> None:
     truth = read_voc_ground_truth(root, "val")
     assert truth.name == "VOC2012 val"
