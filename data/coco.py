@@ -26,13 +26,14 @@ from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth
 from .images import without_suffix
 from .json_values import shown
+from .picture_detections import PictureDetections
 
 
 class DetectionsWriter:
     """Writes `detections.json` picture by picture. Memory use does not grow with the number of detections.
 
         with DetectionsWriter("out/detections.json", categories) as writer:
-            writer.add("a.jpg", width, height, boxes, scores, labels)
+            writer.add(PictureDetections("a.jpg", width, height, boxes, scores, labels))
             writer.fail("b.jpg", "truncated")
 
     The file holds `images` (id, file_name, width, height), `categories` (id, name, wnid), `annotations` (id, image_id,
@@ -65,30 +66,15 @@ class DetectionsWriter:
             self._opened = opened.pop_all()
         return self
 
-    def add(
-        self,
-        file_name: str,
-        width: int,
-        height: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        subclasses: np.ndarray | None = None,
-    ) -> None:
-        """Adds the detections of a picture.
-
-        Args:
-            file_name: name of the picture.
-            width, height: size of the picture in pixels.
-            boxes: [N, 4] in the program's convention (0-based, half-open).
-            scores: [N].
-            labels: [N], each a `Category.id`.
-            subclasses: [N], rows of `finest`, -1 where none is known; None if no subclass is known.
-        """
+    def add(self, picture: PictureDetections) -> None:
+        """Adds the detections of a picture."""
         image_id = len(self._images) + 1
-        self._images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
-        rows = np.full(len(labels), -1) if subclasses is None else subclasses
-        for (x, y, w, h), score, label, row in zip(to_xywh(boxes).tolist(), scores, labels, rows, strict=True):
+        self._images.append(
+            {"id": image_id, "file_name": picture.file_name, "width": picture.width, "height": picture.height}
+        )
+        for (x, y, w, h), score, label, row in zip(
+            to_xywh(picture.boxes).tolist(), picture.scores, picture.labels, picture.subclass_rows(), strict=True
+        ):
             annotation: dict[str, Any] = {
                 "id": self._annotation_count + 1,
                 "image_id": image_id,

@@ -18,10 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from ..runtime.atomic_write import atomic_write
 from .categories import Category, Subclass, finest_name
+from .picture_detections import PictureDetections
 
 _COLUMNS = ("file_name", "width", "height", "x1", "y1", "x2", "y2", "score", "label", "wnid", "name", "finest_name")
 
@@ -52,24 +51,16 @@ class CsvWriter:
             self._opened = opened.pop_all()
         return self
 
-    def add(
-        self,
-        file_name: str,
-        width: int,
-        height: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        subclasses: np.ndarray | None = None,
-    ) -> None:
-        """Adds the detections of a picture, see `DetectionsWriter.add`."""
-        rows = np.full(len(labels), -1) if subclasses is None else subclasses
-        for box, score, label, row in zip(boxes.tolist(), scores.tolist(), labels.tolist(), rows.tolist(), strict=True):
+    def add(self, picture: PictureDetections) -> None:
+        """Adds the detections of a picture."""
+        columns = picture.boxes, picture.scores, picture.labels, picture.subclass_rows()
+        for box, score, label, row in zip(*(column.tolist() for column in columns), strict=True):
             category = self._categories[label]
             finest = category.name if row < 0 else finest_name(category.name, self._finest[row])
             sides = [round(side, 3) for side in box]
+            size = picture.width, picture.height
             self._writer.writerow(
-                [file_name, width, height, *sides, score, label, category.wnid, category.name, finest]
+                [picture.file_name, *size, *sides, score, label, category.wnid, category.name, finest]
             )
 
     def fail(self, file_name: str, reason: str) -> None:

@@ -23,6 +23,7 @@ from .annotation import AnnotatedObject, Annotation, AnnotationError, read_annot
 from .boxes import clip, to_inclusive
 from .categories import Category
 from .images import IMAGE_SUFFIXES
+from .picture_detections import PictureDetections
 
 Writer = TypeVar("Writer", bound="_LabellingWriter")
 
@@ -67,25 +68,18 @@ class _LabellingWriter(ABC):
         self._on_written = on_written
         self.kept = 0
 
-    def add(
-        self,
-        file_name: str,
-        width: int,
-        height: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        subclasses: np.ndarray | None = None,
-    ) -> None:
-        """Adds the detections of a picture, see `DetectionsWriter.add`. Subclasses are not written."""
-        name = self._names[file_name]
-        suffix = Path(file_name).suffix
-        picture = self.folder / self.pictures / f"{name}{suffix if suffix.lower() in IMAGE_SUFFIXES else '.jpg'}"
-        if not is_url(file_name):
-            _link(Path(file_name), picture)
-            self._on_written(picture)
-        chosen = scores >= self._least_score
-        annotation = self._write(name, picture, width, height, boxes[chosen], labels[chosen])
+    def add(self, picture: PictureDetections) -> None:
+        """Adds the detections of a picture. Subclasses are not written."""
+        name = self._names[picture.file_name]
+        suffix = Path(picture.file_name).suffix
+        link = self.folder / self.pictures / f"{name}{suffix if suffix.lower() in IMAGE_SUFFIXES else '.jpg'}"
+        if not is_url(picture.file_name):
+            _link(Path(picture.file_name), link)
+            self._on_written(link)
+        chosen = picture.scores >= self._least_score
+        annotation = self._write(
+            name, link, picture.width, picture.height, picture.boxes[chosen], picture.labels[chosen]
+        )
         if annotation is None:
             self.kept += 1
         else:

@@ -19,12 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..runtime.atomic_write import atomic_write
 from .categories import Category, Subclass, finest_name
+from .picture_detections import PictureDetections
 
 DETECTIONS = (
     pa.field("width", pa.int32()),
@@ -74,31 +74,22 @@ class ParquetWriter:
             self._opened = opened.pop_all()
         return self
 
-    def add(
-        self,
-        file_name: str,
-        width: int,
-        height: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        subclasses: np.ndarray | None = None,
-    ) -> None:
-        """Adds the detections of a picture, see `DetectionsWriter.add`."""
-        names = [self._names[label] for label in labels.tolist()]
-        rows = [-1] * len(names) if subclasses is None else subclasses.tolist()
+    def add(self, picture: PictureDetections) -> None:
+        """Adds the detections of a picture."""
+        labels = picture.labels.tolist()
+        names = [self._names[label] for label in labels]
         self._append(
             {
-                "file_name": file_name,
-                "width": width,
-                "height": height,
-                "boxes": boxes.tolist(),
-                "scores": scores.tolist(),
-                "labels": labels.tolist(),
+                "file_name": picture.file_name,
+                "width": picture.width,
+                "height": picture.height,
+                "boxes": picture.boxes.tolist(),
+                "scores": picture.scores.tolist(),
+                "labels": labels,
                 "names": names,
                 "finest_names": [
                     name if row < 0 else finest_name(name, self._finest[row])
-                    for name, row in zip(names, rows, strict=True)
+                    for name, row in zip(names, picture.subclass_rows().tolist(), strict=True)
                 ],
             }
         )

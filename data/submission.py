@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ..runtime.atomic_write import atomic_write
 from .boxes import LARGEST_COORDINATE, from_inclusive, to_inclusive
+from .picture_detections import PictureDetections
 
 _COLUMNS = ("image_index", "det_id", "confidence", "xmin", "ymin", "xmax", "ymax")
 _EXPECTED = f"seven finite numbers, {' '.join(_COLUMNS)}, the first two being whole numbers of at least 1"
@@ -145,19 +146,11 @@ class SubmissionWriter:
             self._opened = opened.pop_all()
         return self
 
-    def add(
-        self,
-        file_name: str,
-        width: int,
-        height: int,
-        boxes: npt.ArrayLike,
-        scores: npt.ArrayLike,
-        labels: npt.ArrayLike,
-        subclasses: npt.ArrayLike | None = None,
-    ) -> None:
-        """Adds the detections of a picture, see `DetectionsWriter.add`. Subclasses are not written."""
-        numbers = np.full(np.shape(labels), self._indices[file_name])
-        self._stream.writelines(_text_lines(Submission.from_boxes(numbers, labels, scores, boxes)))
+    def add(self, picture: PictureDetections) -> None:
+        """Adds the detections of a picture. Subclasses are not written."""
+        numbers = np.full(len(picture.labels), self._indices[picture.file_name])
+        rows = Submission.from_boxes(numbers, picture.labels, picture.scores, picture.boxes)
+        self._stream.writelines(_text_lines(rows))
 
     def fail(self, file_name: str, reason: str) -> None:
         """Adds nothing: a picture that could not be read has no line."""

@@ -23,10 +23,11 @@ from ..data.classifier_classes import imagenet_classes, named_classes, read_clas
 from ..data.images import MAX_PIXELS, ImageError, read_image
 from ..runtime.prefetch import map_ahead
 from ..runtime.remote import is_url
+from .classifier_files import classifier_classes, load_classifier
 from .engines.choice import Kind
 from .engines.engine import CROP_SIZE
 from .engines.ensemble import EnsembleEngine
-from .model_files import classifier_classes, find_model, load_classifier, load_model, model_digest
+from .model_files import find_model, load_model, model_digest
 from .model_json import read_description
 from .networks.backbones import Backbone, TorchvisionGoogLeNet
 from .networks.caffemodel import load_caffemodel

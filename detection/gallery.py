@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..data.boxes import to_xywh
@@ -19,6 +18,7 @@ from ..data.categories import Category, Subclass
 from ..data.images import ImageError
 from ..data.thumbnails import data_url, thumbnail
 from ..runtime.atomic_write import atomic_write
+from ..runtime.page_templates import page_template
 from ..runtime.prefetch import map_ahead
 from ..runtime.remote import is_url
 from .detections import Detections
@@ -120,14 +120,7 @@ def write_gallery(
         scores = {"shown": _whole_score(shown_score), "least": _whole_score(least)}
         return _json({"classes": classes, "finest": names, **scores})
 
-    environment = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("gallery.html.j2").stream(
+    page = page_template(_PAGES / "gallery.html.j2").stream(
         shown=MOST_PICTURES,
         hidden=max(len(paths) - MOST_PICTURES, 0),
         pictures=pictures(),

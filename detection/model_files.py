@@ -1,4 +1,4 @@
-"""Saves and loads models: a detector's model folder, and the classifier that training starts from.
+"""Saves and loads the model folder of a detector.
 
 A model folder holds
 
@@ -16,17 +16,15 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
 
 from ..data.categories import Category, Subclass
 from ..proposals.multibox import MultiBox
@@ -42,15 +40,14 @@ from .model_json import (
     read_description,
 )
 from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless, shared_blocks
-from .networks.googlenet import GoogLeNet, Stem
-from .networks.weights import ModelError, network_with_weights
+from .networks.googlenet import GoogLeNet
+from .networks.weights import SCALE, ModelError, finite, in_8_bits, in_half, network_with_weights, read_weights
 from .regression import BoxRegressor
 
 SHIPPED = Path(__file__).parent / "models"
 _REGRESSION = "box_regression.safetensors"
 _MULTIBOX = "multibox.safetensors"
 _SCREEN = "screen.safetensors"
-_SCALE = ".scale"
 
 
 @dataclass
@@ -135,19 +132,19 @@ def save_model(model: Model, folder: str | Path) -> None:
         partial("model.json").write_text(_description(model), encoding="utf-8")
         shared = shared_blocks(model.members)
         for number, member in enumerate(model.members, 1):
-            weights = _finite(_in_8_bits(member), f"member {number}")
+            weights = finite(in_8_bits(member), f"member {number}")
             for name in _names_in_first_blocks(member, shared) if number > 1 else ():
                 weights.pop(name, None)
-                weights.pop(name + _SCALE, None)
+                weights.pop(name + SCALE, None)
             save_file(weights, partial(f"member_{number}.safetensors"))
         if model.regressor is not None:
             if not np.isfinite(model.regressor.weights).all():
                 raise ModelError(f"{folder}: the box regression has a weight that is not finite, so it is not saved")
             model.regressor.save(partial(_REGRESSION))
         if model.multibox is not None:
-            save_file(_finite(_in_half(model.multibox), "MultiBox"), partial(_MULTIBOX))
+            save_file(finite(in_half(model.multibox), "MultiBox"), partial(_MULTIBOX))
         if model.screen is not None:
-            save_file(_finite(_in_half(model.screen), "the screen"), partial(_SCREEN))
+            save_file(finite(in_half(model.screen), "the screen"), partial(_SCREEN))
         for file in partials:
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -210,42 +207,6 @@ def _names_in_first_blocks(member: Backbone, blocks: int) -> list[str]:
     """The names of the tensors of the member's first blocks."""
     prefixes = tuple(f"trunk.{name}." for name, _ in list(member.trunk.named_children())[:blocks])
     return [name for name in member.state_dict() if name.startswith(prefixes)]
-
-
-def _in_half(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors in float16, without the auxiliary heads."""
-    return {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in network.state_dict().items()
-        if "auxiliary." not in name
-    }
-
-
-def _finite(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
-    """Returns the tensors. A ModelError names the first with a number that is not finite; float16 ends at 65,504."""
-    for name, value in tensors.items():
-        if not value.isfinite().all():
-            raise ModelError(f"{network}: {name} has a number that is not finite in float16, so it is not saved")
-    return tensors
-
-
-def _in_8_bits(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors with kernels in int8, from -127 to 127, and the other tensors as in `_in_half`.
-
-    Each kernel "NAME" has a tensor "NAME.scale", float32 [outputs]: kernel = int8 values * scale.
-
-    Quantising weights that were loaded from such a file gives the same bytes again, because a scale has only 12
-    significant bits, rounded up.
-    """
-    stored = _in_half(network)
-    for name, value in network.state_dict().items():
-        if name in stored and name.endswith("weight") and value.ndim >= 2:
-            rows = value.float().flatten(1)  # [outputs, inputs * height * width]
-            fraction, exponent = torch.frexp(rows.abs().amax(1).clamp_min(1e-20) / 127)
-            scale = torch.ldexp((fraction * 4096).ceil() / 4096, exponent)
-            stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(value.shape)
-            stored[name + _SCALE] = scale
-    return stored
 
 
 def find_model(name_or_folder: str | Path) -> Path:
@@ -337,7 +298,7 @@ def _load_member(
         known: the first member and the number of its first blocks that the file leaves out, because this member shares
             them; None for the first member itself.
     """
-    weights = _read_weights(file)
+    weights = read_weights(file)
     if known is not None:
         first, shared = known
         stored = first.state_dict()
@@ -374,7 +335,7 @@ def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
     for stride in {grid.stride for grid in described.grids}:
         outputs = sum(grid.channels for grid in described.grids if grid.stride == stride)
         declared[f"heads.{stride}.2.weight"] = (outputs, width, 1, 1)
-    return network_with_weights(build, _read_weights(file), file, declared).eval()
+    return network_with_weights(build, read_weights(file), file, declared).eval()
 
 
 def _load_screen(file: Path, num_classes: int, described: ScreenDescription, multibox: MultiBox) -> Screen:
@@ -393,29 +354,9 @@ def _load_screen(file: Path, num_classes: int, described: ScreenDescription, mul
         "lateral_fine.weight": (described.width, channels[0], 1, 1),
         "layers.0.weight": (described.hidden, described.width * described.grid**2),
     }
-    screen = network_with_weights(build, _read_weights(file), file, declared)
+    screen = network_with_weights(build, read_weights(file), file, declared)
     screen.thresholds = described.thresholds
     return screen.eval()
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(file)
-    except FileNotFoundError:
-        raise ModelError(f"{file}: the file is missing, although model.json requires it") from None
-    except OSError as error:
-        raise ModelError(f"{file}: cannot read the file: {error}") from error
-    except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
-        raise ModelError(f"{file}: damaged safetensors file ({str(error)[:200]})") from None
-    for name in [name for name in tensors if name.endswith(_SCALE)]:
-        scale, whole = tensors.pop(name), name.removesuffix(_SCALE)
-        if whole not in tensors or scale.ndim != 1 or scale.shape != tensors[whole].shape[:1]:
-            raise ModelError(
-                f"{file}: {name[:100]} has shape {list(scale.shape)}, but there is no {whole[:100]} with as many "
-                "outputs"
-            )
-        tensors[whole] = tensors[whole] * scale.view(-1, *[1] * (tensors[whole].ndim - 1))
-    return tensors
 
 
 def _backbone(architecture: Architecture, num_classes: int) -> Backbone:
@@ -437,68 +378,3 @@ def _load_regressor(file: Path, members: list[Backbone], classes: int) -> BoxReg
             f"{file}: the weights have shape {list(regressor.weights.shape)}, the model needs {list(expected)}"
         )
     return regressor
-
-
-def save_classifier(network: GoogLeNet, classes: Sequence[str], file: Path, card: dict[str, Any]) -> None:
-    """Write a classifier of whole pictures, from which `detect-train` can start.
-
-    Args:
-        network: saved in float16 without its auxiliary heads.
-        classes: the class names of the outputs; saved in the file's metadata.
-        file: the .safetensors file to write; its folder is made if it is missing.
-        card: information about the training, for people; saved in the file's metadata.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    about = {"network": _architecture(network), "classes": list(classes), "card": card}
-    with atomic_write(file) as partial:
-        save_file(_in_half(network), partial, {"classifier": json.dumps(about)})
-
-
-def load_classifier(file: str | Path) -> GoogLeNet:
-    """Load a classifier that `save_classifier` wrote, in evaluation mode.
-
-    Raises:
-        ModelError: the file is missing, damaged or not a classifier.
-    """
-    file = Path(file)
-    architecture, classes = _read_classifier(file)
-
-    def build() -> GoogLeNet:
-        return GoogLeNet(len(classes), auxiliary=False, stem=architecture.stem, batch_norm=architecture.batch_norm)
-
-    declared = {"classifier.weight": (len(classes), None)}
-    return network_with_weights(build, _read_weights(file), file, declared).eval()
-
-
-def classifier_classes(file: str | Path) -> tuple[str, ...]:
-    """The class names of the outputs of a classifier that `save_classifier` wrote.
-
-    Raises:
-        ModelError: the file is missing, damaged or not a classifier.
-    """
-    return _read_classifier(Path(file))[1]
-
-
-def _read_classifier(file: Path) -> tuple[Architecture, tuple[str, ...]]:
-    """The architecture and the class names in the metadata of a classifier's file."""
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            about = json.loads((tensors.metadata() or {})["classifier"])
-        network, classes = about["network"], about["classes"]
-        batch_norm, stem = network.get("batch_norm", False), network.get("stem", "plain")
-        if (
-            not isinstance(classes, list)
-            or not classes
-            or not all(isinstance(name, str) for name in classes)
-            or len(set(classes)) != len(classes)
-            or not isinstance(batch_norm, bool)
-            or stem not in get_args(Stem)
-        ):
-            raise ValueError(f"network {network!r:.100} with classes {classes!r:.100}")
-    except FileNotFoundError:
-        raise ModelError(f"{file}: there is no such file; detect-train-classifier writes one") from None
-    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: not a classifier of detect-train-classifier ({str(error)[:200]})") from error
-    return Architecture("googlenet", stem, batch_norm), tuple(classes)

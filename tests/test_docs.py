@@ -24,6 +24,7 @@ from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.coco import DetectionsWriter
+from inception_rcnn.data.picture_detections import PictureDetections
 from inception_rcnn.detection.model_files import Model
 
 ROOT = Path(__file__).parents[1]
@@ -245,7 +246,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_googlenet: None
     (tmp_path / "blacklist.txt").write_text("1 n00007846\n")
     (tmp_path / "out").mkdir()
     with DetectionsWriter(tmp_path / "out" / "detections.json", [Category(58, "n02084071", "dog")]) as writer:
-        writer.add("one.JPEG", 80, 60, np.array([[10, 10, 60, 60]], np.float32), np.array([0.9]), np.array([58]))
+        writer.add(
+            PictureDetections(
+                "one.JPEG", 80, 60, np.array([[10, 10, 60, 60]], np.float32), np.array([0.9]), np.array([58])
+            )
+        )
 
     (tmp_path / "my-data").mkdir()
     Image.fromarray(picture).save(tmp_path / "my-data" / "one.jpg")

@@ -114,8 +114,8 @@ def detect_train_classifier(
     from torch import distributed
 
     from ..detection.classification import classifier_file
+    from ..detection.classifier_files import save_classifier
     from ..detection.engines.choice import resolve_device
-    from ..detection.model_files import save_classifier
     from ..detection.networks.googlenet import GoogLeNet
     from ..detection.training.pretrain import PretrainSettings, accuracy, member_seed, train_classifier, untrained
 

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 
 from ..data.output_names import distinct_names
@@ -22,21 +21,13 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..data.categories import Category, Subclass
+    from ..data.picture_detections import PictureDetections
     from ..detection.run_state import Result, RunState
 
     class Writer(Protocol):
-        """What all writers of detections have in common, see `coco.DetectionsWriter`."""
+        """What all writers of detections have in common."""
 
-        def add(
-            self,
-            file_name: str,
-            width: int,
-            height: int,
-            boxes: np.ndarray,
-            scores: np.ndarray,
-            labels: np.ndarray,
-            subclasses: np.ndarray | None,
-        ) -> None: ...
+        def add(self, picture: PictureDetections) -> None: ...
 
         def fail(self, file_name: str, reason: str) -> None: ...
 
@@ -184,6 +175,7 @@ class ResultFiles:
             that could not be read; notices for the user.
         """
         from ..data.labelling import VocWriter, YoloWriter
+        from ..data.picture_detections import PictureDetections
 
         changed = state.delete_replaced(but=self.files())
         written: set[Path] = set()
@@ -204,8 +196,11 @@ class ResultFiles:
                         writer.fail(name, result.failure or "not read")
                     continue
                 one = result.detections
+                picture = PictureDetections(
+                    name, result.width, result.height, one.boxes, one.scores, one.labels, one.subclasses
+                )
                 for writer in writers:
-                    writer.add(name, result.width, result.height, one.boxes, one.scores, one.labels, one.subclasses)
+                    writer.add(picture)
                 found.update(one.above(self.shown_score).labels.tolist())
         for file in self.files():
             if file.name != _GALLERY:

@@ -14,13 +14,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .array_types import Flags, Floats, Ints
 from .average_precision import area_under_envelope, eleven_point_ap, precision_recall
 from .matching import overlapping_pairs, picture_class_keys
 from .result import Evaluation
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 ERRORS: Final = {
     "classification": "the box fits an object of another class",

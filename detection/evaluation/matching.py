@@ -10,17 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from .array_types import Flags, Floats, Ints
 from .checks import EvaluationError
 
 _PAIRS_PER_BLOCK = 1_000_000  # limits the memory for IoUs to some 100 MB
 # With one key. 10,000 detections and 2,000 objects of a class in a picture take some 5 seconds and up to 1 GB.
 _MOST_PAIRS = 20_000_000
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

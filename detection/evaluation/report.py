@@ -14,6 +14,7 @@ import numpy as np
 from ...data.images import ImageError, read_size
 from ...data.thumbnails import data_url, thumbnail
 from ...runtime.atomic_write import atomic_write
+from ...runtime.page_templates import page_template
 from .average_precision import Curve, envelope
 from .bootstrap import Bootstrap, interval
 from .error_analysis import ERRORS, ErrorAnalysis
@@ -93,8 +94,6 @@ def write_html(
     intervals: Bootstrap | None = None,
 ) -> None:
     """Writes a self-contained HTML page, with pictures of mistakes and finds if the files are known."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     mistakes, finds = worst_mistakes(evaluation, analysis), surest_finds(evaluation)
     figures = {
         label: [_figure(example) for example in (*of_class, *finds[label])] for label, of_class in mistakes.items()
@@ -105,16 +104,9 @@ def write_html(
     )
     false_positives = [figure for figure in all_figures if figure["kind"] != "found"]
     found = {figure["name"]: figure for figure in reversed(all_figures) if figure["kind"] == "found"}
-    environment = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = summary(evaluation, analysis, mean, intervals)
     class_summaries = {class_summary["det_id"]: class_summary for class_summary in data["classes"]}
-    page = environment.get_template("report.html.j2").render(
+    page = page_template(_PAGES / "report.html.j2").render(
         summary=data,
         protocol=PROTOCOLS[evaluation.protocol],
         mean=MEANS[mean],

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ...data.categories import Category
 from ...data.ground_truth import GroundTruth
 from ...data.submission import Submission
+from .array_types import Flags, Floats, Ints
 from .average_precision import Curve, OperatingPoint, best_f1, precision_recall
 from .detection_order import rank_detections
 
@@ -22,10 +22,6 @@ MEANS: Final[Mapping[Mean, str]] = {
     "present": "mean over the classes that have ground truth",
     "official": "mean over the classes 1 to the largest in the ground truth, as in the official kit",
 }
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

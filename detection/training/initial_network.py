@@ -5,7 +5,8 @@ from typing import Any
 
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
-from ..model_files import find_model, load_classifier, load_model
+from ..classifier_files import load_classifier
+from ..model_files import find_model, load_model
 from ..networks.backbones import Backbone, TorchvisionGoogLeNet
 from ..networks.caffemodel import load_caffemodel
 from ..networks.googlenet import GoogLeNet

@@ -1,11 +1,11 @@
 """What a training will do: its stages, how much of each, and about how long they take on this machine."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ...runtime.duration import duration
 from ..engines.choice import resolve_device
 from ..engines.engine import CROP_SIZE
 from ..networks.backbones import Backbone
@@ -23,6 +23,23 @@ _SEARCH_SECONDS = 0.5
 # Regions of a picture that the networks score: those that the screen keeps, or those of selective search.
 _SCREENED, _ALL_REGIONS = 100, 1500
 _TIMED_CROPS = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training does: the arguments of `train_detector` of the same names.
+
+    Attributes:
+        screen: None also if there is no MultiBox network, which a screen needs.
+        has_multibox: whether the detector has a MultiBox network, trained or kept.
+    """
+
+    members: int
+    settings: FineTuneSettings
+    multibox: MultiBoxSettings | None
+    screen: ScreenSettings | None
+    regression: bool
+    has_multibox: bool
 
 
 @dataclass(frozen=True)
@@ -74,28 +91,16 @@ def measure_speed(network: Backbone, freeze_below: str | None, device: str) -> S
     return speed
 
 
-def plan_stages(
-    speed: Speed,
-    *,
-    pictures: int,
-    objects: int,
-    members: int,
-    settings: FineTuneSettings,
-    multibox: MultiBoxSettings | None,
-    has_multibox: bool,
-    screen: ScreenSettings | None,
-    regression: bool,
-    measured: int,
-) -> list[PlannedStage]:
+def plan_stages(speed: Speed, recipe: Recipe, *, pictures: int, objects: int, measured: int) -> list[PlannedStage]:
     """The stages of `train_detector`, in order. Finished stages of an earlier call are in the plan too.
 
     Args:
         speed: from `measure_speed`.
+        recipe: what is trained.
         pictures, objects: numbers in the training set.
-        has_multibox: whether the detector has a MultiBox network, trained or kept.
         measured: number of pictures to measure on; 0 measures nothing.
-        members, settings, multibox, screen, regression: arguments of `train_detector`.
     """
+    settings, multibox, screen = recipe.settings, recipe.multibox, recipe.screen
     stages = []
     trained_share = max(speed.crop - speed.frozen, 0.0) * _TRAINING
     # A view of MultiBox has as many pixels as several crops.
@@ -105,38 +110,46 @@ def plan_stages(
         steps = f"{multibox.iterations:,} steps of {multibox.batch} views"
         seconds = views * view * speed.frozen + multibox.iterations * multibox.batch * view * trained_share
         stages.append(PlannedStage("MultiBox", f"{views:,} views, {steps}", seconds))
-    if screen is not None and has_multibox:
+    if screen is not None:
         steps_of_screen = min(screen.iterations, screen.passes * pictures // screen.batch)
         maps = min(screen.pictures, pictures)
         # The screen is small: a step takes as long as some crops.
         seconds = maps * (_SEARCH_SECONDS + 4 * speed.crop) + steps_of_screen * 8 * speed.crop
         stages.append(PlannedStage("screen", f"maps of {maps:,} pictures, {steps_of_screen:,} steps", seconds))
-    if members or regression:
-        seconds = pictures * (_SEARCH_SECONDS + (4 * speed.crop if has_multibox else 0))
+    if recipe.members or recipe.regression:
+        seconds = pictures * (_SEARCH_SECONDS + (4 * speed.crop if recipe.has_multibox else 0))
         stages.append(PlannedStage("proposals", f"{pictures:,} pictures", seconds))
     windows = pictures * BACKGROUNDS_PER_IMAGE + objects * POSITIVES_PER_OBJECT
-    if members:
+    if recipe.members:
         batch = settings.positives + settings.backgrounds
         if speed.frozen:
             stored = min(settings.pool, windows)
             stages.append(PlannedStage("frozen blocks", f"up to {stored:,} windows", stored * speed.frozen))
-        name = "training" if members == 1 else f"training of {members} members"
-        amount = f"{settings.iterations:,} steps of {batch} windows" + (" each" if members > 1 else "")
-        stages.append(PlannedStage(name, amount, members * settings.iterations * batch * trained_share))
-    if regression:
+        name = "training" if recipe.members == 1 else f"training of {recipe.members} members"
+        amount = f"{settings.iterations:,} steps of {batch} windows" + (" each" if recipe.members > 1 else "")
+        stages.append(PlannedStage(name, amount, recipe.members * settings.iterations * batch * trained_share))
+    if recipe.regression:
         near = min(MOST_WINDOWS, objects * POSITIVES_PER_OBJECT)
         stages.append(PlannedStage("box regression", f"up to {near:,} windows", near * speed.crop))
-    if members > 1 and not (screen is not None and has_multibox):
+    if recipe.members > 1 and screen is None:
         shown = min(PICTURES, pictures)
         seconds = shown * (_SEARCH_SECONDS + REGIONS_PER_PICTURE * speed.crop)
         stages.append(PlannedStage("cascade", f"{shown:,} pictures", seconds))
     if measured:
-        regions = _SCREENED if screen is not None and has_multibox else _ALL_REGIONS
+        regions = _SCREENED if screen is not None else _ALL_REGIONS
         seconds = measured * (_SEARCH_SECONDS + regions * speed.crop)
         stages.append(PlannedStage("evaluation", f"{measured:,} pictures", seconds))
     return stages
 
 
-def total_seconds(stages: Sequence[PlannedStage]) -> float:
-    """The time that all stages take."""
-    return sum(stage.seconds for stage in stages)
+def plan_sentences(stages: list[PlannedStage], pictures: int) -> list[str]:
+    """The plan in words: a sentence for all stages together, and a line for each."""
+    seconds = sum(stage.seconds for stage in stages)
+    return [
+        f"plan for {pictures:,} pictures, in all about {duration(seconds)} on this machine (a rough estimate; finished "
+        "stages are skipped):",
+        *(
+            f"  {number}. {stage.name}: {stage.amount}, about {duration(stage.seconds)}"
+            for number, stage in enumerate(stages, 1)
+        ),
+    ]

@@ -6,9 +6,11 @@ objects that the whole detector finds under the mild thresholds. Last, the score
 calibrated.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,14 @@ import numpy as np
 from ...data.boxes import iou
 from ...data.dataset import Dataset, Sample
 from ...proposals.screen import MILD, ScreenThresholds, best_regions
+from ...runtime.atomic_write import atomic_write, temporary_folder
 from ..calibration import ScoreCalibration
 from ..detections import Detections
 from ..detector import Detector, ScoredPicture
-from ..model_files import Model
+from ..model_files import Model, model_digest, save_model
 from .calibration import expected_calibration_error, fit_calibration
 from .errors import TrainingError
+from .keys import pictures_key, result_key
 from .measure_detector import evaluate_detections
 from .progress import Report, no_report
 
@@ -99,6 +103,25 @@ def fit_thresholds(
         return _choose(detector, samples, pictures, dataset)
     finally:
         model.screen.thresholds = fitted
+
+
+def fit_thresholds_once(
+    model: Model, dataset: Dataset, folder: Path, *, device: str = "auto", report: Report = no_report
+) -> FittedThresholds:
+    """Fit the thresholds of a model's screen on all pictures of a data set, see `fit_thresholds`.
+
+    The result is stored in `folder`. If it is there for the same model and pictures, it is returned without another
+    fit.
+    """
+    with temporary_folder(folder) as stored:
+        save_model(model, stored)
+        key = result_key(model=model_digest(stored), pictures=pictures_key(dataset, range(len(dataset))))
+    file = folder / f"screen_thresholds_{key}.json"
+    if not file.exists():
+        fitted = fit_thresholds(model, list(dataset), dataset, device=device, report=report)
+        with atomic_write(file) as partial_file:
+            partial_file.write_text(json.dumps(asdict(fitted)))
+    return FittedThresholds.from_json(json.loads(file.read_text()))
 
 
 def _choose(

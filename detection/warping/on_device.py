@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .warp import MEAN_RGB, WarpMode, check_boxes, check_settings, halvings, placement
+from .warp import MEAN_RGB, WarpMode, check_boxes, check_settings, halved_pictures, placement
 
 # Largest number of pixels and weights in a group of regions that are resized together: some 500 MB.
 _MAX_ELEMENTS = 2**25
@@ -59,20 +59,9 @@ def warp_on_device(
         return out
 
     steps, origins, visible = placement(regions.astype(np.float64), size, padding, mode)
-    levels = halvings(steps)
-    halved_y = image.permute(2, 0, 1)  # [3, H, W]
-    for level_y in range(int(levels[:, 1].max()) + 1):
-        if level_y:
-            halved_y = _halve_height(halved_y, colour)
-        at_level_y = levels[:, 1] == level_y
-        halved = halved_y
-        for level_x in range(int(levels[at_level_y, 0].max(initial=-1)) + 1):
-            if level_x:
-                halved = _halve_width(halved, colour)
-            indices = np.flatnonzero(at_level_y & (levels[:, 0] == level_x))
-            if len(indices):
-                scale = 0.5 ** np.array([level_x, level_y])
-                _resample(halved, indices, origins * scale, steps * scale, colour, precision, out)
+    channels_first = image.permute(2, 0, 1)  # [3, H, W]
+    for halved, indices, scale in halved_pictures(channels_first, steps, colour, _halve_height, _halve_width):
+        _resample(halved, indices, origins * scale, steps * scale, colour, precision, out)
     if mode == "square_without_context":
         _fill_invisible(out, torch.from_numpy(visible).to(image.device), colour)
     return out

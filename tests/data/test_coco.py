@@ -18,14 +18,24 @@ from inception_rcnn.data.coco import (
     read_detections,
     read_instances,
 )
+from inception_rcnn.data.picture_detections import PictureDetections
 
 
 @pytest.fixture
 def detections(tmp_path: Path) -> Path:
     """Detections in two pictures, the second without detections, and a picture that could not be read."""
     with DetectionsWriter(tmp_path / "detections.json", det_categories()) as writer:
-        writer.add("photos/a.jpg", 50, 40, np.array([[1, 2, 11, 22], [0, 0, 50, 40]]), np.array([0.9, 0.1]), [58, 1])
-        writer.add("photos/ä.jpg", 50, 40, np.empty((0, 4)), np.empty(0), np.empty(0, int))
+        writer.add(
+            PictureDetections(
+                "photos/a.jpg",
+                50,
+                40,
+                np.array([[1, 2, 11, 22], [0, 0, 50, 40]]),
+                np.array([0.9, 0.1]),
+                np.array([58, 1]),
+            )
+        )
+        writer.add(PictureDetections("photos/ä.jpg", 50, 40, np.empty((0, 4)), np.empty(0), np.empty(0, int)))
         writer.fail("photos/c.jpg", "truncated")
     return tmp_path / "detections.json"
 
@@ -60,7 +70,7 @@ def test_a_known_subclass_gives_the_finest_name(tmp_path: Path) -> None:
     finest = (Subclass("n02111889", "Samoyed", 58), Subclass("n02672831", "accordion", 1))
     with DetectionsWriter(tmp_path / "detections.json", det_categories(), finest) as writer:
         boxes, scores = np.tile([1, 2, 11, 22], (3, 1)), np.array([0.9, 0.5, 0.1])
-        writer.add("a.jpg", 50, 40, boxes, scores, np.array([58, 58, 1]), np.array([0, -1, 1]))
+        writer.add(PictureDetections("a.jpg", 50, 40, boxes, scores, np.array([58, 58, 1]), np.array([0, -1, 1])))
     annotations = json.loads((tmp_path / "detections.json").read_text())["annotations"]
     assert [one.get("finest_name") for one in annotations] == ["dog: Samoyed", None, "accordion"]
     assert [one.get("finest_wnid") for one in annotations] == ["n02111889", None, "n02672831"]
@@ -315,7 +325,7 @@ def test_only_picture_suffixes_are_left_out_of_image_ids(instances: Path) -> Non
 def test_names_that_are_not_utf_8_are_written_and_read(tmp_path: Path) -> None:
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
     with DetectionsWriter(tmp_path / "d.json", det_categories()) as writer:
-        writer.add(name, 50, 40, np.empty((0, 4)), np.empty(0), np.empty(0, int))
+        writer.add(PictureDetections(name, 50, 40, np.empty((0, 4)), np.empty(0), np.empty(0, int)))
         writer.fail(name, f"{name}: damaged")
     assert read_detections(tmp_path / "d.json").file_names == {1: name}
 

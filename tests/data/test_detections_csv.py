@@ -7,6 +7,7 @@ import pytest
 
 from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.data.detections_csv import CsvWriter
+from inception_rcnn.data.picture_detections import PictureDetections
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n7", 'cat, "fat"'))
 FINEST = (Subclass("n02111889", "Samoyed", 58),)
@@ -17,9 +18,9 @@ def test_each_detection_is_a_row(tmp_path):
     boxes = np.array([[1.5, 2, 30.25, 40], [0, 0, 5, 5]], np.float32)
     with CsvWriter(file, CATEGORIES, FINEST) as writer:
         scores, labels = np.array([0.75, 0.5], np.float32), np.array([58, 7])
-        writer.add("a, b\n.jpg", 50, 40, boxes, scores, labels, np.array([0, -1]))
+        writer.add(PictureDetections("a, b\n.jpg", 50, 40, boxes, scores, labels, np.array([0, -1])))
         writer.fail("broken.jpg", "truncated")
-        writer.add("\udcff.jpg", 50, 40, boxes[:1], scores[:1], labels[:1])
+        writer.add(PictureDetections("\udcff.jpg", 50, 40, boxes[:1], scores[:1], labels[:1]))
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["file_name"] for row in rows] == ["a, b\n.jpg", "a, b\n.jpg", "\\udcff.jpg"]
@@ -36,6 +37,6 @@ def test_an_exception_leaves_the_old_file(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("old")
     with pytest.raises(KeyError), CsvWriter(file, CATEGORIES) as writer:
-        writer.add("a.jpg", 5, 5, np.zeros((1, 4)), np.zeros(1), np.array([99]))
+        writer.add(PictureDetections("a.jpg", 5, 5, np.zeros((1, 4)), np.zeros(1), np.array([99])))
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

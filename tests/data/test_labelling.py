@@ -12,6 +12,7 @@ from inception_rcnn.data import labelling, voc, yolo
 from inception_rcnn.data.annotation import read_annotation, write_annotation
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.labelling import VocWriter, YoloWriter
+from inception_rcnn.data.picture_detections import PictureDetections
 
 CATEGORIES = (Category(58, "n02084071", "dog"), Category(7, "n02121808", "domestic cat"), Category(3, "n3", "größe: 1"))
 WIDTH, HEIGHT = 120, 90
@@ -35,9 +36,9 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def add_both(writer: VocWriter | YoloWriter, pictures: list[Path]) -> None:
-    writer.add(str(pictures[0]), WIDTH, HEIGHT, BOXES, SCORES, LABELS, np.full(5, -1))
+    writer.add(PictureDetections(str(pictures[0]), WIDTH, HEIGHT, BOXES, SCORES, LABELS, np.full(5, -1)))
     writer.fail("broken.jpg", "truncated")
-    writer.add(str(pictures[1]), WIDTH, HEIGHT, *NOTHING)
+    writer.add(PictureDetections(str(pictures[1]), WIDTH, HEIGHT, *NOTHING))
 
 
 def write(kind: type, folder: Path, pictures: list[Path], **options) -> int:
@@ -126,6 +127,6 @@ def test_the_file_of_classes_comes_last(tmp_path, pictures, kind, last):
 
 def test_a_picture_with_a_url_is_not_linked(tmp_path):
     with VocWriter(tmp_path, CATEGORIES, {"s3://bucket/a.jpg": "a"}) as writer:
-        writer.add("s3://bucket/a.jpg", WIDTH, HEIGHT, BOXES, SCORES, LABELS)
+        writer.add(PictureDetections("s3://bucket/a.jpg", WIDTH, HEIGHT, BOXES, SCORES, LABELS))
     assert list((tmp_path / "JPEGImages").iterdir()) == []
     assert len(read_annotation(tmp_path / "Annotations" / "a.xml").objects) == 5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inception_rcnn.data.categories import Category, Subclass
+from inception_rcnn.data.picture_detections import PictureDetections
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="requires the extra [ray]")
 
@@ -16,7 +17,9 @@ FINEST = (Subclass("n02111889", "Samoyed", 58),)
 def add(writer: ParquetWriter, name: str, count: int) -> np.ndarray:
     boxes = np.arange(4 * count, dtype=np.float32).reshape(-1, 4) / 3
     subclasses = np.array([0, -1, -1])[:count]
-    writer.add(name, 40, 30, boxes, np.full(count, 0.3, np.float32), np.resize([58, 7], count), subclasses)
+    writer.add(
+        PictureDetections(name, 40, 30, boxes, np.full(count, 0.3, np.float32), np.resize([58, 7], count), subclasses)
+    )
     return boxes
 
 

@@ -10,6 +10,7 @@ import pytest
 from inception_rcnn.data.categories import Category, det_categories
 from inception_rcnn.data.coco import DetectionsWriter
 from inception_rcnn.data.ground_truth import GroundTruth
+from inception_rcnn.data.picture_detections import PictureDetections
 from inception_rcnn.data.predictions import (
     PredictionsError,
     missing_pictures,
@@ -30,7 +31,7 @@ def write(folder: Path, names: list[str], categories: tuple[Category, ...] = det
     with DetectionsWriter(file, categories) as writer:
         for number, name in enumerate(names):
             box = np.array([[number, 0, number + 10, 20]])
-            writer.add(name, 50, 40, box, np.array([0.5]), np.array([categories[-1].id]))
+            writer.add(PictureDetections(name, 50, 40, box, np.array([0.5]), np.array([categories[-1].id])))
     return file
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inception_rcnn.data.picture_detections import PictureDetections
 from inception_rcnn.data.submission import (
     Submission,
     SubmissionError,
@@ -56,9 +57,11 @@ def test_pictures_are_written_one_by_one(tmp_path: Path) -> None:
     with SubmissionWriter(tmp_path / "new" / "a.txt", {str(n): n for n in range(1, 20_000)}) as writer:
         for number in np.unique(whole.image_indices):
             rows = whole.image_indices == number
-            writer.add(str(number), 500, 500, whole.boxes[rows], whole.scores[rows], whole.labels[rows])
+            writer.add(
+                PictureDetections(str(number), 500, 500, whole.boxes[rows], whole.scores[rows], whole.labels[rows])
+            )
         writer.fail("7", "truncated")
-        writer.add("8", 500, 500, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+        writer.add(PictureDetections("8", 500, 500, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)))
     got = read_submission(tmp_path / "new" / "a.txt")
     for name in ("image_indices", "labels", "scores", "boxes"):
         np.testing.assert_array_equal(getattr(got, name), getattr(whole, name)[order])

@@ -16,7 +16,8 @@ from inception_rcnn.data.augment import crop_places, crops_at
 from inception_rcnn.data.categories import Category, CategoryError, Subclass
 from inception_rcnn.data.images import read_image
 from inception_rcnn.detection.classification import Classifier, PictureModel, find_picture_model
-from inception_rcnn.detection.model_files import Model, save_classifier, save_model
+from inception_rcnn.detection.classifier_files import save_classifier
+from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.networks.weights import ModelError
 
 pytestmark = pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")

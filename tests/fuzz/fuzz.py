@@ -57,10 +57,9 @@ from inception_rcnn.detection.evaluation.coco import evaluate_coco
 from inception_rcnn.detection.evaluation.error_analysis import analyse
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 from inception_rcnn.detection.evaluation.voc import evaluate_voc
-from inception_rcnn.detection.model_files import _read_weights
 from inception_rcnn.detection.model_json import read_description
 from inception_rcnn.detection.networks.caffemodel import CaffeModelError, read_caffemodel
-from inception_rcnn.detection.networks.weights import ModelError, network_with_weights
+from inception_rcnn.detection.networks.weights import ModelError, network_with_weights, read_weights
 from inception_rcnn.detection.regression import BoxRegressor
 from inception_rcnn.detection.run_state import Result, RunState, RunStateError
 from inception_rcnn.detection.training.checkpoint import Checkpoint
@@ -306,7 +305,7 @@ def _make_weights(file: Path) -> None:
 
 
 def _use_weights(file: Path) -> None:
-    network = network_with_weights(_network, _read_weights(file), file, {})
+    network = network_with_weights(_network, read_weights(file), file, {})
     assert all(value.isfinite().all() for value in network.state_dict().values())
 
 

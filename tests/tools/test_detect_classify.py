@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.model_files import Model, save_classifier, save_model
+from inception_rcnn.detection.classifier_files import save_classifier
+from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.networks import googlenet
 from inception_rcnn.tools.detect_classify import app
 

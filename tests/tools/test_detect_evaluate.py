@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from inception_rcnn.data.annotation import AnnotatedObject, Annotation, write_annotation
 from inception_rcnn.data.categories import det_categories
 from inception_rcnn.data.coco import DetectionsWriter
+from inception_rcnn.data.picture_detections import PictureDetections
 from inception_rcnn.tools.detect_evaluate import app
 
 runner = CliRunner()
@@ -104,9 +105,11 @@ def test_a_folder_of_xml_files_and_a_list_give_the_numbers_of_the_data_set(
 def test_detections_json_gives_the_numbers_of_the_submission(root: Path, predictions: Path, tmp_path: Path) -> None:
     with DetectionsWriter(tmp_path / "detections.json", det_categories()) as writer:
         boxes = np.array([[10, 10, 60, 60], [10, 10, 60, 60]], np.float32)
-        writer.add("photos/one.JPEG", 200, 100, boxes, np.array([0.9, 0.8]), np.array([58, 58]))
-        writer.add("photos/two.JPEG", 200, 100, boxes[:1], np.array([0.7]), np.array([58]))
-        writer.add("photos/three.JPEG", 200, 100, np.array([[0, 0, 9, 9]]), np.array([0.2]), np.array([124]))
+        writer.add(PictureDetections("photos/one.JPEG", 200, 100, boxes, np.array([0.9, 0.8]), np.array([58, 58])))
+        writer.add(PictureDetections("photos/two.JPEG", 200, 100, boxes[:1], np.array([0.7]), np.array([58])))
+        writer.add(
+            PictureDetections("photos/three.JPEG", 200, 100, np.array([[0, 0, 9, 9]]), np.array([0.2]), np.array([124]))
+        )
     by_submission = evaluated(tmp_path / "a.json", predictions, "--root", root)
     assert evaluated(tmp_path / "b.json", tmp_path / "detections.json", "--root", root) == by_submission
 
@@ -234,7 +237,9 @@ def test_intervals_are_in_the_table_the_json_and_the_page(tmp_path: Path, root: 
 def test_only_the_pictures_that_were_looked_at_are_measured(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "detections.json"
     with DetectionsWriter(file, det_categories()) as writer:
-        writer.add("one.JPEG", 200, 100, np.array([[10, 10, 60, 60]]), np.array([0.9]), np.array([58]))
+        writer.add(
+            PictureDetections("one.JPEG", 200, 100, np.array([[10, 10, 60, 60]]), np.array([0.9]), np.array([58]))
+        )
     code, output = run(file, "--root", root)
     assert code == 0
     warning = "warning: 2 of 3 pictures of the list are not in the predictions; their objects count as missed. "

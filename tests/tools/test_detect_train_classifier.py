@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from inception_rcnn.detection.model_files import load_classifier
+from inception_rcnn.detection.classifier_files import load_classifier
 from inception_rcnn.tools.detect_train_classifier import app
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from inception_rcnn.data.categories import Category
-from inception_rcnn.detection.model_files import Model, save_classifier, save_model
+from inception_rcnn.detection.classifier_files import save_classifier
+from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.networks.backbones import headless
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.networks.weights import ModelError

@@ -10,7 +10,8 @@ from inception_rcnn import Detector
 from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.data.images import read_image
-from inception_rcnn.detection.model_files import load_model, save_classifier
+from inception_rcnn.detection.classifier_files import save_classifier
+from inception_rcnn.detection.model_files import load_model
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings

@@ -18,16 +18,16 @@ from inception_rcnn.detection.model_files import Model, load_model, model_digest
 from inception_rcnn.detection.networks.backbones import headless, with_classes
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
 from inception_rcnn.detection.regression import BoxRegressor
-from inception_rcnn.detection.training import box_regression, checkpoint
+from inception_rcnn.detection.training import box_regression, checkpoint, multibox_stage, screen_thresholds, split
 from inception_rcnn.detection.training import lower_features as lower_features_module
-from inception_rcnn.detection.training import train_detector as train_detector_module
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.initial_network import initial_network
+from inception_rcnn.detection.training.members_stage import BACKGROUND_SHIFT
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.screen import ScreenSettings
 from inception_rcnn.detection.training.screen_thresholds import FittedThresholds
-from inception_rcnn.detection.training.train_detector import BACKGROUND_SHIFT, _with_known_classes, train_detector
+from inception_rcnn.detection.training.train_detector import train_detector
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
 from inception_rcnn.proposals.screen import MILD, ScreenThresholds
 
@@ -293,7 +293,7 @@ def test_an_existing_model_stays_until_the_new_model_is_complete(dataset, start,
 
     document = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**document, "card": {"data": "of before"}}))
-    monkeypatch.setattr(train_detector_module, "train_multibox", fail)
+    monkeypatch.setattr(multibox_stage, "train_multibox", fail)
     with pytest.raises(TrainingError, match="no luck"):
         train_detector(dataset, tmp_path, init=start, settings=SETTINGS, multibox=MultiBoxSettings(), device="cpu")
     assert load_model(tmp_path).card == {"data": "of before"}
@@ -320,18 +320,6 @@ def test_the_initial_multibox_network_is_kept_unless_another_is_trained(dataset,
     assert model.card["multibox"]["settings"]["iterations"] == 1
     assert load_model(tmp_path / "trained").multibox is not None
     assert [state[:3] for state in states if state[0] == "MultiBox, training"] == [("MultiBox, training", 1, 1)]
-
-
-def test_known_classes_are_matched_by_name(dataset):
-    names = {category.id: category.name for category in dataset.categories}
-    dog, cat = (
-        next(i for i, one in enumerate(dataset) if names[int(one.labels[0])] == name)
-        for name in ("dog", "domestic cat")
-    )
-    known = _with_known_classes(dataset, (Category(3, "x", "dog"),))
-    assert known[dog].labels.tolist() == [3]
-    assert known[cat].labels.tolist() == []
-    assert known[cat].boxes.shape == (0, 4)
 
 
 RECIPES = {
@@ -386,7 +374,7 @@ def test_0_members_keep_the_screen_or_start_from_it(dataset, screened, tmp_path)
 def test_thresholds_are_fitted_on_pictures_that_the_screen_has_not_seen_and_only_once(
     dataset, start, screened, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train_detector_module, "_ONE_UNSEEN_IN", 4)
+    monkeypatch.setattr(split, "ONE_UNSEEN_IN", 4)
     calls = []
     fitted = FittedThresholds(
         ScreenThresholds(0.25, 0.5), ScoreCalibration(0.5, 0.25, -1.0), {"pictures": 1, "regions": 40.2, "lost": 0.0}
@@ -396,7 +384,7 @@ def test_thresholds_are_fitted_on_pictures_that_the_screen_has_not_seen_and_only
         calls.append([sample.path for sample in samples])
         return fitted
 
-    monkeypatch.setattr(train_detector_module, "fit_thresholds", fit)
+    monkeypatch.setattr(screen_thresholds, "fit_thresholds", fit)
     for _ in range(2):
         model = train_detector(
             dataset, tmp_path / "out", init=start, settings=screened[1], regression=False, device="cpu", **RECIPES
