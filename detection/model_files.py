@@ -114,10 +114,18 @@ def save_model(model: Model, folder: str | Path) -> None:
     deleted first and written last, so a folder with a `model.json` is complete.
 
     Raises:
-        ModelError: a weight or a setting is NaN, infinite or too large for float16. An old model stays.
+        ModelError: a member has not an output for the background and for each class, or a weight or a setting is NaN,
+            infinite or too large for float16. An old model stays.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
+    outputs = 1 + len(model.subclasses or model.categories)
+    for number, member in enumerate(model.members, 1):
+        if member.num_classes != outputs:
+            raise ModelError(
+                f"{folder}: member {number} has {member.num_classes} outputs, expected {outputs}: the background and "
+                f"{'each subclass' if model.subclasses else 'each category'} of the model"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX, _SCREEN)]
     old += folder.glob("member_*.safetensors")
