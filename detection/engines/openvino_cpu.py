@@ -23,6 +23,11 @@ _HINT = {"bfloat16": "bf16", "float32": "f32"}
 
 @lru_cache(1)
 def _core() -> Any:
+    """The process's only Core. It is never closed, because a Core restores the stack for signal handlers that it found.
+
+    If Cores do not end in reverse order, that stack is freed, and the next signal ends Python with a segmentation
+    fault.
+    """
     import openvino
 
     return openvino.Core()
