@@ -88,11 +88,7 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
     entries = _read_list(list_path, [annotations, pictures])
     if not entries:
         raise LayoutError(f"{list_path}: the list is empty; expected lines 'image_id index'")
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.image_id in seen:
-            raise LayoutError(f"{list_path}: names {entry.image_id!r} twice; expected each picture once")
-        seen.add(entry.image_id)
+    refuse_repeated_names(list_path, [entry.image_id for entry in entries])
     partly = list_path.with_name(f"{split}_annotated.txt")
     annotated = read_annotated_classes(partly, categories) if partly.is_file() else AnnotatedClasses(())
     ids = category_ids(categories)
@@ -118,6 +114,15 @@ def read_image_list(path: str | Path, folders: Sequence[Path] = ()) -> list[tupl
         LayoutError: the file cannot be read, an index is not positive or occurs twice, or a name cannot be a file name.
     """
     return [(entry.image_id, entry.index) for entry in _read_list(Path(path), folders)]
+
+
+def refuse_repeated_names(list_path: Path, names: Sequence[str]) -> None:
+    """Raises a LayoutError if a list names a picture twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise LayoutError(f"{list_path}: names {name!r} twice; expected each picture once")
+        seen.add(name)
 
 
 def listed_pictures(path: str | Path, folder: Path, folders: Sequence[Path] = ()) -> list[tuple[str, int, Path]]:

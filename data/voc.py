@@ -19,7 +19,7 @@ from .annotation_cache import read_annotations
 from .categories import Category, category_ids
 from .dataset import Dataset, Sample
 from .ground_truth import GroundTruth, read_ground_truth
-from .ilsvrc import LayoutError, annotation_path, listed_pictures
+from .ilsvrc import LayoutError, annotation_path, listed_pictures, refuse_repeated_names
 from .images import IMAGE_SUFFIXES
 from .listing import visible_files
 
@@ -48,7 +48,7 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
         categories: by default the 20 classes of VOC.
 
     Raises:
-        LayoutError: the list or a folder is missing, or the list is malformed.
+        LayoutError: the list or a folder is missing, or the list is malformed or names a picture twice.
         AnnotationError: on access to a sample, if its XML file is missing or malformed, or contains an unknown class.
     """
     root = Path(root)
@@ -142,7 +142,10 @@ def read_voc_ground_truth(
 
 def _read_split(root: Path, split: str) -> list[tuple[str, int, Path]]:
     """Returns the image id, the index and the path of each picture in the list of a split."""
-    return listed_pictures(_list_path(root, split), root / "JPEGImages", [root / "Annotations"])
+    path = _list_path(root, split)
+    pictures = listed_pictures(path, root / "JPEGImages", [root / "Annotations"])
+    refuse_repeated_names(path, [image_id for image_id, _, _ in pictures])
+    return pictures
 
 
 def _list_path(root: Path, split: str) -> Path:

@@ -7,9 +7,11 @@ calibrated.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from .errors import TrainingError
 from .keys import pictures_key, result_key
 from .measure_detector import evaluate_detections
 from .progress import Report, no_report
+
+_logger = logging.getLogger(__name__.split(".")[0])
 
 # Largest share of the objects found under the mild thresholds that the fitted thresholds may lose.
 LARGEST_LOSS = 0.01
@@ -111,17 +115,33 @@ def fit_thresholds_once(
     """Fit the thresholds of a model's screen on all pictures of a data set, see `fit_thresholds`.
 
     The result is stored in `folder`. If it is there for the same model and pictures, it is returned without another
-    fit.
+    fit. A damaged file is replaced with a warning.
     """
     with temporary_folder(folder) as stored:
         save_model(model, stored)
         key = result_key(model=model_digest(stored), pictures=pictures_key(dataset, range(len(dataset))))
     file = folder / f"screen_thresholds_{key}.json"
-    if not file.exists():
+    fitted = _stored_fit(file)
+    if fitted is None:
         fitted = fit_thresholds(model, list(dataset), dataset, device=device, report=report)
         with atomic_write(file) as partial_file:
             partial_file.write_text(json.dumps(asdict(fitted)))
-    return FittedThresholds.from_json(json.loads(file.read_text()))
+    return fitted
+
+
+def _stored_fit(file: Path) -> FittedThresholds | None:
+    """The fit in a file; None if there is no file or it is damaged."""
+    if not file.exists():
+        return None
+    try:
+        fitted = FittedThresholds.from_json(json.loads(file.read_text(encoding="utf-8")))
+        numbers = (*asdict(fitted.thresholds).values(), *asdict(fitted.calibration).values(), *fitted.figures.values())
+        if all(isinstance(number, int | float) and isfinite(number) for number in numbers):
+            return fitted
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    _logger.warning("%s: damaged; the thresholds are fitted again", file)
+    return None
 
 
 def _choose(

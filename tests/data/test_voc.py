@@ -64,6 +64,13 @@ def test_names_in_a_list_may_have_blanks_and_numbers_and_any_line_ends(
     assert [sample.index for sample in samples] == list(range(1, len(names) + 1))
 
 
+def test_a_list_that_names_a_picture_twice_is_refused(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "val.txt").write_text("2008_000001\n2008_000002\n2008_000001\n")
+    for read in (open_dataset, read_voc_ground_truth):
+        with pytest.raises(LayoutError, match="names '2008_000001' twice"):
+            read(root, "val")
+
+
 def test_ground_truth_has_difficult_flags_and_paths(root: Path) -> None:
     truth = read_voc_ground_truth(root, "val")
     assert truth.name == "VOC2012 val"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,14 +12,21 @@ import pytest
 from inception_rcnn.data.categories import Category
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.data.images import ImageError
+from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.pipeline import ScoredRegions
 from inception_rcnn.detection.training import screen_thresholds
 from inception_rcnn.detection.training.errors import TrainingError
-from inception_rcnn.detection.training.screen_thresholds import _choose, _objects_found, _rows_of
+from inception_rcnn.detection.training.screen_thresholds import (
+    FittedThresholds,
+    _choose,
+    _objects_found,
+    _rows_of,
+    fit_thresholds_once,
+)
 from inception_rcnn.proposals.proposals import Proposals
-from inception_rcnn.proposals.screen import MILD
+from inception_rcnn.proposals.screen import MILD, ScreenThresholds
 
 DOG = Category(1, "n1", "dog")
 OBJECT = (10, 10, 50, 50)
@@ -113,6 +121,32 @@ def test_with_few_objects_the_thresholds_stay_mild():
     found = fitted([picture_with_object_at(0.04)] * (screen_thresholds.FEWEST_OBJECTS - 1))
     assert found.thresholds == MILD
     assert found.figures["lost"] == 0
+
+
+@pytest.fixture
+def model_and_pictures(monkeypatch):
+    """Stand-ins for a model and a data set, and a fit that takes no time."""
+    monkeypatch.setattr(screen_thresholds, "save_model", lambda model, folder: None)
+    monkeypatch.setattr(screen_thresholds, "model_digest", lambda folder: "digest")
+    fit = FittedThresholds(ScreenThresholds(0.1, 0.7), ScoreCalibration(0.7, 1.6, -1.6), {"pictures": 65, "lost": 0.0})
+    monkeypatch.setattr(screen_thresholds, "fit_thresholds", lambda *arguments, **keywords: fit)
+    return object(), Dataset("none", (DOG,), [], lambda record: record)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "null", "[]", '{"thresholds": 1}', "NaN score", "text score"])
+def test_a_damaged_file_of_the_fit_is_replaced(damage, model_and_pictures, tmp_path, caplog):
+    model, pictures = model_and_pictures
+    first = fit_thresholds_once(model, pictures, tmp_path)
+    (file,) = tmp_path.glob("screen_thresholds_*.json")
+    whole = file.read_text()
+    if damage.endswith("score"):
+        damaged = json.loads(whole)
+        damaged["thresholds"]["score"] = float("nan") if damage == "NaN score" else "0.1"
+        damage = json.dumps(damaged)
+    file.write_text(damage)
+    assert fit_thresholds_once(model, pictures, tmp_path) == first
+    assert file.read_text() == whole
+    assert "damaged; the thresholds are fitted again" in caplog.text
 
 
 def test_networks_score_the_best_regions_only(monkeypatch):
