@@ -44,7 +44,7 @@ class _LabellingWriter(ABC):
 
     Attributes:
         folder: the folder to write to.
-        kept: number of annotation files that exist already with another content, and were kept.
+        kept: the annotation files that existed already with another content, and stay.
     """
 
     pictures = ""  # name of the folder of the pictures
@@ -66,7 +66,7 @@ class _LabellingWriter(ABC):
         self._least_score = least_score
         self._keep = keep
         self._on_written = on_written
-        self.kept = 0
+        self.kept: list[Path] = []
 
     def add(self, picture: PictureDetections) -> None:
         """Adds the detections of a picture. Subclasses are not written."""
@@ -77,22 +77,22 @@ class _LabellingWriter(ABC):
             _link(Path(picture.file_name), link)
             self._on_written(link)
         chosen = picture.scores >= self._least_score
-        annotation = self._write(
-            name, link, picture.width, picture.height, picture.boxes[chosen], picture.labels[chosen]
-        )
-        if annotation is None:
-            self.kept += 1
+        file = self._annotation_file(name)
+        if self._write(file, link, picture.width, picture.height, picture.boxes[chosen], picture.labels[chosen]):
+            self._on_written(file)
         else:
-            self._on_written(annotation)
+            self.kept.append(file)
 
     def fail(self, file_name: str, reason: str) -> None:  # noqa: B027  # the same for all layouts
         """Adds nothing: a picture that could not be read has no annotation."""
 
     @abstractmethod
-    def _write(
-        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
-    ) -> Path | None:
-        """Writes the annotation file of a picture; returns None if a file with another content is kept."""
+    def _annotation_file(self, name: str) -> Path:
+        """The annotation file of the picture whose files have this name."""
+
+    @abstractmethod
+    def _write(self, file: Path, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> bool:
+        """Writes the annotation file of a picture; returns False if a file with another content is kept."""
 
     @abstractmethod
     def _write_classes(self) -> Path:
@@ -122,19 +122,19 @@ class VocWriter(_LabellingWriter):
             partial.write_text("".join(f"{category.name}\n" for category in self._categories), encoding="utf-8")
         return file
 
-    def _write(
-        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
-    ) -> Path | None:
-        file = self.folder / "Annotations" / f"{name}.xml"
+    def _annotation_file(self, name: str) -> Path:
+        return self.folder / "Annotations" / f"{name}.xml"
+
+    def _write(self, file: Path, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> bool:
         objects = [
             AnnotatedObject(self._categories[self._rows[label]].name, box, truncated=False, pose="Unspecified")
             for box, label in zip(_whole_pixels(boxes, width, height), labels.tolist(), strict=True)
         ]
         annotation = Annotation(picture.name, width, height, tuple(objects), folder=self.pictures)
         if self._keep and file.exists():
-            return file if _is(file, annotation) else None
+            return _is(file, annotation)
         write_annotation(file, annotation)
-        return file
+        return True
 
 
 class YoloWriter(_LabellingWriter):
@@ -154,10 +154,10 @@ class YoloWriter(_LabellingWriter):
             partial.write_text(content, encoding="utf-8")
         return file
 
-    def _write(
-        self, name: str, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray
-    ) -> Path | None:
-        file = self.folder / "labels" / f"{name}.txt"
+    def _annotation_file(self, name: str) -> Path:
+        return self.folder / "labels" / f"{name}.txt"
+
+    def _write(self, file: Path, picture: Path, width: int, height: int, boxes: np.ndarray, labels: np.ndarray) -> bool:
         x1, y1, x2, y2 = (clip(boxes, width, height) / np.array([width, height, width, height])).T
         rows = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1).tolist()
         content = "".join(
@@ -165,10 +165,10 @@ class YoloWriter(_LabellingWriter):
             for row, label in zip(rows, labels.tolist(), strict=True)
         ).encode()
         if self._keep and file.exists():
-            return file if file.read_bytes() == content else None
+            return file.read_bytes() == content
         with atomic_write(file) as partial:
             partial.write_bytes(content)
-        return file
+        return True
 
 
 def _whole_pixels(boxes: np.ndarray, width: int, height: int) -> list[tuple[float, float, float, float]]:

@@ -205,13 +205,14 @@ class ResultFiles:
         for file in self.files():
             if file.name != _GALLERY:
                 on_written(file)
+        labelling = [writer for writer in writers if isinstance(writer, VocWriter | YoloWriter) and writer.kept]
         notices = [
-            f"{writer.kept} annotation files in {writer.folder} had other boxes and stay as they are, because you may "
-            "have corrected them; delete them to have them written again"
-            for writer in writers
-            if isinstance(writer, VocWriter | YoloWriter) and writer.kept
+            f"{len(writer.kept)} annotation files in {writer.folder} had other boxes and stay as they are, because you "
+            "may have corrected them; delete them to have them written again"
+            for writer in labelling
         ]
-        if stay := [file for file in changed if file not in written]:
+        kept = {file for writer in labelling for file in writer.kept}
+        if stay := [file for file in changed if file not in written | kept]:
             notices.append(notice_of_changed(stay))
         return found, failures, notices
 

@@ -41,8 +41,8 @@ def add_both(writer: VocWriter | YoloWriter, pictures: list[Path]) -> None:
     writer.add(PictureDetections(str(pictures[1]), WIDTH, HEIGHT, *NOTHING))
 
 
-def write(kind: type, folder: Path, pictures: list[Path], **options) -> int:
-    """Writes detections in the first picture, none in the second; returns the number of files that were kept."""
+def write(kind: type, folder: Path, pictures: list[Path], **options) -> list[Path]:
+    """Writes detections in the first picture, none in the second; returns the files that were kept."""
     names = {str(pictures[0]): "a b", str(pictures[1]): "a b-2", "broken.jpg": "broken"}
     with kind(folder, CATEGORIES, names, **options) as writer:
         add_both(writer, pictures)
@@ -99,21 +99,21 @@ def test_pictures_are_links_or_copies(tmp_path, pictures, monkeypatch, kind, fol
 
 
 def test_corrected_annotations_are_kept(tmp_path, pictures):
-    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == 0
-    assert write(YoloWriter, tmp_path / "yolo", pictures, keep=True) == 0
+    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == []
+    assert write(YoloWriter, tmp_path / "yolo", pictures, keep=True) == []
     xml, text = tmp_path / "voc" / "Annotations" / "a b.xml", tmp_path / "yolo" / "labels" / "a b.txt"
     corrected = read_annotation(xml)
     corrected = type(corrected)(corrected.filename, WIDTH, HEIGHT, corrected.objects[:1], folder=corrected.folder)
     write_annotation(xml, corrected)
     text.write_text("0 0.5 0.5 0.1 0.1\n")
-    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == 1
-    assert write(YoloWriter, tmp_path / "yolo", pictures, keep=True) == 1
+    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == [xml]
+    assert write(YoloWriter, tmp_path / "yolo", pictures, keep=True) == [text]
     assert len(read_annotation(xml).objects) == 1
     assert text.read_text() == "0 0.5 0.5 0.1 0.1\n"
     xml.write_text("<annotation>")
-    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == 1
-    assert write(VocWriter, tmp_path / "voc", pictures) == 0
-    assert write(YoloWriter, tmp_path / "yolo", pictures) == 0
+    assert write(VocWriter, tmp_path / "voc", pictures, keep=True) == [xml]
+    assert write(VocWriter, tmp_path / "voc", pictures) == []
+    assert write(YoloWriter, tmp_path / "yolo", pictures) == []
     assert len(read_annotation(xml).objects) == len(text.read_text().splitlines()) == 5
 
 
