@@ -150,7 +150,7 @@ def _content(out: Path) -> dict[str, bytes]:
 
 def _killed_run(name: str, work: Path, seconds: float, rng: np.random.Generator) -> str | None:
     """Kills a command one to three times, then lets it end. Returns how its files differ, or None."""
-    out = work / "out"
+    out = work / "killed" / name  # as deep as the whole run's folder: pages hold relative addresses of pictures
     shutil.rmtree(out, ignore_errors=True)
     if rng.random() < 0.3:
         shutil.rmtree(work / "cache" / "inception-rcnn" / "annotations", ignore_errors=True)
