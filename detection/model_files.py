@@ -310,11 +310,14 @@ def _load_member(
     if known is not None:
         first, shared = known
         stored = first.state_dict()
-        weights |= {name: stored[name] for name in _names_in_first_blocks(first, shared)}
+        weights |= {name: stored[name].clone() for name in _names_in_first_blocks(first, shared)}
 
     def build() -> Backbone:
-        # A copy is made faster than a network with random weights.
-        return _backbone(architecture, num_classes) if known is None else copy.deepcopy(known[0])
+        if known is None:
+            return _backbone(architecture, num_classes)
+        # A network with the first member's tensors, which the weights replace, is made faster than random weights.
+        first = known[0]
+        return copy.deepcopy(first, {id(tensor): tensor for tensor in (*first.parameters(), *first.buffers())})
 
     declared = {"classifier.weight": (num_classes, None)}
     return network_with_weights(build, weights, file, declared).eval()
