@@ -202,6 +202,7 @@ def _describe_multibox(network: MultiBox) -> dict[str, Any]:
 
 def _describe_screen(screen: Screen) -> dict[str, Any]:
     return {
+        "classes": screen.num_classes,
         "fine_channels": screen.lateral_fine.in_channels,
         "coarse_channels": screen.lateral_coarse.in_channels,
         "width": screen.width,
@@ -279,7 +280,7 @@ def load_model(name_or_folder: str | Path) -> Model:
             raise ModelError(
                 f"{file}: the model has a screen, but no MultiBox network whose feature maps the screen reads"
             )
-        screen = _load_screen(folder / _SCREEN, len(described.categories), described.screen, multibox)
+        screen = _load_screen(folder / _SCREEN, described.screen, multibox)
     return Model(
         members,
         described.categories,
@@ -349,7 +350,7 @@ def _load_multibox(file: Path, described: MultiBoxDescription) -> MultiBox:
     return network_with_weights(build, read_weights(file), file, declared).eval()
 
 
-def _load_screen(file: Path, num_classes: int, described: ScreenDescription, multibox: MultiBox) -> Screen:
+def _load_screen(file: Path, described: ScreenDescription, multibox: MultiBox) -> Screen:
     channels = described.fine_channels, described.coarse_channels
     given = multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels
     if channels != given:
@@ -359,9 +360,10 @@ def _load_screen(file: Path, num_classes: int, described: ScreenDescription, mul
         )
 
     def build() -> Screen:
-        return Screen(num_classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
+        return Screen(described.classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
 
     declared = {
+        "classifier.weight": (described.classes + 1, described.hidden),
         "lateral_fine.weight": (described.width, channels[0], 1, 1),
         "layers.0.weight": (described.hidden, described.width * described.grid**2),
     }

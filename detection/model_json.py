@@ -90,6 +90,7 @@ class MultiBoxDescription:
 class ScreenDescription:
     """The arguments of `Screen`, and its thresholds."""
 
+    classes: int
     fine_channels: int
     coarse_channels: int
     width: int
@@ -155,7 +156,7 @@ def read_description(file: Path) -> Description:
         input_ranges=_input_ranges(fields, members),
         box_regression=fields.read("box_regression", _flag, False),
         multibox=_multibox(fields.object("multibox")) if fields.has("multibox") else None,
-        screen=_screen(fields.object("screen")) if fields.has("screen") else None,
+        screen=_screen(fields.object("screen"), len(categories)) if fields.has("screen") else None,
         subclasses=_subclasses(fields, categories) if fields.has("subclasses") else (),
         calibration=_calibration(fields.object("calibration")) if fields.has("calibration") else None,
     )
@@ -319,12 +320,14 @@ def _grid(fields: _Fields) -> PriorGrid:
     )
 
 
-def _screen(fields: _Fields) -> ScreenDescription:
+def _screen(fields: _Fields, categories: int) -> ScreenDescription:
+    """The screen. It has the classes of the detector, unless the detector kept the screen of another model."""
     layer = _within(json_values.whole_number, 1, _LARGEST_LAYER)
-    fields.check_names("fine_channels", "coarse_channels", "width", "grid", "hidden", "thresholds")
+    fields.check_names("classes", "fine_channels", "coarse_channels", "width", "grid", "hidden", "thresholds")
     thresholds = fields.object("thresholds")
     thresholds.check_names("score", "nms")
     return ScreenDescription(
+        fields.read("classes", layer) if fields.has("classes") else categories,
         fields.read("fine_channels", layer),
         fields.read("coarse_channels", layer),
         fields.read("width", layer),

@@ -64,13 +64,19 @@ def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:
     return model.multibox, model.card.get("multibox", {})
 
 
-def initial_screen(init: str) -> Screen | None:
-    """The screen of the model `init`; None if `init` is not a model folder or shipped model, or has no screen.
+def initial_screen(init: str) -> tuple[Screen | None, dict[str, Any]]:
+    """The screen of the model `init` and its part of the model's card.
+
+    Returns:
+        (None, {}) if `init` is not a model folder or shipped model, or the model has no screen.
 
     Raises:
         ModelError: there is no such model, or a file is damaged.
     """
-    return load_model(init).screen if _is_model(init) else None
+    if not _is_model(init):
+        return None, {}
+    model = load_model(init)
+    return model.screen, model.card.get("screen", {})
 
 
 def _is_model(init: str) -> bool:

@@ -30,8 +30,8 @@ class Recipe:
     """What a training does: the arguments of `train_detector` of the same names.
 
     Attributes:
-        screen: None also if there is no MultiBox network, which a screen needs.
-        has_multibox: whether the detector has a MultiBox network, trained or kept.
+        screen: None also if there is no MultiBox network, which a screen needs, or the data set is too small.
+        has_multibox, has_screen: whether the detector has a MultiBox network and a screen, trained or kept.
     """
 
     members: int
@@ -40,6 +40,7 @@ class Recipe:
     screen: ScreenSettings | None
     regression: bool
     has_multibox: bool
+    has_screen: bool
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,12 @@ def plan_stages(speed: Speed, recipe: Recipe, *, pictures: int, objects: int, me
     if recipe.regression:
         near = min(MOST_WINDOWS, objects * POSITIVES_PER_OBJECT)
         stages.append(PlannedStage("box regression", f"up to {near:,} windows", near * speed.crop))
-    if recipe.members > 1 and screen is None:
+    if recipe.members > 1 and not recipe.has_screen:
         shown = min(PICTURES, pictures)
         seconds = shown * (_SEARCH_SECONDS + REGIONS_PER_PICTURE * speed.crop)
         stages.append(PlannedStage("cascade", f"{shown:,} pictures", seconds))
     if measured:
-        regions = _SCREENED if screen is not None else _ALL_REGIONS
+        regions = _SCREENED if recipe.has_screen else _ALL_REGIONS
         seconds = measured * (_SEARCH_SECONDS + regions * speed.crop)
         stages.append(PlannedStage("evaluation", f"{measured:,} pictures", seconds))
     return stages

@@ -1,18 +1,28 @@
 """The stages of `train_detector` for the screen: it is trained before the networks, its thresholds are fitted last."""
 
-from dataclasses import asdict
+import copy
+from dataclasses import asdict, replace
+from typing import Any
 
 from ...data.categories import Category
 from ...data.dataset import Dataset
 from ...proposals.multibox import MultiBox
-from ...proposals.screen import Screen
+from ...proposals.screen import MILD, Screen
 from ..model_files import Model, RegionSettings
 from .known_classes import with_known_classes
 from .regions import all_regions
 from .screen import ScreenSettings, train_screen
 from .screen_thresholds import fit_thresholds_once
-from .split import ONE_UNSEEN_IN
+from .split import FEWEST_UNSEEN_OBJECTS, ONE_UNSEEN_IN
 from .training_run import TrainingRun
+
+# The score threshold of an initial screen is multiplied with this number for new members. Objects that a screen has not
+# learned get lower scores, and new members are mostly a single network, which can score more regions than six. The
+# table in docs/proposals.md, of `benchmarks/small_screen.py`, shows the recall that this brings.
+_NEW_MEMBERS = 0.25
+# The same table shows that a screen trained on some tens of pictures is no better than the initial screen, and that its
+# scores are on a scale that only a fit of the thresholds can tell.
+_TOO_SMALL = f"because a new screen needs about {FEWEST_UNSEEN_OBJECTS * ONE_UNSEEN_IN} objects"
 
 
 def trained_screen(
@@ -48,7 +58,7 @@ def fit_screen(run: TrainingRun, model: Model, settings: ScreenSettings, unseen:
     Args:
         model: the complete detector, which is changed.
         settings: the recipe of the screen.
-        unseen: the pictures to fit on, which are not trained on; without pictures, the thresholds stay mild.
+        unseen: the pictures to fit on, which are not trained on.
 
     Raises:
         TrainingError: a picture cannot be read.
@@ -56,9 +66,6 @@ def fit_screen(run: TrainingRun, model: Model, settings: ScreenSettings, unseen:
     assert model.screen is not None
     card = {"data": run.dataset.name, "pictures": len(run.dataset), "settings": asdict(settings)}
     model.card["screen"] = card
-    if not len(unseen):
-        run.say(f"screen: trained, with mild thresholds: fewer than {ONE_UNSEEN_IN} pictures to fit them on")
-        return
     known = with_known_classes(unseen, model.categories)
     fitted = fit_thresholds_once(model, known, run.folder, device=run.device, report=run.report)
     model.screen.thresholds, model.calibration = fitted.thresholds, fitted.calibration
@@ -69,8 +76,33 @@ def fit_screen(run: TrainingRun, model: Model, settings: ScreenSettings, unseen:
     )
 
 
-def keep_screen(run: TrainingRun, model: Model, kept: Model) -> None:
-    """Give the model the screen of the initial model `kept`, whose MultiBox network and members it has."""
-    model.screen, model.calibration = kept.screen, kept.calibration
-    model.card["screen"] = kept.card.get("screen", {})
-    run.say(f"screen: kept from {run.init}")
+def no_screen(*, wanted: bool, has_multibox: bool) -> str:
+    """Why the detector has no screen, in words."""
+    if not wanted:
+        return "screen: none"
+    return f"screen: none, {_TOO_SMALL}" if has_multibox else "screen: none, it needs a MultiBox network"
+
+
+def mild_screen(screen: Screen) -> Screen:
+    """A copy of a screen that keeps more regions, from which training windows are drawn."""
+    mild = copy.deepcopy(screen)
+    mild.thresholds = MILD
+    return mild
+
+
+def keep_screen(run: TrainingRun, model: Model, screen: Screen, card: dict[str, Any], kept: Model | None) -> None:
+    """Give the model the screen of the initial model, whose MultiBox network it has.
+
+    Args:
+        model: the complete detector, which is changed.
+        screen, card: from `initial_screen`.
+        kept: the initial model, if its members are kept; then the calibration is kept too. None for new members.
+    """
+    model.screen = copy.deepcopy(screen)
+    model.card["screen"] = card
+    if kept is not None:
+        model.calibration = kept.calibration
+        run.say(f"screen: kept from {run.init}")
+        return
+    model.screen.thresholds = replace(screen.thresholds, score=screen.thresholds.score * _NEW_MEMBERS)
+    run.say(f"screen: kept from {run.init}, {_TOO_SMALL}")

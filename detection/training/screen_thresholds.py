@@ -1,8 +1,8 @@
 """Fits a screen's thresholds on pictures that neither the screen nor MultiBox was trained on.
 
-The networks score all regions that pass mild thresholds. Each pair of a score threshold and an NMS threshold then keeps
-some of these regions. The fit takes the pair that keeps the fewest regions and loses at most `LARGEST_LOSS` of the
-objects that the whole detector finds under the mild thresholds. Last, the scores of the detections that are left are
+The networks score the `MOST_REGIONS` best regions of each picture. Each pair of a score threshold and an NMS threshold
+then keeps some of these regions. The fit takes the pair that keeps the fewest regions and loses at most `LARGEST_LOSS`
+of the objects that the whole detector finds with all of them. Last, the scores of the detections that are left are
 calibrated.
 """
 
@@ -33,14 +33,12 @@ from .progress import Report, no_report
 
 _logger = logging.getLogger(__name__.split(".")[0])
 
-# Largest share of the objects found under the mild thresholds that the fitted thresholds may lose.
+# Largest share of the objects found in the best regions that the fitted thresholds may lose.
 LARGEST_LOSS = 0.01
 # Number of regions of a picture that the fit considers, those with the highest scores.
 MOST_REGIONS = 300
-# If the detector finds fewer objects, a hundredth of them cannot be measured, and the thresholds stay mild.
-FEWEST_OBJECTS = 50
-# The values that the fit tries for each threshold.
-SCORES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
+# The values that the fit tries for each threshold. A screen that has seen few examples of a class gives it low scores.
+SCORES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
 OVERLAPS = (0.9, 0.8, 0.7)
 FOUND_IOU = 0.5
 
@@ -52,9 +50,9 @@ class FittedThresholds:
     Attributes:
         thresholds: the fitted thresholds.
         calibration: of the scores of the detections under these thresholds.
-        figures: for the model's card: "pictures", "objects" (found under the mild thresholds), "regions" (kept in a
-            picture, on average), "lost" (share of the objects), and the expected calibration error of the detections'
-            scores "before" and "after" the calibration.
+        figures: for the model's card: "pictures", "objects" (found in the best regions), "regions" (kept in a picture,
+            on average), "lost" (share of the objects), and the expected calibration error of the detections' scores
+            "before" and "after" the calibration.
     """
 
     thresholds: ScreenThresholds
@@ -95,14 +93,13 @@ def fit_thresholds(
     fitted = model.screen.thresholds
     model.screen.thresholds = MILD
     try:
-        detector = Detector(model, device=device)
+        detector = Detector(model, device=device, max_regions=MOST_REGIONS)
         detector.calibration = None
         pictures = []
         for picture in detector.score_files([sample.path for sample in samples]):
             if picture.result.error is not None:
                 raise TrainingError(str(picture.result.error))
-            best = np.arange(min(MOST_REGIONS, len(picture.proposals)))
-            pictures.append(_rows_of(picture, best))
+            pictures.append(picture)
             report("screen thresholds", len(pictures), len(samples), {})
         return _choose(detector, samples, pictures, dataset)
     finally:
@@ -159,8 +156,8 @@ def _choose(
         return found, regions / max(1, len(pictures))
 
     everything, most_regions = found_with(lambda picture: np.arange(len(picture.proposals)))
-    best: tuple[float, int, ScreenThresholds] = (most_regions, everything, MILD)
-    for overlap in OVERLAPS if everything >= FEWEST_OBJECTS else ():
+    best: tuple[float, int, ScreenThresholds] = (most_regions, everything, ScreenThresholds(0.0, MILD.nms))
+    for overlap in OVERLAPS:
         for score in SCORES:
             tried = ScreenThresholds(score, overlap)
             found, regions = found_with(partial(_kept_rows, thresholds=tried))

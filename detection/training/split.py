@@ -9,19 +9,23 @@ from ...data.dataset import Dataset
 # One training picture in so many, and at most so many, is not trained on but serves to fit the screen's thresholds and
 # the calibration: enough for a percentage, few enough that the training does not miss them.
 ONE_UNSEEN_IN, MOST_UNSEEN = 15, 80
+# With fewer objects in these pictures, a percentage of them cannot be measured, and all pictures are trained on.
+FEWEST_UNSEEN_OBJECTS = 50
 
 
 def seen_and_unseen(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Divide the pictures at random into those that are trained on and the others.
 
     The thresholds of the screen and the calibration of the scores are fitted on the others, because feature maps and
-    scores of training pictures look better than those of new pictures. Of fewer than `ONE_UNSEEN_IN` pictures, all are
-    trained on.
+    scores of training pictures look better than those of new pictures. If the others have fewer than
+    `FEWEST_UNSEEN_OBJECTS` objects, all pictures are trained on.
     """
     count = min(MOST_UNSEEN, len(dataset) // ONE_UNSEEN_IN)
     order = np.random.default_rng([seed, 19]).permutation(len(dataset))
-    unseen, seen = np.sort(order[:count]), np.sort(order[count:])
-    return dataset.part(seen.tolist()), dataset.part(unseen.tolist())
+    unseen, seen = dataset.part(np.sort(order[:count]).tolist()), dataset.part(np.sort(order[count:]).tolist())
+    if sum(int((~sample.difficult).sum()) for sample in unseen) < FEWEST_UNSEEN_OBJECTS:
+        return dataset, dataset.part([])
+    return seen, unseen
 
 
 def untrained_pictures(validation: Dataset, dataset: Dataset, warn: Callable[[str], None]) -> Dataset | None:

@@ -25,7 +25,7 @@ from .multibox_stage import check_multibox_stage, trained_or_kept_multibox
 from .plan import Recipe, measure_speed, plan_sentences, plan_stages
 from .progress import Report, Say, no_report, no_words
 from .screen import ScreenSettings
-from .screen_stage import fit_screen, keep_screen, trained_screen
+from .screen_stage import fit_screen, keep_screen, mild_screen, no_screen, trained_screen
 from .split import seen_and_unseen, untrained_pictures
 from .teacher import Teacher, make_lesson
 from .training_run import TrainingRun
@@ -71,8 +71,9 @@ def train_detector(
         settings: the recipe of fine-tuning; None for the defaults.
         regions: how regions are proposed and warped; None for the defaults.
         multibox: the recipe of MultiBox; None keeps the MultiBox network of `init`, if it has one.
-        screen: the recipe of the screen, which needs a MultiBox network; None trains no screen. Members that are kept
-            then keep the screen of `init`, if they also keep its MultiBox network.
+        screen: the recipe of the screen, which needs a MultiBox network; None trains no screen. If the data set is too
+            small for a new screen, or if the members are kept and `screen` is None, the detector keeps the screen of
+            `init`, if it also keeps its MultiBox network.
         regression: whether to fit a box regression. The model gets it if it helps; members that are kept otherwise keep
             the box regression of `init`.
         validation: annotated pictures on which the detector is measured for its card; None for no measurement.
@@ -98,19 +99,23 @@ def train_detector(
     dataset, counts = check_dataset(dataset, outside, warn, learns_classes=members > 0)
     validation = untrained_pictures(validation, dataset, warn) if validation is not None and measured else None
     has_multibox = multibox is not None or initial_multibox(init)[0] is not None
+    unseen = dataset.part([])
+    if screen is not None and has_multibox:
+        dataset, unseen = seen_and_unseen(dataset, settings.seed)
+    if len(unseen):
+        counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
+    # A screen reads the maps of the MultiBox network with which it was trained.
+    old_screen, screen_card = initial_screen(init) if multibox is None else (None, {})
+    kept_screen = None if len(unseen) or (screen is None and members) else old_screen
     recipe = Recipe(
         members=members,
         settings=settings,
         multibox=multibox,
-        screen=screen if has_multibox else None,
+        screen=screen if len(unseen) else None,
         regression=regression,
         has_multibox=has_multibox,
+        has_screen=kept_screen is not None or len(unseen) > 0,
     )
-    unseen = dataset.part([])
-    if recipe.screen is not None:
-        dataset, unseen = seen_and_unseen(dataset, settings.seed)
-    if len(unseen):
-        counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
 
     run = TrainingRun(dataset, out / "training", init, settings.seed, device, report, say)
     kept = None if members else load_model(init)
@@ -137,12 +142,12 @@ def train_detector(
 
     new_screen = None
     if recipe.screen is not None and proposer is not None:
-        start = initial_screen(init) if multibox is None else None
-        new_screen = trained_screen(run, proposer, categories, regions, recipe.screen, start)
+        new_screen = trained_screen(run, proposer, categories, regions, recipe.screen, old_screen)
 
     windows: Windows | None = None
     if members or regression:
-        windows = training_windows(run, annotated, categories, regions, proposer, new_screen)
+        rough = new_screen if kept_screen is None else mild_screen(kept_screen)
+        windows = training_windows(run, annotated, categories, regions, proposer, rough)
 
     if kept is None:
         assert windows is not None
@@ -162,18 +167,18 @@ def train_detector(
         save_model(model, out)
 
     _add_regressor(run, model, windows if regression else None, kept)
+    if kept_screen is not None:
+        keep_screen(run, model, kept_screen, screen_card, kept)
     # The few regions that a screen keeps are worth all networks: of 130 pictures that were not trained on, a cascade
     # after the screen lowered the mean AP from 0.544 to 0.463.
     if len(model.members) > 1 and model.screen is None:
         model.cascade = fit_cascade(model, dataset, run.folder, seed=run.seed, device=device, report=report)
         say(f"cascade: the first network decides with the threshold {model.cascade:.3f} what the others score")
 
-    if recipe.screen is not None and model.screen is not None:
+    if recipe.screen is not None:
         fit_screen(run, model, recipe.screen, unseen)
-    elif kept is not None and kept.screen is not None and multibox is None:
-        keep_screen(run, model, kept)
-    else:
-        say("screen: none" if screen is None else "screen: none, it needs a MultiBox network")
+    elif kept_screen is None:
+        say(no_screen(wanted=screen is not None, has_multibox=has_multibox))
 
     save_model(model, out)
     if validation is not None:

@@ -327,6 +327,24 @@ def test_subclasses_come_back_and_add_to_their_categories(tmp_path, tiny_googlen
         load_model(tmp_path)
 
 
+def test_a_screen_may_have_more_classes_than_the_detector(tmp_path, tiny_googlenet):
+    """A detector that is trained on few pictures keeps the screen of the model that it started from."""
+    model = model_with_screen()
+    channels = model.multibox.lateral_fine.in_channels, model.multibox.lateral_coarse.in_channels
+    model.screen = Screen(7, *channels, width=8, grid=3, hidden=16).eval()
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).screen.num_classes == 7
+
+
+def test_a_screen_without_a_number_of_classes_has_those_of_the_detector(tmp_path, tiny_googlenet):
+    save_model(model_with_screen(), tmp_path)
+    file = tmp_path / "model.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert document["screen"].pop("classes") == 2
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert load_model(tmp_path).screen.num_classes == 2
+
+
 def test_a_screen_without_a_multibox_network_is_refused(tmp_path, tiny_googlenet):
     save_model(model_with_screen(), tmp_path)
     document = json.loads((tmp_path / "model.json").read_text())
@@ -441,7 +459,7 @@ def test_a_layer_of_a_size_that_the_weights_do_not_have_is_named_before_it_is_ma
     for path, value in [
         ("multibox.width", 9), ("multibox.width", 2**20), ("multibox.split", "inception_9z"),
         ("multibox.split", "conv1"), ("multibox.grids", []), ("multibox.grids.0.division", 64),
-        ("screen.width", 2**20), ("screen.hidden", 2**20),
+        ("screen.classes", 5), ("screen.classes", 2**20), ("screen.width", 2**20), ("screen.hidden", 2**20),
         ("screen.grid", 64), ("screen.fine_channels", 5), ("screen.coarse_channels", 2**20),
     ]:  # fmt: skip
         document = json.loads(right)

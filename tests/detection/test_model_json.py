@@ -28,6 +28,7 @@ RIGHT: dict[str, Any] = {
         "grids": [{"stride": 16, "division": 1, "shapes": [[12.0, 12]]}],
     },
     "screen": {
+        "classes": 2,
         "fine_channels": 52,
         "coarse_channels": 64,
         "width": 8,
@@ -95,7 +96,7 @@ WRONG_PARTS = [
     ("multibox.grids.0.shapes.0", [1, 2, 3]), ("multibox.grids.0.shapes.0", [0, 5]),
     ("multibox.other", 1),
     ("multibox.grids.0.shapes.0", [float("nan"), 5]), ("multibox.network.name", "x"),
-    ("screen.width", 10**12), ("screen.grid", 10**6),
+    ("screen.classes", 0), ("screen.width", 10**12), ("screen.grid", 10**6),
     ("screen.thresholds", {}),
     ("screen.thresholds.score", 2), ("screen.thresholds.nms", float("nan")), ("screen.thresholds.nms", "0.5"),
     ("screen.thresholds.nms", 2), ("screen.thresholds.other", 1), ("screen.other", 1),

@@ -286,7 +286,7 @@ def _make_model_json(file: Path) -> None:
             "grids": [{"stride": 16, "division": 1, "shapes": [[12.0, 12.0]]}],
         },
         "screen": {
-            "fine_channels": 52, "coarse_channels": 64, "width": 8, "grid": 3, "hidden": 16,
+            "classes": 2, "fine_channels": 52, "coarse_channels": 64, "width": 8, "grid": 3, "hidden": 16,
             "thresholds": {"score": 0.03, "nms": 0.8},
         },
         "card": {"data": "none"},

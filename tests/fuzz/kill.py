@@ -35,6 +35,7 @@ from inception_rcnn.data.categories import Category
 from inception_rcnn.data.layouts import open_dataset
 from inception_rcnn.detection.model_files import Model, save_model
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
+from inception_rcnn.detection.training import split
 from inception_rcnn.detection.training.finetune import FineTuneSettings
 from inception_rcnn.detection.training.multibox import MultiBoxSettings
 from inception_rcnn.detection.training.screen import ScreenSettings
@@ -52,20 +53,20 @@ def _make_data(work: Path, out: Path) -> None:
     """Writes pictures of 100 x 80 with an object each in the ILSVRC layout, and a tiny model to detect with."""
     root = work / "data"
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
+    for part in ("train", "val"):
         for kind in ("Data", "Annotations"):
-            (root / kind / "DET" / split).mkdir(parents=True)
+            (root / kind / "DET" / part).mkdir(parents=True)
         (root / "ImageSets" / "DET").mkdir(parents=True, exist_ok=True)
         for number in range(PICTURES):
             image = np.full((80, 100, 3), 100, np.uint8)
             image[5:25, 5:25] = rng.integers(0, 256, 3)
             image[20:60, 30 + number : 80] = (200, 30, 30) if number % 2 else (30, 30, 200)
-            Image.fromarray(image).save(root / "Data" / "DET" / split / f"{split}_{number}.JPEG", quality=95)
+            Image.fromarray(image).save(root / "Data" / "DET" / part / f"{part}_{number}.JPEG", quality=95)
             one = AnnotatedObject(CLASSES[number % 2], (31 + number, 21, 80, 60))
-            annotation = Annotation(f"{split}_{number}", 100, 80, (one,))
-            write_annotation(root / "Annotations" / "DET" / split / f"{split}_{number}.xml", annotation)
-        lines = "".join(f"{split}_{number} {number + 1}\n" for number in range(PICTURES))
-        (root / "ImageSets" / "DET" / f"{split}.txt").write_text(lines)
+            annotation = Annotation(f"{part}_{number}", 100, 80, (one,))
+            write_annotation(root / "Annotations" / "DET" / part / f"{part}_{number}.xml", annotation)
+        lines = "".join(f"{part}_{number} {number + 1}\n" for number in range(PICTURES))
+        (root / "ImageSets" / "DET" / f"{part}.txt").write_text(lines)
     torch.manual_seed(0)
     categories = (Category(58, CLASSES[0], "dog"), Category(59, CLASSES[1], "domestic cat"))
     members = [GoogLeNet(3, auxiliary=False).eval() for _ in range(2)]
@@ -185,6 +186,9 @@ def run(moments: int, seed: int, first: int = 0, only: str | None = None) -> lis
         work = Path(place)
         patch.setenv("XDG_CACHE_HOME", str(work / "cache"))
         _use_tiny_networks(patch)
+        # Without them, the training pictures are too few to train a screen.
+        patch.setattr(split, "ONE_UNSEEN_IN", PICTURES)
+        patch.setattr(split, "FEWEST_UNSEEN_OBJECTS", 1)
         error = _whole_run(_make_data, work, work)
         if error is not None:
             return [error]

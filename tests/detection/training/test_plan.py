@@ -11,7 +11,13 @@ from inception_rcnn.detection.training.screen import ScreenSettings
 
 SPEED = Speed(crop=0.02, frozen=0.01)
 ONE_NETWORK = Recipe(
-    members=1, settings=FineTuneSettings(), multibox=None, screen=None, regression=True, has_multibox=False
+    members=1,
+    settings=FineTuneSettings(),
+    multibox=None,
+    screen=None,
+    regression=True,
+    has_multibox=False,
+    has_screen=False,
 )
 
 
@@ -30,7 +36,12 @@ def planned(recipe: Recipe, measured: int = 0, speed: Speed = SPEED) -> list[str
         ),
         (
             replace(
-                ONE_NETWORK, members=6, multibox=MultiBoxSettings(), screen=ScreenSettings(), has_multibox=True
+                ONE_NETWORK,
+                members=6,
+                multibox=MultiBoxSettings(),
+                screen=ScreenSettings(),
+                has_multibox=True,
+                has_screen=True,
             ),  # no cascade after a screen
             ["MultiBox", "screen", "proposals", "frozen blocks", "training of 6 members", "box regression"],
         ),

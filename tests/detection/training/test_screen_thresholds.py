@@ -85,11 +85,11 @@ def fitted(pictures: list[ScoredPicture]):
 
 
 def picture_with_object_at(score: float) -> ScoredPicture:
-    """The object's region has this score; three far regions have 0.2, 0.025 and 0.006."""
-    far = [[0, 0, 5, 5], [52, 0, 58, 6], [0, 52, 6, 58]]
-    boxes, scores = [OBJECT, *far], np.array([score, 0.2, 0.025, 0.006])
+    """The object's region has this score; four far regions have 0.2, 0.025, 0.006 and 0.0015."""
+    far = [[0, 0, 5, 5], [52, 0, 58, 6], [0, 52, 6, 58], [52, 52, 58, 58]]
+    boxes, scores = [OBJECT, *far], np.array([score, 0.2, 0.025, 0.006, 0.0015])
     order = np.argsort(-scores)
-    probabilities, quality = np.array([0.9, 0.95, 0.1, 0.1]), np.array([0.9, 0.2, 0.2, 0.2])
+    probabilities, quality = np.array([0.9, 0.95, 0.1, 0.1, 0.1]), np.array([0.9, 0.2, 0.2, 0.2, 0.2])
     return scored(np.array(boxes)[order], scores[order], probabilities[order], quality[order])
 
 
@@ -117,9 +117,16 @@ def test_the_calibration_learns_that_regions_of_low_quality_are_wrong():
     assert found.figures["calibration error after"] < 0.1 < found.figures["calibration error before"]
 
 
-def test_with_few_objects_the_thresholds_stay_mild():
-    found = fitted([picture_with_object_at(0.04)] * (screen_thresholds.FEWEST_OBJECTS - 1))
-    assert found.thresholds == MILD
+def test_low_scores_lower_the_threshold():
+    """A screen that has seen few examples of a class gives it low scores."""
+    found = fitted([picture_with_object_at(0.0021)] * 60)
+    assert found.thresholds.score == 0.002
+    assert found.figures["lost"] == 0
+
+
+def test_if_every_threshold_loses_objects_all_regions_are_kept():
+    found = fitted([picture_with_object_at(0.0001)] * 60)
+    assert found.thresholds == ScreenThresholds(0.0, 0.9)
     assert found.figures["lost"] == 0
 
 
@@ -150,15 +157,15 @@ def test_a_damaged_file_of_the_fit_is_replaced(damage, model_and_pictures, tmp_p
 
 
 def test_networks_score_the_best_regions_only(monkeypatch):
-    monkeypatch.setattr(screen_thresholds, "MOST_REGIONS", 2)
     seen = []
 
     def choose(detector, samples, pictures, dataset):
         seen.extend(pictures)
 
     class OneDetector:
-        def __init__(self, model, device):
+        def __init__(self, model, device, max_regions):
             assert model.screen.thresholds == MILD
+            assert max_regions == screen_thresholds.MOST_REGIONS
 
         def score_files(self, paths):
             yield picture_with_object_at(0.04)
@@ -167,13 +174,13 @@ def test_networks_score_the_best_regions_only(monkeypatch):
     monkeypatch.setattr(screen_thresholds, "_choose", choose)
     model = SimpleNamespace(screen=SimpleNamespace(thresholds="before"))
     screen_thresholds.fit_thresholds(model, [sample(OBJECT)], None)
-    np.testing.assert_allclose(seen[0].proposals.scores, [0.2, 0.04])
+    np.testing.assert_allclose(seen[0].proposals.scores[:2], [0.2, 0.04])
     assert model.screen.thresholds == "before"
 
 
 def test_a_picture_that_cannot_be_read_stops_the_fit(monkeypatch):
     class FailingDetector:
-        def __init__(self, model, device):
+        def __init__(self, model, device, max_regions):
             pass
 
         def score_files(self, paths):

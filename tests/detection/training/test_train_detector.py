@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from inception_rcnn import Detector
 from inception_rcnn.data.categories import Category
+from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.model_files import Model, load_model, model_digest, save_model
 from inception_rcnn.detection.networks.backbones import headless, with_classes
@@ -29,7 +30,7 @@ from inception_rcnn.detection.training.screen import ScreenSettings
 from inception_rcnn.detection.training.screen_thresholds import FittedThresholds
 from inception_rcnn.detection.training.train_detector import train_detector
 from inception_rcnn.proposals.multibox import MultiBox, PriorGrid
-from inception_rcnn.proposals.screen import MILD, ScreenThresholds
+from inception_rcnn.proposals.screen import ScreenThresholds
 
 pytestmark = pytest.mark.usefixtures("tiny_googlenet_in_module", "uncompiled_networks")
 
@@ -328,11 +329,21 @@ RECIPES = {
 }
 
 
+@pytest.fixture
+def _few_objects_suffice(monkeypatch):
+    """One of the four pictures is not trained on, and its object suffices to fit the screen's thresholds."""
+    monkeypatch.setattr(split, "ONE_UNSEEN_IN", 4)
+    monkeypatch.setattr(split, "FEWEST_UNSEEN_OBJECTS", 1)
+
+
 @pytest.fixture(scope="module")
 def screened(dataset, start, tmp_path_factory):
     out = tmp_path_factory.mktemp("screened")
     settings = replace(SETTINGS, freeze_below="classifier", iterations=1)
-    states = states_of_training(dataset, out, init=start, settings=settings, regression=False, **RECIPES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "ONE_UNSEEN_IN", 4)
+        patch.setattr(split, "FEWEST_UNSEEN_OBJECTS", 1)
+        states = states_of_training(dataset, out, init=start, settings=settings, regression=False, **RECIPES)
     return out, settings, states
 
 
@@ -341,15 +352,16 @@ def test_multibox_and_the_screen_are_trained_before_the_networks(dataset, screen
     order = list(dict.fromkeys(stage for stage, _ in states))
     assert order == [
         "MultiBox, frozen blocks", "MultiBox, training", "regions", "feature maps", "screen", "proposals",
-        "frozen blocks", "training",
+        "frozen blocks", "training", "screen thresholds",
     ]  # fmt: skip
     model = load_model(out)
     assert model.screen.num_classes == 2
-    assert model.screen.thresholds == MILD  # four pictures: none is held out for the fit
-    assert model.card["screen"]["pictures"] == 4
+    assert model.card["screen"]["pictures"] == 3
+    assert model.card["screen"]["thresholds"]["pictures"] == 1
     assert Detector(model, device="cpu").propose(np.asarray(Image.open(dataset[0].path))).quality is not None
 
 
+@pytest.mark.usefixtures("_few_objects_suffice")
 def test_a_repeated_training_with_a_screen_repeats_no_step(dataset, start, screened):
     out, settings, _ = screened
     before = model_digest(out)
@@ -358,6 +370,7 @@ def test_a_repeated_training_with_a_screen_repeats_no_step(dataset, start, scree
     assert model_digest(out) == before
 
 
+@pytest.mark.usefixtures("_few_objects_suffice")
 def test_0_members_keep_the_screen_or_start_from_it(dataset, screened, tmp_path):
     first = load_model(screened[0])
     states_of_training(dataset, tmp_path / "kept", init=str(screened[0]), members=0, regression=False)
@@ -371,10 +384,44 @@ def test_0_members_keep_the_screen_or_start_from_it(dataset, screened, tmp_path)
         assert name.startswith("classifier.") or torch.equal(new[name], value)
 
 
+def as_dogs(sample: Sample) -> Sample:
+    """The sample with all objects in the class 58."""
+    return replace(sample, labels=np.full(len(sample.labels), 58))
+
+
+def test_few_objects_keep_the_screen_of_the_initial_model_and_all_pictures_are_trained_on(dataset, screened, tmp_path):
+    first = load_model(screened[0])
+    dogs = [one for one in dataset.categories if one.id == 58]
+    one_class = Dataset("dogs", dogs, list(dataset), as_dogs)
+    said: list[str] = []
+    trained = train_detector(
+        one_class, tmp_path / "new", init=str(screened[0]), settings=screened[1], regression=False, members=2,
+        screen=RECIPES["screen"], device="cpu", say=said.append,
+    )  # fmt: skip
+    assert (len(trained.categories), trained.screen.num_classes) == (1, 2)
+    assert same_weights(trained.screen.state_dict(), first.screen.state_dict())
+    assert trained.screen.thresholds.score == first.screen.thresholds.score / 4
+    assert trained.screen.thresholds.nms == first.screen.thresholds.nms
+    assert (trained.calibration, trained.cascade) == (None, None)
+    assert trained.card["pictures"] == 4
+    assert f"screen: kept from {screened[0]}, because a new screen needs about 750 objects" in said
+
+
+def test_few_objects_train_no_screen_beside_a_new_multibox_network(dataset, start, tmp_path):
+    said: list[str] = []
+    settings = replace(SETTINGS, freeze_below="classifier", iterations=1)
+    model = train_detector(
+        dataset, tmp_path / "new", init=start, settings=settings, regression=False, device="cpu", say=said.append,
+        **RECIPES,
+    )  # fmt: skip
+    assert model.screen is None
+    assert "screen: none, because a new screen needs about 750 objects" in said
+
+
+@pytest.mark.usefixtures("_few_objects_suffice")
 def test_thresholds_are_fitted_on_pictures_that_the_screen_has_not_seen_and_only_once(
     dataset, start, screened, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(split, "ONE_UNSEEN_IN", 4)
     calls = []
     fitted = FittedThresholds(
         ScreenThresholds(0.25, 0.5), ScoreCalibration(0.5, 0.25, -1.0), {"pictures": 1, "regions": 40.2, "lost": 0.0}
