@@ -516,13 +516,13 @@ def _file_digest(file: Path) -> str:
 
 
 def _print_summary(found: Counter[str], score: float, read: int) -> None:
-    table = Table("class", "objects", title=f"{sum(found.values())} objects with score >= {score} in {read} pictures")
+    # A line of its own: the table is narrower, and would wrap it as a title.
+    console.print(f"{sum(found.values()) or 'no'} objects with score >= {score} in {read} pictures")
+    table = Table("class", "objects")
     for name, count in found.most_common():
         table.add_row(escape(name), str(count))
     if found:
         console.print(table)
-    else:
-        console.print(f"no objects with score >= {score} in {read} pictures")
 
 
 def main() -> None:

@@ -346,7 +346,8 @@ def _print_predictions(pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], c
 
 def _print_counts(best: Counter[int], classes: "Sequence[Category]") -> None:
     """Print how many pictures each class is the most probable class of."""
-    table = Table("most probable class", "pictures", title=f"{len(best)} classes in {best.total()} pictures")
+    console.print(f"{len(best)} classes in {best.total()} pictures")
+    table = Table("most probable class", "pictures")
     for position, count in best.most_common():
         table.add_row(escape(classes[position].name), str(count))
     console.print(table)

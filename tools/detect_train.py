@@ -325,7 +325,8 @@ def detect_train(
             "not measured: no val list; --hold-out 0.2 would measure on a fifth of the pictures, and train on the rest"
         )
     where = escape(str(out))
-    console.print(f"{len(model.categories)} classes; written: {where}", soft_wrap=True)
+    count = len(model.categories)
+    console.print(f"{count} {'class' if count == 1 else 'classes'}; written: {where}", soft_wrap=True)
     console.print(f"use it: detect PICTURES --model {where}", soft_wrap=True)
 
 

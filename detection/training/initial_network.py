@@ -1,16 +1,27 @@
 """The networks that training starts from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import Screen
+from ..calibration import ScoreCalibration
 from ..classifier_files import load_classifier
 from ..model_files import find_model, load_model
 from ..networks.backbones import Backbone, TorchvisionGoogLeNet
 from ..networks.caffemodel import load_caffemodel
 from ..networks.googlenet import GoogLeNet
 from ..networks.weights import ModelError
+
+
+@dataclass(frozen=True)
+class InitialScreen:
+    """The screen of the model that training starts from, the calibration of its qualities, and its part of the card."""
+
+    screen: Screen
+    calibration: ScoreCalibration | None
+    card: dict[str, Any]
 
 
 def initial_network(init: str) -> Backbone:
@@ -64,19 +75,16 @@ def initial_multibox(init: str) -> tuple[MultiBox | None, dict[str, Any]]:
     return model.multibox, model.card.get("multibox", {})
 
 
-def initial_screen(init: str) -> tuple[Screen | None, dict[str, Any]]:
-    """The screen of the model `init` and its part of the model's card.
-
-    Returns:
-        (None, {}) if `init` is not a model folder or shipped model, or the model has no screen.
+def initial_screen(init: str) -> InitialScreen | None:
+    """The screen of the model `init`; None if `init` is not a model folder or shipped model, or has no screen.
 
     Raises:
         ModelError: there is no such model, or a file is damaged.
     """
-    if not _is_model(init):
-        return None, {}
-    model = load_model(init)
-    return model.screen, model.card.get("screen", {})
+    model = load_model(init) if _is_model(init) else None
+    if model is None or model.screen is None:
+        return None
+    return InitialScreen(model.screen, model.calibration, model.card.get("screen", {}))
 
 
 def _is_model(init: str) -> bool:

@@ -2,13 +2,13 @@
 
 import copy
 from dataclasses import asdict, replace
-from typing import Any
 
 from ...data.categories import Category
 from ...data.dataset import Dataset
 from ...proposals.multibox import MultiBox
 from ...proposals.screen import MILD, Screen
 from ..model_files import Model, RegionSettings
+from .initial_network import InitialScreen
 from .known_classes import with_known_classes
 from .regions import all_regions
 from .screen import ScreenSettings, train_screen
@@ -90,19 +90,20 @@ def mild_screen(screen: Screen) -> Screen:
     return mild
 
 
-def keep_screen(run: TrainingRun, model: Model, screen: Screen, card: dict[str, Any], kept: Model | None) -> None:
-    """Give the model the screen of the initial model, whose MultiBox network it has.
+def keep_screen(run: TrainingRun, model: Model, initial: InitialScreen, *, new_members: bool) -> None:
+    """Give the model the screen of the initial model, whose MultiBox network it has, and the calibration.
+
+    The calibration is right for the initial model's members. New members keep it for the order of their detections: a
+    region that fits an object badly gets a lower score.
 
     Args:
         model: the complete detector, which is changed.
-        screen, card: from `initial_screen`.
-        kept: the initial model, if its members are kept; then the calibration is kept too. None for new members.
+        initial: from `initial_screen`.
+        new_members: whether the members were trained, and not kept.
     """
-    model.screen = copy.deepcopy(screen)
-    model.card["screen"] = card
-    if kept is not None:
-        model.calibration = kept.calibration
-        run.say(f"screen: kept from {run.init}")
-        return
-    model.screen.thresholds = replace(screen.thresholds, score=screen.thresholds.score * _NEW_MEMBERS)
-    run.say(f"screen: kept from {run.init}, {_TOO_SMALL}")
+    model.screen, model.calibration = copy.deepcopy(initial.screen), initial.calibration
+    model.card["screen"] = initial.card
+    if new_members:
+        thresholds = initial.screen.thresholds
+        model.screen.thresholds = replace(thresholds, score=thresholds.score * _NEW_MEMBERS)
+    run.say(f"screen: kept from {run.init}{f', {_TOO_SMALL}' if new_members else ''}")

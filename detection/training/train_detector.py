@@ -72,8 +72,8 @@ def train_detector(
         regions: how regions are proposed and warped; None for the defaults.
         multibox: the recipe of MultiBox; None keeps the MultiBox network of `init`, if it has one.
         screen: the recipe of the screen, which needs a MultiBox network; None trains no screen. If the data set is too
-            small for a new screen, or if the members are kept and `screen` is None, the detector keeps the screen of
-            `init`, if it also keeps its MultiBox network.
+            small for a new screen, or if the members are kept and `screen` is None, the detector keeps the screen and
+            the calibration of `init`, if it also keeps its MultiBox network.
         regression: whether to fit a box regression. The model gets it if it helps; members that are kept otherwise keep
             the box regression of `init`.
         validation: annotated pictures on which the detector is measured for its card; None for no measurement.
@@ -105,7 +105,7 @@ def train_detector(
     if len(unseen):
         counts = Counter(label for sample in dataset for label in sample.labels[~sample.difficult].tolist())
     # A screen reads the maps of the MultiBox network with which it was trained.
-    old_screen, screen_card = initial_screen(init) if multibox is None else (None, {})
+    old_screen = initial_screen(init) if multibox is None else None
     kept_screen = None if len(unseen) or (screen is None and members) else old_screen
     recipe = Recipe(
         members=members,
@@ -142,11 +142,12 @@ def train_detector(
 
     new_screen = None
     if recipe.screen is not None and proposer is not None:
-        new_screen = trained_screen(run, proposer, categories, regions, recipe.screen, old_screen)
+        start = None if old_screen is None else old_screen.screen
+        new_screen = trained_screen(run, proposer, categories, regions, recipe.screen, start)
 
     windows: Windows | None = None
     if members or regression:
-        rough = new_screen if kept_screen is None else mild_screen(kept_screen)
+        rough = new_screen if kept_screen is None else mild_screen(kept_screen.screen)
         windows = training_windows(run, annotated, categories, regions, proposer, rough)
 
     if kept is None:
@@ -168,7 +169,7 @@ def train_detector(
 
     _add_regressor(run, model, windows if regression else None, kept)
     if kept_screen is not None:
-        keep_screen(run, model, kept_screen, screen_card, kept)
+        keep_screen(run, model, kept_screen, new_members=kept is None)
     # The few regions that a screen keeps are worth all networks: of 130 pictures that were not trained on, a cascade
     # after the screen lowered the mean AP from 0.544 to 0.463.
     if len(model.members) > 1 and model.screen is None:
