@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,22 @@ def load_json(file: str | Path) -> Any:
     """Returns the content of a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, or nested too deeply.
+        ValueError: the file is not JSON, an object has a key twice, or the file is nested too deeply.
         OSError: the file cannot be read.
     """
     try:
-        return json.loads(Path(file).read_bytes())
+        return json.loads(Path(file).read_bytes(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object. Of a key that occurs twice, Python would keep the last value without a word."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {shown(twice)} occurs twice in an object that has {shown(sorted(content))}")
+    return content
 
 
 def shown(value: object) -> str:

@@ -229,6 +229,27 @@ def test_flags_may_be_fractions_words_or_empty(
 
 
 @pytest.mark.parametrize(
+    ("before", "twice", "element"),
+    [
+        ("<xmin>111</xmin>", "<xmin>111</xmin><xmin>1</xmin>", "object 1, <bndbox/xmin>"),
+        ("</bndbox>", "</bndbox><bndbox><xmin>1</xmin></bndbox>", "object 1, <bndbox/xmin>"),
+        ("<name>dog</name>", "<name>dog</name><name>cat</name>", "object 2, <name>"),
+        (
+            "<name>dog</name>",
+            "<name>dog</name><difficult>0</difficult><difficult>1</difficult>",
+            "object 2, <difficult>",
+        ),
+        ("<size>", "<size><width>5</width><height>5</height></size><size>", "<size/width>"),
+    ],
+)
+def test_an_element_that_occurs_twice_is_an_error(tmp_path: Path, before: str, twice: str, element: str) -> None:
+    path = save(tmp_path, ILSVRC_XML.replace(before, twice, 1))
+    with pytest.raises(AnnotationError) as caught:
+        read_annotation(path)
+    assert str(caught.value) == f"{path}: {element}: the element occurs 2 times; expected it once"
+
+
+@pytest.mark.parametrize(
     ("declared", "encoding"),
     [
         *(("GBK", "gbk"), ("gb2312", "gbk"), ("Shift_JIS", "cp932"), ("big5", "big5"), ("EUC-KR", "euc_kr")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,9 @@ def test_class_names_are_text_of_limited_length(value: object) -> None:
 @pytest.mark.parametrize("value", ["z" * 300_000, HUGE, [[[[[1] * 99]]]], {"a": "b" * 999}, math.nan])
 def test_any_value_is_shown_in_few_characters(value: object) -> None:
     assert len(json_values.shown(value)) <= 80
+
+
+def test_a_key_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"id": 1}, {"id": 1, "bbox": [1], "bbox": [2]}]')
+    with pytest.raises(ValueError, match=r"the key 'bbox' occurs twice in an object that has \['bbox', 'id'\]"):
+        json_values.load_json(tmp_path / "a.json")
