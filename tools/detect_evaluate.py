@@ -185,8 +185,9 @@ def detect_evaluate(
     if resamples is None:
         has_intervals = mean is Mean.present and protocol is not Protocol.coco
         resamples = USUAL_RESAMPLES if html is not None and has_intervals else 0
-    check_file(json, "--json")
-    check_file(html, "--html")
+    inputs = (predictions, root, annotations, image_list, classes, blacklist)
+    check_file(json, "--json", inputs)
+    check_file(html, "--html", inputs)
     check_folder(plots, "--plots")
     try:
         with working(messages, "evaluating"):
