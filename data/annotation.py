@@ -23,7 +23,7 @@ from defusedxml.common import DefusedXmlException
 
 from ..runtime.atomic_write import atomic_write
 from .boxes import LARGEST_COORDINATE, from_inclusive, reach_beyond
-from .json_values import LONGEST_NAME, shown
+from .json_values import LONGEST_NAME, class_name, shown
 
 _LARGEST_FILE = 16 * 2**20  # bytes: some 50,000 objects. Parsing takes up to 30 times as much memory.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -227,12 +227,12 @@ def _text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") ->
 
 
 def _class_name(element: ElementTree.Element, path: Path, where: str) -> str:
-    name = _text(element, "name", path, where)
-    if len(name) > LONGEST_NAME:
-        raise _error(
-            path, f"{where}<name>", f"expected at most {LONGEST_NAME} characters, got {len(name)}: {name[:40]!r}"
-        )
-    return name
+    try:
+        return class_name(_text(element, "name", path, where))
+    except AnnotationError:
+        raise
+    except ValueError as error:
+        raise _error(path, f"{where}<name>", str(error)) from error
 
 
 def _number(parent: ElementTree.Element, tag: str, path: Path, where: str) -> float:

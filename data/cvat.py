@@ -25,7 +25,7 @@ from .boxes import LARGEST_COORDINATE
 from .categories import Category, category_ids
 from .dataset import Dataset, Sample
 from .ilsvrc import LayoutError, MissingSplitError, split_names
-from .json_values import LONGEST_NAME, shown
+from .json_values import class_name, shown
 
 _NUMBER = re.compile(r"[+-]?(\d{1,20}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 _OTHER_SHAPES = ("polyline", "points", "cuboid", "skeleton")
@@ -149,9 +149,10 @@ def _image(element: ElementTree.Element, file: Path, number: int) -> _Image:
 
 
 def _object(shape: ElementTree.Element, where: str) -> AnnotatedObject:
-    name = shape.get("label") or ""
-    if not name.strip() or len(name) > LONGEST_NAME:
-        raise AnnotationError(f"{where}: label: expected a text of 1 to {LONGEST_NAME} characters, got {shown(name)}")
+    try:
+        name = class_name(shape.get("label"))
+    except ValueError as error:
+        raise AnnotationError(f"{where}: label: {error}") from error
     (x1, y1), (x2, y2) = _corners(shape, where)
     if x2 < x1 or y2 < y1:
         raise AnnotationError(f"{where}: expected a box with a size, got ({x1:g}, {y1:g}, {x2:g}, {y2:g})")

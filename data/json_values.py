@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from .boxes import LARGEST_COORDINATE
 
 LARGEST_ID = 2**63 - 1  # the largest int64
 LONGEST_NAME = 256  # characters in the name of a class
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _LARGEST_WHOLE_FLOAT = 2**53  # above, floats skip whole numbers
 
 _short = reprlib.Repr()
@@ -118,10 +120,16 @@ def side(value: object) -> int:
 
 
 def class_name(value: object) -> str:
-    """Returns the name of a class: a text of 1 to `LONGEST_NAME` characters, not only spaces."""
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
+    """Returns the name of a class, without blanks around it: a text of 1 to `LONGEST_NAME` printable characters.
+
+    XML files and lists cannot hold control characters, and files in UTF-8 no surrogates.
+    """
+    name = value.strip() if isinstance(value, str) else ""
+    if not name or len(name) > LONGEST_NAME:
         raise ValueError(f"expected a text of 1 to {LONGEST_NAME} characters, got {shown(value)}")
-    return value
+    if unprintable := _UNPRINTABLE.search(name):
+        raise ValueError(f"expected a text without the character {unprintable[0]!r}, got {shown(value)}")
+    return name
 
 
 def file_name(value: object) -> str:

@@ -161,7 +161,11 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("<width>500</width>", "<width>1e300</width>", "<size/width>: expected at most 8,388,608 pixels"),
         ("<xmin>111</xmin>", "<xmin>-1e308</xmin>", "object 1, <bndbox/xmin>: expected at most 8,388,608 pixels"),
         ("<xmax>441</xmax>", "<xmax>8388609</xmax>", "object 1, <bndbox/xmax>: expected at most 8,388,608 pixels"),
-        ("<name>dog</name>", f"<name>{'z' * 300_000}</name>", "object 2, <name>: expected at most 256 characters"),
+        (
+            "<name>dog</name>",
+            f"<name>{'z' * 300_000}</name>",
+            "object 2, <name>: expected a text of 1 to 256",
+        ),
         ("<width>500</width>", "<width>500.5</width>", "<size/width>: expected a whole number"),
         ("<height>375</height>", "<height>tall</height>", "<size/height>: expected a finite number, got 'tall'"),
         ("<name>dog</name>", "<name> </name>", "object 2, <name>: the element is empty"),
