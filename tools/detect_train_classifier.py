@@ -61,7 +61,10 @@ def detect_train_classifier(
         int, typer.Option(min=1, metavar="N", help="Pictures in a batch, over all processes.", rich_help_panel=RUN)
     ] = 256,
     learning_rate: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Largest; it falls by 4 % every 8 epochs.", rich_help_panel=RUN)
+        float,
+        typer.Option(
+            min=0, max=1000, metavar="X", help="Largest; it falls by 4 % every 8 epochs.", rich_help_panel=RUN
+        ),
     ] = 0.01,
     separable: Annotated[
         bool,
