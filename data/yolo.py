@@ -219,7 +219,7 @@ def _resolve(described: _Description, entry: str, where: str, folder: Path | Non
     ends = [below, *(below[start:] for start in range(max(1, len(below) - _MOST_FOLDERS), len(below)))]
     inside = [described.file.parent.joinpath(*end) for end in ends if end and (end is below or end != ["images"])]
     # Roboflow writes ../train/images and means train/images.
-    candidates = [*inside, *candidates] if entry.startswith("../") else [*candidates, *inside]
+    candidates = [*inside[:1], *candidates, *inside[1:]] if entry.startswith("../") else [*candidates, *inside]
     for candidate in candidates:
         if os.path.exists(candidate):
             return candidate

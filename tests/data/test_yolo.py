@@ -128,6 +128,16 @@ def test_paths_of_other_machines_mean_folders_beside_the_description(root: Path,
     assert open_dataset(root, "train")[0].labels.tolist() == [2]
 
 
+def test_a_path_that_exists_is_not_a_folder_beside_the_description(root: Path) -> None:
+    (root / "sub" / "part").mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(root / "sub" / "part" / "b.png")
+    (root / "part" / "part").mkdir(parents=True)
+    (root / "images" / "a.png").rename(root / "part" / "part" / "a.png")
+    (root / "labels" / "a.txt").rename(root / "part" / "part" / "a.txt")
+    (root / "sub" / "data.yaml").write_text("train: ../part/part\nnames: [no, 1]\n")
+    assert open_dataset(root / "sub", "train")[0].image_id == "a"
+
+
 def test_the_folder_images_is_not_that_of_another_split(root: Path) -> None:
     (root / "data.yaml").write_text("train: /home/x/valid/images\nnames: [no, 1]\n")
     with pytest.raises(LayoutError, match=r"train: '/home/x/valid/images' does not exist"):
