@@ -4,6 +4,7 @@ detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html
 """
 
 import math
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -228,7 +229,7 @@ def _ground_truth(
     if root is not None:
         return open_ground_truth(root, split, categories, default_cache())
     assert annotations is not None
-    if annotations.is_file():
+    if os.path.isfile(annotations):
         if image_list is not None or classes is not None:
             raise typer.BadParameter(
                 "--list and --classes do not go with a COCO annotation file",
