@@ -23,7 +23,7 @@ from defusedxml.common import DefusedXmlException
 
 from ..runtime.atomic_write import atomic_write
 from .boxes import LARGEST_COORDINATE, from_inclusive, reach_beyond
-from .json_values import LONGEST_NAME, shown
+from .json_values import LONGEST_NAME, class_name, shown
 
 _LARGEST_FILE = 16 * 2**20  # bytes: some 50,000 objects. Parsing takes up to 30 times as much memory.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -127,7 +127,7 @@ def read_annotation(path: str | Path) -> Annotation:
 
     Raises:
         AnnotationError: the file does not exist, is not XML, is larger than 16 MB or contains entities; or an element
-            is missing or malformed (not a number, too large, an inverted box).
+            is missing, occurs twice or is malformed (not a number, too large, an inverted box).
     """
     path = Path(path)
     try:
@@ -210,8 +210,16 @@ def _optional_text(parent: ElementTree.Element, tag: str) -> str | None:
     return (parent.findtext(tag) or "").strip() or None
 
 
+def _only_text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") -> str | None:
+    """Returns the text of an element that may be missing, but may not occur twice: only one value would be used."""
+    elements = parent.findall(tag)
+    if len(elements) > 1:
+        raise _error(path, f"{where}<{tag}>", f"the element occurs {len(elements)} times; expected it once")
+    return (elements[0].text or "").strip() or None if elements else None
+
+
 def _text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") -> str:
-    text = _optional_text(parent, tag)
+    text = _only_text(parent, tag, path, where)
     if text is None:
         state = "missing" if parent.find(tag) is None else "empty"
         raise _error(path, f"{where}<{tag}>", f"the element is {state}; expected text or a number")
@@ -219,12 +227,12 @@ def _text(parent: ElementTree.Element, tag: str, path: Path, where: str = "") ->
 
 
 def _class_name(element: ElementTree.Element, path: Path, where: str) -> str:
-    name = _text(element, "name", path, where)
-    if len(name) > LONGEST_NAME:
-        raise _error(
-            path, f"{where}<name>", f"expected at most {LONGEST_NAME} characters, got {len(name)}: {name[:40]!r}"
-        )
-    return name
+    try:
+        return class_name(_text(element, "name", path, where))
+    except AnnotationError:
+        raise
+    except ValueError as error:
+        raise _error(path, f"{where}<name>", str(error)) from error
 
 
 def _number(parent: ElementTree.Element, tag: str, path: Path, where: str) -> float:
@@ -239,7 +247,7 @@ def _number(parent: ElementTree.Element, tag: str, path: Path, where: str) -> fl
 
 def _pixels(parent: ElementTree.Element, tag: str, path: Path) -> int:
     """Returns a side of the picture; 0 if it is missing."""
-    if _optional_text(parent, tag) is None:
+    if _only_text(parent, tag, path) is None:
         return 0
     number = _number(parent, tag, path, "")
     if number < 0 or not number.is_integer():
@@ -248,7 +256,7 @@ def _pixels(parent: ElementTree.Element, tag: str, path: Path) -> int:
 
 
 def _difficult(element: ElementTree.Element, path: Path, where: str) -> bool:
-    text = _optional_text(element, "difficult") or "0"
+    text = _only_text(element, "difficult", path, where) or "0"
     if text.lower() not in _FLAGS:
         raise _error(path, f"{where}<difficult>", f"expected 0 or 1, got {text[:40]!r}")
     return _FLAGS[text.lower()]

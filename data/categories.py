@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from .json_values import LONGEST_NAME, shown
+from .json_values import class_name, shown
 
 _DET_TABLE = Path(__file__).with_name("det_categories.tsv")
 
@@ -90,8 +90,10 @@ def read_categories(path: str | Path) -> tuple[Category, ...]:
     for number, line in lines:
         where = f"{path}, line {number}"
         category = _from_row(line, where) if is_table else Category(len(categories) + 1, line, line)
-        if max(len(category.name), len(category.wnid)) > LONGEST_NAME:
-            raise CategoryError(f"{where}: expected names of at most {LONGEST_NAME} characters, got {shown(line)}")
+        try:
+            category = Category(category.id, class_name(category.wnid), class_name(category.name))
+        except ValueError as error:
+            raise CategoryError(f"{where}: {error}") from error
         for field in ("id", "wnid", "name"):
             key = (field, getattr(category, field))
             if key in seen:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .categories import Category, CategoryError
-from .json_values import LONGEST_NAME, shown
+from .json_values import class_name
 
 _IMAGENET = Path(__file__).with_name("imagenet_classes.tsv")
 _SYNSET = re.compile(r"(n\d{8})\s+(\S.*)")
@@ -44,16 +44,16 @@ def read_classifier_classes(path: str | Path) -> tuple[Category, ...]:
         raise CategoryError(f"{path}: cannot read the class list: {error}") from error
     classes: list[Category] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         name = line.strip()
         if not name:
             continue
         found = _SYNSET.fullmatch(name)
         wnid, name = (found[1], _first(found[2])) if found else (name, name)
-        if len(name) > LONGEST_NAME:
-            raise CategoryError(
-                f"{path}, line {number}: expected a name of at most {LONGEST_NAME} characters, got {shown(name)}"
-            )
+        try:
+            wnid, name = class_name(wnid), class_name(name)
+        except ValueError as error:
+            raise CategoryError(f"{path}, line {number}: {error}") from error
         if wnid in seen:
             raise CategoryError(f"{path}, line {number}: {wnid!r} occurs in line {seen[wnid]} too")
         seen[wnid] = number

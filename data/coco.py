@@ -6,6 +6,7 @@
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
@@ -14,11 +15,13 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.atomic_write import atomic_write
+from ..runtime.remote import is_url
 from . import json_values
 from .boxes import LARGEST_COORDINATE, clip, from_xywh, reach_beyond, to_xywh
 from .categories import Category, Subclass, finest_name
@@ -231,11 +234,14 @@ def _instances(content: Any, file: str | Path, pictures: str | Path | None) -> G
         areas.append(_field(entry, "area", json_values.area, where) if "area" in entry else width * height)
         crowd.append(_field(entry, "iscrowd", json_values.flag, where) if "iscrowd" in entry else False)
     paths = {} if pictures is None else {image.id: picture_file(pictures, image.file_name) for image in images}
-    names_by_path: dict[Path, str] = {}
+    first_image: dict[Path, _Image] = {}
     for image in images if paths else ():
-        other = names_by_path.setdefault(paths[image.id], image.file_name)
-        if other != image.file_name:
-            raise CocoError(f"{file}: {shown(other)} and {shown(image.file_name)} are both {paths[image.id]}")
+        other = first_image.setdefault(paths[image.id], image)
+        if other is not image:
+            raise CocoError(
+                f"{file}: the images {other.id} ({shown(other.file_name)}) and {image.id} ({shown(image.file_name)}) "
+                f"are the same picture, {paths[image.id]}; give all its annotations one image_id"
+            )
     notices = []
     without_area = np.flatnonzero((xywh[:, 2:] == 0).any(axis=1))
     if len(without_area):
@@ -314,11 +320,14 @@ def read_file_names(file: str | Path) -> list[str]:
 def picture_file(folder: str | Path, file_name: str) -> Path:
     """Returns the path of a picture of a COCO file.
 
-    Windows writes backslashes between folders. Some tools name folders of their own machine; then the file is in
-    `folder` itself.
+    Windows writes backslashes between folders. Some tools name folders of their own machine, or URLs, which may have a
+    query; then the file is in `folder` itself.
     """
     name = _with_slashes(file_name)
     readings = dict.fromkeys((file_name, name, name.rpartition("/")[2]))
+    if is_url(file_name):
+        of_url = re.split("[?#]", file_name, maxsplit=1)[0].rpartition("/")[2]
+        readings |= dict.fromkeys(filter(None, (of_url, unquote(of_url))))
     paths = [Path(folder) / reading for reading in readings]
     if len(paths) == 1:
         return paths[0]

@@ -7,6 +7,7 @@ describes the format.
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +25,7 @@ from .boxes import LARGEST_COORDINATE
 from .categories import Category, category_ids
 from .dataset import Dataset, Sample
 from .ilsvrc import LayoutError, MissingSplitError, split_names
-from .json_values import LONGEST_NAME, shown
+from .json_values import class_name, shown
 
 _NUMBER = re.compile(r"[+-]?(\d{1,20}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 _OTHER_SHAPES = ("polyline", "points", "cuboid", "skeleton")
@@ -65,13 +66,13 @@ def open_dataset(
     file = Path(file)
     images = list(_read(file))
     subset = _subset(file, {image.subset for image in images}, split, default_splits)
-    chosen = [image.annotation for image in images if subset in (None, image.subset)]
+    chosen = [image for image in images if subset in (None, image.subset)]
     if not chosen:
         raise LayoutError(f"{file}: contains no pictures")
     if categories is None:
-        names = sorted({annotated.name for annotation in chosen for annotated in annotation.objects})
+        names = sorted({annotated.name for image in chosen for annotated in image.annotation.objects})
         categories = tuple(Category(number, name, name) for number, name in enumerate(names, start=1))
-    records = [(index, _picture(file, one), one) for index, one in enumerate(chosen, start=1)]
+    records = [(index, _picture(file, one), one.annotation) for index, one in enumerate(chosen, start=1)]
     numbers: dict[Path, int] = {}
     for number, path, _ in records:
         if (first := numbers.setdefault(path, number)) != number:
@@ -98,9 +99,9 @@ def _subset(file: Path, subsets: set[str], split: str | None, default_splits: Se
     )
 
 
-def _picture(file: Path, annotation: Annotation) -> Path:
-    name = annotation.filename
-    folders = [file.parent / "images", file.parent, file.parent / "images" / "default"]
+def _picture(file: Path, image: _Image) -> Path:
+    name = image.annotation.filename.replace("\\", "/")  # Windows writes backslashes
+    folders = [file.parent / "images", file.parent, file.parent / "images" / (image.subset or "default")]
     candidates = [*(folder / name for folder in folders), *(folder / Path(name).name for folder in folders)]
     found = next((path for path in candidates if os.path.exists(path)), None)
     if found is None:
@@ -133,7 +134,7 @@ def _read(file: Path) -> Iterator[_Image]:
 def _image(element: ElementTree.Element, file: Path, number: int) -> _Image:
     where = f"{file}: image {number}"
     name = element.get("name") or ""
-    if not name.rpartition("/")[2] or "\0" in name:
+    if not name.replace("\\", "/").rpartition("/")[2] or "\0" in name:
         raise AnnotationError(f"{where}: name: expected the name of a file, got {shown(name)}")
     where = f"{where} ({shown(name)})"
     width, height = (_number(element, key, where) for key in ("width", "height"))
@@ -148,9 +149,10 @@ def _image(element: ElementTree.Element, file: Path, number: int) -> _Image:
 
 
 def _object(shape: ElementTree.Element, where: str) -> AnnotatedObject:
-    name = shape.get("label") or ""
-    if not name.strip() or len(name) > LONGEST_NAME:
-        raise AnnotationError(f"{where}: label: expected a text of 1 to {LONGEST_NAME} characters, got {shown(name)}")
+    try:
+        name = class_name(shape.get("label"))
+    except ValueError as error:
+        raise AnnotationError(f"{where}: label: {error}") from error
     (x1, y1), (x2, y2) = _corners(shape, where)
     if x2 < x1 or y2 < y1:
         raise AnnotationError(f"{where}: expected a box with a size, got ({x1:g}, {y1:g}, {x2:g}, {y2:g})")
@@ -159,13 +161,14 @@ def _object(shape: ElementTree.Element, where: str) -> AnnotatedObject:
 
 def _corners(shape: ElementTree.Element, where: str) -> tuple[tuple[float, float], tuple[float, float]]:
     """Returns the top left and the bottom right corner of the bounding box of a shape."""
-    if shape.tag == "box":
-        x1, y1, x2, y2 = (_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+    if shape.tag in ("box", "ellipse"):
+        keys = ("xtl", "ytl", "xbr", "ybr") if shape.tag == "box" else ("cx", "cy", "rx", "ry")
+        a, b, c, d = (_number(shape, key, where) for key in keys)
+        x1, y1, x2, y2 = (a, b, c, d) if shape.tag == "box" else (a - c, b - d, a + c, b + d)
         angle = math.radians(_number(shape, "rotation", where)) if shape.get("rotation") else 0.0
-        return _turned((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, angle) if angle else ((x1, y1), (x2, y2))
-    if shape.tag == "ellipse":
-        x, y, rx, ry = (_number(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
-        return (x - rx, y - ry), (x + rx, y + ry)
+        if not angle or x2 < x1 or y2 < y1:
+            return (x1, y1), (x2, y2)
+        return _turned(x1, y1, x2, y2, angle, is_ellipse=shape.tag == "ellipse")
     if shape.tag == "mask":
         left, top, width, height = (_number(shape, key, where) for key in ("left", "top", "width", "height"))
         return (left, top), (left + width, top + height)
@@ -183,12 +186,14 @@ def _corners(shape: ElementTree.Element, where: str) -> tuple[tuple[float, float
 
 
 def _turned(
-    x: float, y: float, width: float, height: float, angle: float
+    x1: float, y1: float, x2: float, y2: float, angle: float, is_ellipse: bool
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Returns the bounding box of a box that is turned around its centre."""
+    """Returns the bounding box of a box, or of the ellipse in it, that is turned around its centre."""
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
-    half_width, half_height = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
-    return (x - half_width, y - half_height), (x + half_width, y + half_height)
+    x, y, half_width, half_height = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
+    add = math.hypot if is_ellipse else operator.add
+    width, height = add(half_width * cos, half_height * sin), add(half_width * sin, half_height * cos)
+    return (x - width, y - height), (x + width, y + height)
 
 
 def _number(element: ElementTree.Element, key: str, where: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,9 +148,9 @@ class Dataset(Sequence[Sample]):
         return self.part(sorted(order[count:])), held_out
 
     def without(self, other: Dataset) -> Dataset:
-        """Returns a data set without the pictures of `other`. Pictures are compared by path."""
-        known = {sample.path for sample in other}
-        rows = [row for row, sample in enumerate(self) if sample.path not in known]
+        """Returns a data set without the pictures of `other`. Pictures are compared by the files that paths link to."""
+        known = {os.path.realpath(sample.path) for sample in other}
+        rows = [row for row, sample in enumerate(self) if os.path.realpath(sample.path) not in known]
         return self.part(rows)
 
     def __repr__(self) -> str:

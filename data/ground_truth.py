@@ -6,6 +6,7 @@ boxes in float64, 1-based and inclusive as in ILSVRC and VOC files, because roun
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
@@ -230,7 +231,7 @@ def read_ilsvrc_ground_truth(
         name=dataset.name,
     )
     partly = image_list.with_name(f"{split}_annotated.txt")
-    if not partly.is_file():
+    if not os.path.isfile(partly):
         return truth
     annotated = read_annotated_classes(partly, dataset.categories)
     labels: dict[int, set[int]] = {index: set() for index in truth.image_indices.tolist()}

@@ -80,7 +80,8 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
     missing = _missing_folders(root, split)
     if missing:
         lists = root / "ImageSets" / "DET"
-        error_type = MissingSplitError if lists.is_dir() and not _list_path(root, split).is_file() else LayoutError
+        is_split = not os.path.isdir(lists) or os.path.isfile(_list_path(root, split))
+        error_type = LayoutError if is_split else MissingSplitError
         raise error_type("\n".join([f"{root}: not a data set in the ILSVRC DET layout", *missing, *_hints(root)]))
     categories = det_categories() if categories is None else tuple(categories)
     list_path = _list_path(root, split)
@@ -90,7 +91,7 @@ def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | 
         raise LayoutError(f"{list_path}: the list is empty; expected lines 'image_id index'")
     refuse_repeated_names(list_path, [entry.image_id for entry in entries])
     partly = list_path.with_name(f"{split}_annotated.txt")
-    annotated = read_annotated_classes(partly, categories) if partly.is_file() else AnnotatedClasses(())
+    annotated = read_annotated_classes(partly, categories) if os.path.isfile(partly) else AnnotatedClasses(())
     ids = category_ids(categories)
     read = partial(_read_sample, pictures=pictures, annotations=annotations, ids=ids, annotated=annotated)
     return Dataset(f"{root.resolve().name} {split}", categories, entries, read)
@@ -155,7 +156,7 @@ def split_folder(root: Path, kind: str, split: str) -> Path:
     """
     folder = root / kind / "DET" / split
     part = _PART_OF_SPLIT.fullmatch(split)
-    return folder if part is None or folder.is_dir() else folder.with_name(part[1])
+    return folder if part is None or os.path.isdir(folder) else folder.with_name(part[1])
 
 
 def picture_path(folder: Path, image_id: str) -> Path:
@@ -331,9 +332,9 @@ def _list_path(root: Path, split: str) -> Path:
 def _missing_folders(root: Path, split: str) -> list[str]:
     pictures, annotations = (split_folder(root, kind, split) for kind in ("Data", "Annotations"))
     expected = [
-        ("image list", _list_path(root, split), _list_path(root, split).is_file()),
-        ("folder of pictures", pictures, pictures.is_dir()),
-        ("folder of annotations", annotations, annotations.is_dir()),
+        ("image list", _list_path(root, split), os.path.isfile(_list_path(root, split))),
+        ("folder of pictures", pictures, os.path.isdir(pictures)),
+        ("folder of annotations", annotations, os.path.isdir(annotations)),
     ]
     return [f"missing {kind}: {path}" for kind, path, found in expected if not found]
 
@@ -344,6 +345,6 @@ def _hints(root: Path) -> list[str]:
     splits = sorted(path.stem for path in lists if not path.stem.endswith("_annotated"))
     if splits:
         hints.append(f"hint: the data set has the splits {', '.join(splits[:8])}{', ...' if len(splits) > 8 else ''}")
-    if (root / "ILSVRC" / "ImageSets").is_dir():
+    if os.path.isdir(root / "ILSVRC" / "ImageSets"):
         hints.append(f"hint: the data set is in {root / 'ILSVRC'}")
     return hints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ def open_image_folders(root: str | Path, classes: Sequence[str] | None = None) -
         LayoutError: `root` contains no folders, a folder contains no pictures, or a folder's name is not in `classes`.
     """
     root = Path(root)
-    folders = sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
+    entries = root.glob("*") if os.path.isdir(root) else ()
+    folders = sorted(path for path in entries if os.path.isdir(path) and not path.name.startswith("."))
     if not folders:
         raise LayoutError(f"{root}: contains no folders; expected one for each class: ROOT/<class>/<picture>")
     known = tuple(path.name for path in folders) if classes is None else tuple(classes)

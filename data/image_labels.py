@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -86,7 +87,7 @@ def labels_of_folders(
         For each picture the position of its class in `classes`, or None, and the folders that no class has the name of.
     """
     positions = class_positions(classes)
-    roots = [Path(name) for name in inputs if Path(name).is_dir()]
+    roots = [Path(name) for name in inputs if os.path.isdir(name)]
     labels: list[int | None] = []
     unknown: set[str] = set()
     for picture in pictures:

@@ -39,7 +39,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 # Tags of TIFF 6.0 and of DNG.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _DNG_VERSION = 258, 259, 262, 284, 50706
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 259, 262, 284
+_SAMPLE_FORMAT, _DNG_VERSION = 339, 50706
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)  # orientations that exchange width and height
 
@@ -243,7 +244,7 @@ def _open(path: Path | str | BinaryIO) -> BinaryIO:
         return BytesIO(content)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would block forever
-        raise ImageError(path, "a folder, not a file" if path.is_dir() else "not a regular file")
+        raise ImageError(path, "a folder, not a file" if os.path.isdir(path) else "not a regular file")
     if status.st_size == 0:
         raise ImageError(path, "the file is empty (0 bytes)")
     return open(path, "rb")
@@ -286,6 +287,8 @@ def _check_tiff(picture: Image.Image, path: Path | str) -> None:
     tags: Mapping[int, Any] = picture.tag_v2  # type: ignore[attr-defined]
     if _DNG_VERSION in tags or _has_unreadable_suffix(path):  # Pillow would read the preview.
         raise ImageError(path, _CONVERT)
+    if 2 in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise ImageError(path, "signed pixels have no defined range; save it with unsigned pixels of 8 or 16 bits")
     is_wide = any(bits > 8 for bits in _bits_per_sample(picture))
     if is_wide and tags.get(_PLANAR_CONFIGURATION) == 2 and tags.get(_COMPRESSION, 1) == 1:
         problem = "16-bit TIFF with separate planes and without compression is not read"

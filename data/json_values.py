@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from .boxes import LARGEST_COORDINATE
 
 LARGEST_ID = 2**63 - 1  # the largest int64
 LONGEST_NAME = 256  # characters in the name of a class
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _LARGEST_WHOLE_FLOAT = 2**53  # above, floats skip whole numbers
 
 _short = reprlib.Repr()
@@ -27,13 +30,22 @@ def load_json(file: str | Path) -> Any:
     """Returns the content of a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, or nested too deeply.
+        ValueError: the file is not JSON, an object has a key twice, or the file is nested too deeply.
         OSError: the file cannot be read.
     """
     try:
-        return json.loads(Path(file).read_bytes())
+        return json.loads(Path(file).read_bytes(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object. Of a key that occurs twice, Python would keep the last value without a word."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {shown(twice)} occurs twice in an object that has {shown(sorted(content))}")
+    return content
 
 
 def shown(value: object) -> str:
@@ -108,10 +120,16 @@ def side(value: object) -> int:
 
 
 def class_name(value: object) -> str:
-    """Returns the name of a class: a text of 1 to `LONGEST_NAME` characters, not only spaces."""
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
+    """Returns the name of a class, without blanks around it: a text of 1 to `LONGEST_NAME` printable characters.
+
+    XML files and lists cannot hold control characters, and files in UTF-8 no surrogates.
+    """
+    name = value.strip() if isinstance(value, str) else ""
+    if not name or len(name) > LONGEST_NAME:
         raise ValueError(f"expected a text of 1 to {LONGEST_NAME} characters, got {shown(value)}")
-    return value
+    if unprintable := _UNPRINTABLE.search(name):
+        raise ValueError(f"expected a text without the character {unprintable[0]!r}, got {shown(value)}")
+    return name
 
 
 def file_name(value: object) -> str:

@@ -131,7 +131,7 @@ class VocWriter(_LabellingWriter):
             for box, label in zip(_whole_pixels(boxes, width, height), labels.tolist(), strict=True)
         ]
         annotation = Annotation(picture.name, width, height, tuple(objects), folder=self.pictures)
-        if self._keep and file.exists():
+        if self._keep and os.path.exists(file):
             return _is(file, annotation)
         write_annotation(file, annotation)
         return True
@@ -164,7 +164,7 @@ class YoloWriter(_LabellingWriter):
             f"{self._rows[label]} {' '.join(f'{value:.6f}' for value in row)}\n"
             for row, label in zip(rows, labels.tolist(), strict=True)
         ).encode()
-        if self._keep and file.exists():
+        if self._keep and os.path.exists(file):
             return file.read_bytes() == content
         with atomic_write(file) as partial:
             partial.write_bytes(content)
@@ -188,7 +188,7 @@ def _is(file: Path, annotation: Annotation) -> bool:
 
 def _link(picture: Path, link: Path) -> None:
     """Makes a link to a picture, or a copy if the file system has no links."""
-    if link.exists() and os.path.samefile(link, picture):
+    if os.path.exists(link) and os.path.samefile(link, picture):
         return
     link.unlink(missing_ok=True)
     try:

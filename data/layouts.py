@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -244,16 +245,24 @@ def _merged_sample(
 
 def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layout:
     """Finds the layout of a data set, and the split to open."""
-    if root.is_file():
+    try:
+        return _layout(root, split, default_splits)
+    except OSError as error:
+        raise LayoutError(f"{error.filename or root}: cannot read this folder: {error.strerror}") from error
+
+
+def _layout(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layout:
+    # For names that are too long, os.path.isfile returns False, while Path.is_file raises an OSError.
+    if os.path.isfile(root):
         return _find_file(root, split, default_splits)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise LayoutError(f"{root}: no such file or folder; {EXPECTED}")
     if voc.is_voc(root):
         return _Layout("VOC", root, _listed_split(root / "ImageSets" / "Main", split, default_splits), root)
-    if (root / "ImageSets").is_dir():
+    if os.path.isdir(root / "ImageSets"):
         lists = root / "ImageSets" / "DET"
         names = [name for one in (default_splits if split is None else [split]) for name in split_names(one)]
-        name = next((name for name in names if (lists / f"{name}.txt").is_file()), names[0])
+        name = next((name for name in names if os.path.isfile(lists / f"{name}.txt")), names[0])
         return _Layout("ILSVRC", root, name, root)
     if yolo.description_file(root) is not None:
         return _Layout("YOLO", root, split, root, default_splits=default_splits)
@@ -266,7 +275,7 @@ def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layo
     if files:
         file = _annotation_file(files, default_splits if split is None else [split])
         return _Layout(_kind_of_json(file), file, split, root)
-    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    folders = {path.name.lower(): path for path in root.iterdir() if os.path.isdir(path)}
     if "train" in folders and any(map(_has_annotations, folders.values())):
         wanted = [name for one in (default_splits if split is None else [split]) for name in split_names(one)]
         folder = next((folders[name] for name in wanted if name in folders), None)
@@ -278,7 +287,7 @@ def _find(root: Path, split: str | None, default_splits: Sequence[str]) -> _Layo
     if voc.is_annotated_folder(root):
         _refuse_split(root, split)
         return _Layout("VOC's files", root, None, root)
-    nested = next((path for path in (*root.glob("*"), *root.glob("*/*")) if (path / "ImageSets").is_dir()), None)
+    nested = next((path for path in (*root.glob("*"), *root.glob("*/*")) if os.path.isdir(path / "ImageSets")), None)
     hint = f"\nhint: {nested} contains a data set" if nested else ""
     raise LayoutError(f"{root}: not a data set; {EXPECTED}{hint}")
 
@@ -338,12 +347,12 @@ def _coco_pictures(found: _Layout) -> Path:
     names = coco.read_file_names(file)
     for name in names[:100]:  # some pictures may be missing
         for folder in folders:
-            if coco.picture_file(folder, name).is_file():
+            if os.path.isfile(coco.picture_file(folder, name)):
                 return folder
     if not names:
         return file.parent
     searched = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise LayoutError(f"{file}: the first picture, {names[0]}, is in none of the folders {searched}")
+    raise LayoutError(f"{file}: the first picture, {names[0][:300]}, is in none of the folders {searched}")
 
 
 def _ground_truth(dataset: Dataset) -> GroundTruth:
@@ -378,7 +387,7 @@ def _listed_split(lists: Path, split: str | None, default_splits: Sequence[str])
     """Returns the first wanted split that has a list. CVAT calls the list of a task without splits "default"."""
     for wanted in default_splits if split is None else [split]:
         for name in split_names(wanted):
-            if (lists / f"{name}.txt").is_file():
+            if os.path.isfile(lists / f"{name}.txt"):
                 return name
     existing = [path.stem for path in visible_files(lists, {".txt"})]
     if split is None and "default" in existing:

@@ -41,11 +41,11 @@ def find_images(inputs: str | Path | Sequence[str | Path], recursive: bool = Fal
     problems = []
     for name in inputs:
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(path):
             pictures = _folder_pictures(path, recursive)
             if not pictures:
                 problems.append(_empty_folder_message(path, recursive))
-        elif path.exists():
+        elif os.path.exists(path):
             pictures = _list_pictures(path) if path.suffix.lower() == ".txt" else [path]
         elif glob.has_magic(str(name)):
             pictures = _pattern_pictures(str(name))
@@ -66,7 +66,7 @@ def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     Args:
         suffixes: in lower case. The folder may be missing.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in files if path.suffix.lower() in suffixes)
@@ -103,7 +103,7 @@ def picture_numbers(inputs: Sequence[str | Path], pictures: Sequence[Path | str]
     indices: dict[str, int] = {}
     for name in inputs:
         path = Path(name)
-        if path.suffix.lower() == ".txt" and path.is_file():
+        if path.suffix.lower() == ".txt" and os.path.isfile(path):
             for index, picture in _list_entries(path):
                 indices.setdefault(os.path.abspath(picture), index)
     numbers = [indices.get(os.path.abspath(picture)) for picture in pictures]

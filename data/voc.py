@@ -10,6 +10,7 @@ format of the XML files is described in `data.annotation`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ def voc_categories() -> tuple[Category, ...]:
 
 def is_voc(root: str | Path) -> bool:
     """Whether a folder has the VOC layout, with image lists."""
-    return (Path(root) / "ImageSets" / "Main").is_dir()
+    return os.path.isdir(Path(root) / "ImageSets" / "Main")
 
 
 def open_dataset(root: str | Path, split: str, categories: Sequence[Category] | None = None) -> Dataset:
@@ -151,8 +152,8 @@ def _read_split(root: Path, split: str) -> list[tuple[str, int, Path]]:
 def _list_path(root: Path, split: str) -> Path:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     folders = [root / "Annotations", root / "JPEGImages"]
-    missing = [f"missing folder: {folder}" for folder in folders if not folder.is_dir()]
-    missing += [] if path.is_file() else [f"missing image list: {path}"]
+    missing = [f"missing folder: {folder}" for folder in folders if not os.path.isdir(folder)]
+    missing += [] if os.path.isfile(path) else [f"missing image list: {path}"]
     if missing:
         raise LayoutError("\n".join([f"{root}: not a data set in the PASCAL VOC layout", *missing]))
     return path
@@ -160,8 +161,8 @@ def _list_path(root: Path, split: str) -> Path:
 
 def _annotated_folders(root: Path) -> tuple[Path, Path]:
     """Returns the folder of the pictures and the folder of the XML files of a data set without image lists."""
-    pictures = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), root)
-    annotations = next((root / name for name in ("Annotations", "annotations") if (root / name).is_dir()), pictures)
+    pictures = next((root / name for name in ("JPEGImages", "images") if os.path.isdir(root / name)), root)
+    annotations = next((root / name for name in ("Annotations", "annotations") if os.path.isdir(root / name)), pictures)
     return pictures, annotations
 
 

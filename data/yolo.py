@@ -6,16 +6,19 @@
 
 Classes are numbered from 0. Coordinates are fractions of the picture, and x y is the centre of the box. A polygon
 counts as its bounding box. A picture without a text file has no objects. Label Studio writes `classes.txt` in place of
-`data.yaml`; Darknet and CVAT write `obj.data`, and the text files beside the pictures.
+`data.yaml`; so does labelImg, to the folder of the text files, which may be that of the pictures. Darknet and CVAT
+write `obj.data`, and the text files beside the pictures.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +30,30 @@ from .boxes import clip
 from .categories import Category
 from .dataset import Dataset, Sample
 from .ilsvrc import LayoutError, MissingSplitError, split_names
-from .images import ImageError, read_size, without_suffix
+from .images import IMAGE_SUFFIXES, ImageError, read_size, without_suffix
 from .json_values import shown
 from .listing import ListingError, find_images, visible_files
 
 _LARGEST_YAML = 2**20  # bytes
 _LARGEST_LABELS = 16 * 2**20  # bytes
+_MOST_FOLDERS = 8  # folders of a path of another machine that may exist here
 _NUMBER = re.compile(r"[+-]?(\d{1,20}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 _CLASS = re.compile(r"\d{1,9}(\.0{1,9})?", re.ASCII)
+_KEY = re.compile(r"0|[1-9]\d{0,7}", re.ASCII)
 # Tools round, and draw polygons a little beyond the picture. Anything further is not a fraction of the picture.
 _TOLERANCE = 0.01
+
+
+class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Leaves all values as text, because a class may be called "no" or "1", and refuses keys that occur twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key.start_mark) is not key.start_mark:
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(key.value)} occurs twice", key.start_mark)
+        content: dict[Any, Any] = super().construct_mapping(node, deep)
+        return content
 
 
 @dataclass(frozen=True)
@@ -59,15 +76,20 @@ class _Description:
 
 def description_file(root: Path) -> Path | None:
     """Returns the file that describes a YOLO data set, or None if the folder has none."""
-    if root.is_file():
+    if os.path.isfile(root):
         return root if root.suffix.lower() in (".yaml", ".yml", ".data") else None
     named = [root / "data.yaml", root / "data.yml", *visible_files(root, {".yaml", ".yml"})]
-    found = next((file for file in named if file.is_file() and re.search(rb"^names\s*:", _head(file), re.M)), None)
+    files = filter(os.path.isfile, named)
+    found = next((file for file in files if re.search(rb"^names\s*:", _head(file), re.M)), None)
     if found is not None:
         return found
-    if (root / "classes.txt").is_file() and (root / "labels").is_dir() and (root / "images").is_dir():
-        return root / "classes.txt"
-    return root / "obj.data" if (root / "obj.data").is_file() else None
+    if os.path.isfile(root / "obj.data"):
+        return root / "obj.data"
+    if os.path.isdir(root / "labels") and os.path.isdir(root / "images"):
+        return next(filter(os.path.isfile, (root / "classes.txt", root / "labels" / "classes.txt")), None)
+    is_flat = os.path.isfile(root / "classes.txt") and not visible_files(root, {".xml", ".json"})
+    labelled = is_flat and any(os.path.isfile(_label_file(path)) for path in visible_files(root, IMAGE_SUFFIXES))
+    return root / "classes.txt" if labelled else None
 
 
 def open_dataset(root: str | Path, split: str | None, default_splits: Sequence[str] = ("train",)) -> Dataset:
@@ -90,7 +112,7 @@ def open_dataset(root: str | Path, split: str | None, default_splits: Sequence[s
     key = _split_key(described, split, default_splits)
     pictures = _pictures(described, key)
     records = [(index, path, _label_file(path)) for index, path in enumerate(pictures, start=1)]
-    if not any(label.is_file() for _, _, label in records):
+    if not any(os.path.isfile(label) for _, _, label in records):
         raise LayoutError(f"{file}: none of {len(records)} pictures has a text file, for example {records[0][2]}")
     categories = [Category(number + 1, name, name) for number, name in sorted(described.names.items())]
     name = described.root.resolve().name
@@ -104,7 +126,7 @@ def _read_sample(record: tuple[int, Path, Path], described: _Description) -> Sam
         width, height = read_size(path)
     except ImageError as error:
         raise AnnotationError(f"{label_file}: the size of its picture is needed: {error}") from error
-    labels, boxes = _read_labels(label_file, described) if label_file.is_file() else ([], np.empty((0, 4)))
+    labels, boxes = _read_labels(label_file, described) if os.path.isfile(label_file) else ([], np.empty((0, 4)))
     pixels = clip(boxes * np.array([width, height, width, height]), width, height)
     return Sample(
         image_id=without_suffix(path.name),
@@ -161,7 +183,7 @@ def _label_file(picture: Path) -> Path:
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")
         file = Path(*folders[:last], "labels", *folders[last + 1 :], name)
-        if file.is_file() or not (picture.parent / name).is_file():
+        if os.path.isfile(file) or not os.path.isfile(picture.parent / name):
             return file
     return picture.parent / name
 
@@ -169,7 +191,7 @@ def _label_file(picture: Path) -> Path:
 def _pictures(described: _Description, key: str) -> list[Path]:
     found: list[Path] = []
     for entry in described.splits[key]:
-        path = _resolve(described, entry)
+        path = _resolve(described, entry, f"{described.file}: {key or 'images'}")
         try:
             found += _listed(described, path) if path.suffix.lower() == ".txt" else find_images(path, recursive=True)
         except ListingError as error:
@@ -180,23 +202,28 @@ def _pictures(described: _Description, key: str) -> list[Path]:
 
 
 def _listed(described: _Description, file: Path) -> list[Path]:
-    lines = [line.strip() for line in _read_text(file, None, LayoutError).split("\n")]
-    return [_resolve(described, line, file.parent) for line in lines if line]
+    lines = enumerate(map(str.strip, _read_text(file, None, LayoutError).split("\n")), start=1)
+    return [_resolve(described, line, f"{file}, line {number}", file.parent) for number, line in lines if line]
 
 
-def _resolve(described: _Description, entry: str, folder: Path | None = None) -> Path:
-    """Returns the path that an entry names. Exports name folders relative to places that no longer exist."""
+def _resolve(described: _Description, entry: str, where: str, folder: Path | None = None) -> Path:
+    """Returns the path that an entry names.
+
+    Exports name folders of other machines, or relative to places that no longer exist. Then the longest end of the path
+    that exists beside the description counts, except a last folder `images`: many data sets have a folder of this name.
+    """
     entry = entry.replace("\\", "/")
     below = [part for part in Path(entry).parts if part not in ("..", ".", "/")]
     folders = dict.fromkeys([*([] if folder is None else [folder]), described.root, described.file.parent])
     candidates = [one / entry for one in folders]
-    inside = [described.file.parent.joinpath(*below[skipped:]) for skipped in (0, 1) if len(below) > skipped]
+    ends = [below, *(below[start:] for start in range(max(1, len(below) - _MOST_FOLDERS), len(below)))]
+    inside = [described.file.parent.joinpath(*end) for end in ends if end and (end is below or end != ["images"])]
     # Roboflow writes ../train/images and means train/images.
-    candidates = [*inside, *candidates] if entry.startswith("../") else [*candidates, *inside]
+    candidates = [*inside[:1], *candidates, *inside[1:]] if entry.startswith("../") else [*candidates, *inside]
     for candidate in candidates:
-        if candidate.exists():
+        if os.path.exists(candidate):
             return candidate
-    raise LayoutError(f"{described.file}: {shown(entry)} does not exist; expected {candidates[0]}")
+    raise LayoutError(f"{where}: {entry[:300]!r} does not exist; expected it in {next(iter(folders))}")
 
 
 def _split_key(described: _Description, split: str | None, default_splits: Sequence[str]) -> str:
@@ -215,14 +242,13 @@ def _split_key(described: _Description, split: str | None, default_splits: Seque
 
 def _read_description(file: Path) -> _Description:
     if file.name == "classes.txt":
-        names = dict(enumerate(line.strip() for line in _read_text(file, _LARGEST_YAML, LayoutError).split("\n")))
-        names = {number: name for number, name in names.items() if name}
-        return _Description(file, file.parent, _check_names(names, file), {"": ["images"]})
+        root = file.parent.parent if file.parent.name == "labels" else file.parent
+        pictures = "images" if os.path.isdir(root / "images") else "."
+        return _Description(file, root, _names_by_line(file), {"": [pictures]})
     if file.suffix.lower() == ".data":
         return _read_darknet(file)
     try:
-        # BaseLoader leaves all values as text: a class may be called "no" or "1".
-        content = yaml.load(_read_text(file, _LARGEST_YAML, LayoutError), getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        content = yaml.load(_read_text(file, _LARGEST_YAML, LayoutError), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LayoutError(f"{file}: not YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(content, dict):
@@ -230,9 +256,7 @@ def _read_description(file: Path) -> _Description:
     listed = content.get("names")
     if isinstance(listed, list):
         listed = {str(number): name for number, name in enumerate(listed)}
-    if not isinstance(listed, dict) or not all(
-        isinstance(key, str) and key.isdigit() and len(key) < 9 for key in listed
-    ):
+    if not isinstance(listed, dict) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in listed):
         raise LayoutError(
             f"{file}: names: expected a list of class names, or names by number from 0, got {shown(listed)}"
         )
@@ -249,15 +273,16 @@ def _read_description(file: Path) -> _Description:
     folder = content.get("path")
     root = file.parent / folder if isinstance(folder, str) else file.parent
     keypoints = _keypoint_numbers(content.get("kpt_shape"), file)
-    return _Description(file, root if root.is_dir() else file.parent, names, splits, keypoints)
+    return _Description(file, root if os.path.isdir(root) else file.parent, names, splits, keypoints)
 
 
 def _keypoint_numbers(shape: object, file: Path) -> int:
     if shape is None:
         return 0
-    if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, str) and n.isdigit() for n in shape):
+    are_numbers = isinstance(shape, list) and all(isinstance(one, str) and _KEY.fullmatch(one) for one in shape)
+    if not isinstance(shape, list) or len(shape) != 2 or not are_numbers:
         raise LayoutError(f"{file}: kpt_shape: expected two numbers, got {shown(shape)}")
-    return int(shape[0][:6]) * int(shape[1][:6])
+    return int(shape[0]) * int(shape[1])
 
 
 def _read_darknet(file: Path) -> _Description:
@@ -269,9 +294,14 @@ def _read_darknet(file: Path) -> _Description:
         raise LayoutError(f"{file}: expected a line 'names = FILE'")
     splits = {key: [content[key]] for key in ("train", "valid", "test") if content.get(key)}
     described = _Description(file, root, {}, splits)
-    names_file = _resolve(described, content["names"])
-    names = [line.strip() for line in _read_text(names_file, _LARGEST_YAML, LayoutError).split("\n")]
-    return _Description(file, root, _check_names(dict(enumerate(filter(None, names))), names_file), splits)
+    names_file = _resolve(described, content["names"], f"{file}: names")
+    return _Description(file, root, _names_by_line(names_file), splits)
+
+
+def _names_by_line(file: Path) -> dict[int, str]:
+    """Returns the names in a file with a class on each line. The number of a class is that of its line, from 0."""
+    lines = map(str.strip, _read_text(file, _LARGEST_YAML, LayoutError).split("\n"))
+    return _check_names({number: name for number, name in enumerate(lines) if name}, file)
 
 
 def _check_names(names: Mapping[int, object], file: Path) -> dict[int, str]:

@@ -167,6 +167,8 @@ class Detector:
             raise ValueError(f"score_threshold is {score_threshold}, expected a number from 0 to 1")
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, expected at least 1")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected at least 0")
         choice = choose_classes(model.categories, model.subclasses, classes)
         model = with_classes(model, choice)
         self._reported = choice.rows

@@ -16,8 +16,10 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..data.categories import Category, Subclass
+from ..data.json_values import class_name, shown
 from ..proposals.multibox import MultiBox
 from ..proposals.screen import Screen
 from ..runtime.atomic_write import atomic_write
@@ -114,8 +117,9 @@ def save_model(model: Model, folder: str | Path) -> None:
     deleted first and written last, so a folder with a `model.json` is complete.
 
     Raises:
-        ModelError: a member has not an output for the background and for each class, or a weight or a setting is NaN,
-            infinite or too large for float16. An old model stays.
+        ModelError: a member has not an output for the background and for each class, the name of a class is too long
+            or has characters that files cannot hold, or a weight or a setting is NaN, infinite or too large for
+            float16. An old model stays.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
@@ -126,6 +130,8 @@ def save_model(model: Model, folder: str | Path) -> None:
                 f"{folder}: member {number} has {member.num_classes} outputs, expected {outputs}: the background and "
                 f"{'each subclass' if model.subclasses else 'each category'} of the model"
             )
+    _check_names([(one.name, one.wnid) for one in model.categories], folder)
+    _check_names([(one.name, one.wnid) for one in model.subclasses], folder)
     folder.mkdir(parents=True, exist_ok=True)
     old = [folder / name for name in ("model.json", _REGRESSION, _MULTIBOX, _SCREEN)]
     old += folder.glob("member_*.safetensors")
@@ -158,6 +164,16 @@ def save_model(model: Model, folder: str | Path) -> None:
                 os.fsync(stream.fileno())
         for file in old:
             file.unlink(missing_ok=True)
+
+
+def _check_names(names_and_wnids: Sequence[tuple[str, str]], folder: Path) -> None:
+    for text in chain.from_iterable(names_and_wnids):
+        try:
+            is_read_back = class_name(text) == text
+        except ValueError as error:
+            raise ModelError(f"{folder}: the name of a class: {error}") from error
+        if not is_read_back:
+            raise ModelError(f"{folder}: the name of a class: expected no blanks around it, got {shown(text)}")
 
 
 def _description(model: Model) -> str:

@@ -180,7 +180,7 @@ class ProposalFile:
         try:
             self._archive = zipfile.ZipFile(self.file)
         except (OSError, *_DAMAGE) as error:
-            if isinstance(error, OSError) and error.strerror and not self.file.is_file():
+            if isinstance(error, OSError) and error.strerror and not os.path.isfile(self.file):
                 raise ProposalFileError(f"{file}: cannot read the proposals: {error.strerror}") from error
             raise ProposalFileError(
                 f"{file}: {_EXPECTED}; this is not an .npz file, or only a part of one ({str(error)[:200]})"

@@ -4,6 +4,7 @@ detect-evaluate predictions.txt --root ILSVRC/ --split val --html report.html
 """
 
 import math
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,8 +186,9 @@ def detect_evaluate(
     if resamples is None:
         has_intervals = mean is Mean.present and protocol is not Protocol.coco
         resamples = USUAL_RESAMPLES if html is not None and has_intervals else 0
-    check_file(json, "--json")
-    check_file(html, "--html")
+    inputs = (predictions, root, annotations, image_list, classes, blacklist)
+    check_file(json, "--json", inputs)
+    check_file(html, "--html", inputs)
     check_folder(plots, "--plots")
     try:
         with working(messages, "evaluating"):
@@ -227,7 +229,7 @@ def _ground_truth(
     if root is not None:
         return open_ground_truth(root, split, categories, default_cache())
     assert annotations is not None
-    if annotations.is_file():
+    if os.path.isfile(annotations):
         if image_list is not None or classes is not None:
             raise typer.BadParameter(
                 "--list and --classes do not go with a COCO annotation file",

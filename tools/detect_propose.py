@@ -149,11 +149,11 @@ def detect_propose(
     """
     if superpixel_scale is not None and not 0 < superpixel_scale < float("inf"):
         raise typer.BadParameter(f"expected a number above 0, got {superpixel_scale}", param_hint="--superpixel-scale")
-    check_file(out, "--out")
     try:
         paths = find_images([str(path) for path in inputs], recursive)
     except (ListingError, OSError) as error:
         raise typer.BadParameter(message_of(error), param_hint="INPUT") from error
+    check_file(out, "--out", paths)
 
     say_when_interrupted(lambda: f"{out} is written when all pictures are done; start again")
     from ..proposals.combine import combine

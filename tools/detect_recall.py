@@ -129,14 +129,15 @@ def detect_recall(
     The measures are recall at IoU 0.5 to 0.9, average recall (AR) and mean average best overlap (MABO), by number of
     proposals and by size of the object.
     """
-    check_file(json_file, "--json")
-    check_file(html, "--html")
+    files = [_parse_file(text) for text in proposals or []]
+    inputs = (root, classes, *(file for _, file in files))
+    check_file(json_file, "--json", inputs)
+    check_file(html, "--html", inputs)
     check_folder(plots, "--plots")
     try:
         dataset = open_dataset(root, split, read_categories(classes) if classes else None, ("val",))
     except (AnnotationError, CategoryError, CocoError, LayoutError) as error:
         raise typer.BadParameter(message_of(error)) from error
-    files = [_parse_file(text) for text in proposals or []]
     searches = [_parse_search(text) for text in method or ([] if files else ["selective search="])]
     names = [name for name, _ in (*files, *searches)]
     if repeated := {name for name in names if names.count(name) > 1}:

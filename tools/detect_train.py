@@ -218,7 +218,7 @@ def detect_train(
     ] = 3000,
     learning_rate: Annotated[
         float,
-        typer.Option(min=0, metavar="X", help="Largest; it falls to 0 along a cosine.", rich_help_panel=RUN),
+        typer.Option(min=0, max=1000, metavar="X", help="Largest; it falls to 0 along a cosine.", rich_help_panel=RUN),
     ] = 0.002,
     pool: Annotated[
         int,

@@ -61,7 +61,10 @@ def detect_train_classifier(
         int, typer.Option(min=1, metavar="N", help="Pictures in a batch, over all processes.", rich_help_panel=RUN)
     ] = 256,
     learning_rate: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Largest; it falls by 4 % every 8 epochs.", rich_help_panel=RUN)
+        float,
+        typer.Option(
+            min=0, max=1000, metavar="X", help="Largest; it falls by 4 % every 8 epochs.", rich_help_panel=RUN
+        ),
     ] = 0.01,
     separable: Annotated[
         bool,
@@ -125,8 +128,8 @@ def detect_train_classifier(
             if distributed_run and device == "auto" and torch.cuda.is_available():
                 device = f"cuda:{os.environ['LOCAL_RANK']}"
                 torch.cuda.set_device(resolve_device(device))
-            images = open_image_folders(dataset / "train" if (dataset / "train").is_dir() else dataset)
-            tests = open_image_folders(dataset / "val", images.classes) if (dataset / "val").is_dir() else None
+            images = open_image_folders(dataset / "train" if os.path.isdir(dataset / "train") else dataset)
+            tests = open_image_folders(dataset / "val", images.classes) if os.path.isdir(dataset / "val") else None
             if distributed_run:
                 distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             first_process = not distributed_run or distributed.get_rank() == 0

@@ -110,7 +110,8 @@ def detect_train_multibox(
         int, typer.Option(min=1, metavar="N", help="Number of batches of 24 views.", rich_help_panel=RUN)
     ] = 2000,
     learning_rate: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Largest; it falls to 0 along a cosine.", rich_help_panel=RUN)
+        float,
+        typer.Option(min=0, max=1000, metavar="X", help="Largest; it falls to 0 along a cosine.", rich_help_panel=RUN),
     ] = 3e-4,
     views: Annotated[
         int,

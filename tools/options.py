@@ -48,7 +48,10 @@ Device = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all random choices.", rich_help_panel=RUN)]
+# torch takes seeds of 64 bits, to which stages of a training add small numbers.
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of all random choices.", rich_help_panel=RUN)
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.", rich_help_panel=INPUT)]
 MaxPixels = Annotated[
     int, typer.Option(min=1, metavar="N", help="Refuse pictures with more pixels.", rich_help_panel=INPUT)

@@ -95,13 +95,23 @@ class Checkpoint:
         return step
 
     def save(self, weights: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-        """Write the state after `step` steps to the file."""
+        """Write the state after `step` steps to the file.
+
+        Raises:
+            TrainingError: a number is not finite. The older checkpoint stays.
+            OSError: the file cannot be written.
+        """
         tensors: dict[str, Tensor] = {}
         for name, value in weights.state_dict().items():
             tensors[f"weight.{name}"] = value.cpu().contiguous()
         for name, parameter in weights.named_parameters():
             for key, value in optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{name}.{key}"] = value.cpu().contiguous()
+        if (broken := _not_finite(tensors)) is not None:
+            raise TrainingError(
+                f"{broken} is not finite after step {step}, so {self._file} is not written: the training diverges; "
+                "start again in another --out with a lower --learning-rate"
+            )
         about = {"step": str(step), "run": json.dumps(self._identity)}
         with atomic_write(self._file) as partial:
             save_file(tensors, partial, {**about, "sha256": _hash(about, tensors)})
@@ -164,10 +174,14 @@ def _read_verified(file: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
     # Checkpoints of earlier versions have no hash.
     if "sha256" in metadata and metadata["sha256"] != _hash(about, tensors):
         raise _Damaged("the content does not match its hash")
-    for name, value in tensors.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise _Damaged(f"{name[:200]} is not finite")
+    if (name := _not_finite(tensors)) is not None:
+        raise _Damaged(f"{name[:200]} is not finite")
     return identity, step, tensors
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor with a number that is not finite; None if there is none."""
+    return next((name for name, one in tensors.items() if one.is_floating_point() and not one.isfinite().all()), None)
 
 
 def _hash(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

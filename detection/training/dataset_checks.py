@@ -1,5 +1,6 @@
 """Checks of a data set before a training, which takes hours."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -61,7 +62,7 @@ def check_dataset(
         try:
             sizes.append(read_size(sample.path))
         except ImageError as error:
-            broken.append(str(error) if sample.path.is_file() else f"{sample.path}: annotated picture is missing")
+            broken.append(str(error) if os.path.isfile(sample.path) else f"{sample.path}: annotated picture is missing")
             continue
         width, height = sizes[-1]
         if sample.size is not None and sample.size != (width, height):

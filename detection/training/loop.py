@@ -75,7 +75,7 @@ def train(training: Training, report: Report) -> None:
         report: called after each step, with "loss", the figures of the loss and "learning rate".
 
     Raises:
-        TrainingError: a loss is not finite, or the checkpoint belongs to another training.
+        TrainingError: a loss or a weight is not finite, or the checkpoint belongs to another training.
     """
     start = training.checkpoint.load(training.weights, training.optimiser)
     if training.average is not None:

@@ -161,7 +161,11 @@ def test_entities_are_refused(tmp_path: Path, text: str) -> None:
         ("<width>500</width>", "<width>1e300</width>", "<size/width>: expected at most 8,388,608 pixels"),
         ("<xmin>111</xmin>", "<xmin>-1e308</xmin>", "object 1, <bndbox/xmin>: expected at most 8,388,608 pixels"),
         ("<xmax>441</xmax>", "<xmax>8388609</xmax>", "object 1, <bndbox/xmax>: expected at most 8,388,608 pixels"),
-        ("<name>dog</name>", f"<name>{'z' * 300_000}</name>", "object 2, <name>: expected at most 256 characters"),
+        (
+            "<name>dog</name>",
+            f"<name>{'z' * 300_000}</name>",
+            "object 2, <name>: expected a text of 1 to 256",
+        ),
         ("<width>500</width>", "<width>500.5</width>", "<size/width>: expected a whole number"),
         ("<height>375</height>", "<height>tall</height>", "<size/height>: expected a finite number, got 'tall'"),
         ("<name>dog</name>", "<name> </name>", "object 2, <name>: the element is empty"),
@@ -226,6 +230,27 @@ def test_flags_may_be_fractions_words_or_empty(
     text = ILSVRC_XML.replace("<name>dog</name>", f"<name>dog</name>{element}")
     found = read_annotation(save(tmp_path, text)).objects[1]
     assert (found.difficult, found.truncated) == (difficult, truncated)
+
+
+@pytest.mark.parametrize(
+    ("before", "twice", "element"),
+    [
+        ("<xmin>111</xmin>", "<xmin>111</xmin><xmin>1</xmin>", "object 1, <bndbox/xmin>"),
+        ("</bndbox>", "</bndbox><bndbox><xmin>1</xmin></bndbox>", "object 1, <bndbox/xmin>"),
+        ("<name>dog</name>", "<name>dog</name><name>cat</name>", "object 2, <name>"),
+        (
+            "<name>dog</name>",
+            "<name>dog</name><difficult>0</difficult><difficult>1</difficult>",
+            "object 2, <difficult>",
+        ),
+        ("<size>", "<size><width>5</width><height>5</height></size><size>", "<size/width>"),
+    ],
+)
+def test_an_element_that_occurs_twice_is_an_error(tmp_path: Path, before: str, twice: str, element: str) -> None:
+    path = save(tmp_path, ILSVRC_XML.replace(before, twice, 1))
+    with pytest.raises(AnnotationError) as caught:
+        read_annotation(path)
+    assert str(caught.value) == f"{path}: {element}: the element occurs 2 times; expected it once"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_table_keeps_its_ids(tmp_path: Path, heading: str) -> None:
         ("0\tn01\tcat\n", "line 1: the id is 0; expected at least 1"),
         (f"{10**20}\tn01\tcat\n", "line 1: the id is 10+; expected at least 1 .* and at most 15 digits"),
         (f"{'9' * 5000}\tn01\tcat\n", "line 1: the id is 9+; expected at least 1"),
-        ("z" * 300_000, "line 1: expected names of at most 256 characters"),
+        ("z" * 300_000, "line 1: expected a text of 1 to 256 characters"),
         ("1\tn01\tcat\n\nx\tn02\tdog\n", "line 3: expected id, WNID and name"),
         ("1\tn01\tcat\n2\tn02\n", "line 2: expected id, WNID and name"),
         ("1\tn01\tcat\nplain\n", "line 2: expected id, WNID and name"),

@@ -38,7 +38,7 @@ def test_lines_are_wnids_with_names_or_names(tmp_path):
         (b"", "contains no classes"),
         (b"a\nb\na\n", r"line 3: 'a' occurs in line 1 too"),
         (b"\xff\n", "cannot read the class list"),
-        (b"x" * 300, "line 1: expected a name of at most 256 characters"),
+        (b"x" * 300, "line 1: expected a text of 1 to 256 characters"),
     ],
 )
 def test_a_wrong_list_is_an_error_that_names_the_line(tmp_path, content, message):

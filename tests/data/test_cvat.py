@@ -26,6 +26,8 @@ def write(folder: Path, shapes: str = BOX, attributes: str = 'width="60" height=
         (BOX, [10, 10, 50, 40]),
         ('<ellipse label="x" cx="20" cy="20" rx="5" ry="2.5"/>', [15, 17.5, 25, 22.5]),
         ('<polygon label="x" points="10,20;30.5,5;50,44"/>', [10, 5, 50, 44]),
+        ('<ellipse label="x" cx="20" cy="20" rx="5" ry="2.5" rotation="90"/>', [17.5, 15, 22.5, 25]),
+        ('<ellipse label="x" cx="20" cy="20" rx="5" ry="5" rotation="30"/>', [15, 15, 25, 25]),
         ('<mask label="x" rle="1, 2" left="1" top="2" width="3" height="4"/>', [1, 2, 4, 6]),
         ('<box label="x" xtl="10" ytl="20" xbr="30" ybr="24" rotation="90.0"/>', [18, 12, 22, 32]),
     ],
@@ -34,6 +36,16 @@ def test_shapes_count_by_their_bounding_boxes(tmp_path: Path, shape: str, box: l
     (sample,) = open_dataset(write(tmp_path, shape))
     assert sample.boxes[0] == pytest.approx(box, abs=1e-5)
     assert (sample.size, sample.path) == ((60, 45), tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("place", ["images", "images/Train", "images/in/deep", "."])
+def test_pictures_are_in_images_in_the_folder_of_their_subset_or_beside_the_file(tmp_path: Path, place: str) -> None:
+    file = write(tmp_path, attributes='width="60" height="45" subset="Train"')
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "a.jpg").rename(tmp_path / place / "a.jpg")
+    if place == "images/in/deep":
+        file.write_text(file.read_text().replace('name="a.jpg"', 'name="in\\deep\\a.jpg"'))
+    assert [sample.path for sample in open_dataset(file)] == [tmp_path / place / "a.jpg"]
 
 
 def test_subsets_are_splits(tmp_path: Path) -> None:
@@ -58,6 +70,8 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
         ('<box label="x" xtl="nan" ytl="10" xbr="50" ybr="40"/>', "xtl: expected a number"),
         ('<box label="x" xtl="1e300" ytl="10" xbr="50" ybr="40"/>', "xtl: expected a number"),
         ('<box label="x" xtl="50" ytl="10" xbr="10" ybr="40"/>', "expected a box with a size"),
+        ('<box label="x" xtl="50" ytl="10" xbr="10" ybr="400" rotation="60"/>', "expected a box with a size"),
+        ('<ellipse label="x" cx="20" cy="20" rx="-5" ry="2" rotation="60"/>', "expected a box with a size"),
         ('<polygon label="x" points="1,2;3,4"/>', "points: expected at least three points"),
         ('<polygon label="x" points="1,2;3,4;5,z"/>', "points: expected a number"),
     ],

@@ -88,3 +88,15 @@ def test_a_share_of_the_pictures_is_held_out(share: float, held: int) -> None:
 def test_a_part_that_would_be_empty_is_refused(pictures: int, share: float) -> None:
     with pytest.raises(ValueError, match="expected"):
         Dataset("garden", (), range(pictures), str).hold_out(share, seed=0)  # type: ignore[arg-type]
+
+
+def test_a_picture_is_left_out_under_the_name_of_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+
+    def opened(*names: str) -> Dataset:
+        samples = [Sample.from_annotation(name, 1, tmp_path / name, None, {}) for name in names]
+        return Dataset("a", (), samples, lambda sample: sample)
+
+    left = opened("link.jpg", "b.jpg").without(opened("a.jpg"))
+    assert [sample.image_id for sample in left] == ["b.jpg"]

@@ -36,8 +36,9 @@ def test_labels_are_positions_in_the_given_classes(root: Path) -> None:
 
 
 def test_missing_folders_and_folders_without_pictures_are_errors(root: Path) -> None:
-    with pytest.raises(LayoutError, match="one for each class"):
-        open_image_folders(root / "blue" / "deep")
+    for name in ("blue/deep", "missing", "z" * 300):
+        with pytest.raises(LayoutError, match="one for each class"):
+            open_image_folders(root / name)
     (root / "green").mkdir()
     with pytest.raises(LayoutError, match="expected pictures of the class 'green'"):
         open_image_folders(root)

@@ -180,8 +180,13 @@ def test_16_bit_pictures_with_alpha_are_blended_with_white(tmp_path: Path) -> No
 def test_pixels_without_a_defined_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="32-bit float pixels have no defined range"):
         read_image(save(tmp_path / "float.tif", np.ones((2, 2), np.float32)))
+    tifffile.imwrite(tmp_path / "integer.tif", np.ones((2, 2), np.uint32))
     with pytest.raises(ImageError, match="32-bit integer pixels have no defined range"):
-        read_image(save(tmp_path / "integer.tif", np.ones((2, 2), np.int32)))
+        read_image(tmp_path / "integer.tif")
+    for kind in (np.int8, np.int16, np.int32):
+        tifffile.imwrite(tmp_path / "signed.tif", np.full((2, 2), -5, kind))
+        with pytest.raises(ImageError, match="signed pixels have no defined range"):
+            read_image(tmp_path / "signed.tif")
 
 
 @pytest.mark.parametrize(("bits", "byteorder"), [(16, "<"), (16, ">"), (8, "<")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -80,12 +81,30 @@ def test_file_names_are_text(value: object) -> None:
         json_values.file_name(value)
 
 
-@pytest.mark.parametrize("value", [5, None, "", "  ", "z" * 257])
+@pytest.mark.parametrize(
+    "value", [5, None, "", "  ", "z" * 257, "a\nb", "a\0b", "a\x85b", "\ud800", "a\ufffe", "a\u2028b"]
+)
 def test_class_names_are_text_of_limited_length(value: object) -> None:
     with pytest.raises(ValueError, match="expected a text"):
         json_values.class_name(value)
 
 
+@pytest.mark.parametrize("name", ["dog", " dog\n", "\u00a0dog\t"])
+def test_blanks_around_class_names_are_left_out(name: str) -> None:
+    assert json_values.class_name(name) == "dog"
+
+
+def test_class_names_may_have_letters_of_any_script() -> None:
+    for name in ("\U0001f981 \u05e9\u05dc\u05d5\u05dd", "[/]", "a/b\\c", "$x$", "<&>", "\U0010ffff"):
+        assert json_values.class_name(name) == name
+
+
 @pytest.mark.parametrize("value", ["z" * 300_000, HUGE, [[[[[1] * 99]]]], {"a": "b" * 999}, math.nan])
 def test_any_value_is_shown_in_few_characters(value: object) -> None:
     assert len(json_values.shown(value)) <= 80
+
+
+def test_a_key_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"id": 1}, {"id": 1, "bbox": [1], "bbox": [2]}]')
+    with pytest.raises(ValueError, match=r"the key 'bbox' occurs twice in an object that has \['bbox', 'id'\]"):
+        json_values.load_json(tmp_path / "a.json")

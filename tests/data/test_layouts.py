@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -335,11 +336,34 @@ def test_xml_files_may_have_the_whole_name_of_the_picture(tmp_path: Path) -> Non
     assert [dataset.categories[sample.labels[0] - 1].name for sample in dataset] == ["jpg", "png", "jpg"]
 
 
-def test_two_coco_names_of_one_file_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("x/a.jpg", "y/a.jpg"), ("a.jpg", "a.jpg")])
+def test_two_coco_images_of_one_file_are_an_error(tmp_path: Path, names: tuple[str, str]) -> None:
     file = coco_file(tmp_path)
-    file.write_text(coco_content().replace("a.jpg", "x/a.jpg").replace("b.jpg", "y/a.jpg"))
-    with pytest.raises(CocoError, match=r"'x/a.jpg' and 'y/a.jpg' are both .*a.jpg"):
+    file.write_text(coco_content().replace("a.jpg", names[0]).replace("b.jpg", names[1]))
+    message = f"the images 7 ({names[0]!r}) and 9 ({names[1]!r}) are the same picture, {tmp_path / 'images' / 'a.jpg'}"
+    with pytest.raises(CocoError, match=re.escape(message)):
         open_dataset(file)
+
+
+@pytest.mark.parametrize("name", ["{}.jpg", "s3://b/x/{}.jpg", f"https://b/x/{{}}.jpg?q={'z' * 5000}", "{}%2E.jpg#1"])
+def test_coco_names_may_be_urls(tmp_path: Path, name: str) -> None:
+    file = coco_file(tmp_path)
+    file.write_text(coco_content(name))
+    if name.startswith("{}%"):
+        for letter in "ab":
+            (tmp_path / "images" / f"{letter}.jpg").rename(tmp_path / "images" / name.format(letter))
+    assert [len(sample.boxes) for sample in open_dataset(file)] == [2, 0]
+    assert all(sample.path.is_file() for sample in open_dataset(file))
+
+
+def test_names_that_are_too_long_for_a_file_are_missing_pictures(tmp_path: Path) -> None:
+    file = coco_file(tmp_path)
+    file.write_text(coco_content("z" * 300_000 + "{}.jpg"))
+    with pytest.raises(LayoutError, match=r"the first picture, zzz.* is in none of the folders") as caught:
+        open_dataset(file)
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(LayoutError, match="no such file or folder"):
+        open_dataset("z" * 300)
 
 
 def test_data_sets_are_merged_by_class_names(tmp_path: Path) -> None:

@@ -94,14 +94,82 @@ def test_the_error_for_a_malformed_line_names_it(root: Path, line: str, problem:
         ("names: [a]\ntrain: [", "not YAML"),
         ("names: [a]\ntrain: labels", "train: no pictures found"),
         ("names: [a]\nkpt_shape: 3\ntrain: images", "kpt_shape: expected two numbers"),
+        ("names: [a]\nkpt_shape: [\u00b2, 3]\ntrain: images", "kpt_shape: expected two numbers"),
+        ("names: {\u00b2: a}\ntrain: images", "names: expected a list of class names"),
+        ("names: {0: a, 00: b}\ntrain: images", "names: expected a list of class names"),
+        ("names: {0: a, 0: b}\ntrain: images", "'0' occurs twice .* line 1, column 15"),
+        ("names: [a]\ntrain: images\nnames: [b]", "'names' occurs twice .* line 3, column 1"),
+        (f"names: [a]\ntrain: {'z' * 5000}", "train: 'zzz.*' does not exist"),
+        (f"names: [a]\ntrain: {'z/' * 300_000}", "train: 'z/z/.*' does not exist"),
+        (f"names: [a]\npath: {'z' * 5000}\ntrain: nowhere", "'nowhere' does not exist"),
         ("names: " + "[" * 5000, "not YAML"),
     ],
 )
 def test_the_error_for_a_malformed_description_names_the_key(root: Path, yaml: str, problem: str) -> None:
-    (root / "data.yaml").write_text(yaml)
+    (root / "data.yaml").write_text(yaml, encoding="utf-8")
     with pytest.raises(LayoutError, match=problem) as caught:
         open_dataset(root, "train")
     assert "data.yaml" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "folder", ["/home/x/set/part/images", "C:\\set\\part\\images", "../part/images", "part/images"]
+)
+def test_paths_of_other_machines_mean_folders_beside_the_description(root: Path, folder: str) -> None:
+    (root / "images").rename(root / "part_images")
+    (root / "part").mkdir()
+    (root / "part_images").rename(root / "part" / "images")
+    (root / "labels").rename(root / "part" / "labels")
+    (root / "data.yaml").write_text(f"path: /home/x/set\ntrain: {folder}\nnames: [no, 1]\n")
+    assert open_dataset(root, "train")[0].labels.tolist() == [2]
+    (root / "data.yaml").write_text("train: list.txt\nnames: [no, 1]\n")
+    (root / "list.txt").write_text(f"\n{folder}/a.png\n")
+    assert open_dataset(root, "train")[0].labels.tolist() == [2]
+
+
+def test_a_path_that_exists_is_not_a_folder_beside_the_description(root: Path) -> None:
+    (root / "sub" / "part").mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(root / "sub" / "part" / "b.png")
+    (root / "part" / "part").mkdir(parents=True)
+    (root / "images" / "a.png").rename(root / "part" / "part" / "a.png")
+    (root / "labels" / "a.txt").rename(root / "part" / "part" / "a.txt")
+    (root / "sub" / "data.yaml").write_text("train: ../part/part\nnames: [no, 1]\n")
+    assert open_dataset(root / "sub", "train")[0].image_id == "a"
+
+
+def test_the_folder_images_is_not_that_of_another_split(root: Path) -> None:
+    (root / "data.yaml").write_text("train: /home/x/valid/images\nnames: [no, 1]\n")
+    with pytest.raises(LayoutError, match=r"train: '/home/x/valid/images' does not exist"):
+        open_dataset(root, "train")
+
+
+def test_the_error_for_a_missing_picture_of_a_list_names_the_line(root: Path) -> None:
+    (root / "data.yaml").write_text("train: list.txt\nnames: [no, 1]\n")
+    (root / "list.txt").write_text(f"images/a.png\n{'z' * 5000}\n")
+    with pytest.raises(LayoutError, match=r"list\.txt, line 2: 'zzz.*' does not exist"):
+        open_dataset(root, "train")
+
+
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", None])
+def test_folders_of_labelimg_are_read(root: Path, place: str | None) -> None:
+    (root / "data.yaml").unlink()
+    if place is None:  # pictures, text files and classes.txt in one folder
+        root = root / "labels"
+        (root.parent / "images" / "a.png").rename(root / "a.png")
+        (root.parent / "images").rmdir()
+    (root / (place or "classes.txt")).write_text("no\n1\n")
+    (sample,) = open_dataset(root, None)
+    assert (sample.labels.tolist(), sample.boxes[0].tolist()) == ([2], pytest.approx([80, 30, 120, 70]))
+
+
+def test_an_empty_line_in_a_list_of_classes_counts(root: Path) -> None:
+    (root / "data.yaml").unlink()
+    (root / "obj.data").write_text("train = images\nnames = obj.names\n")
+    (root / "obj.names").write_text("no\n\nyes\n")
+    (root / "labels" / "a.txt").write_text("2 0.5 0.5 0.2 0.4\n")
+    dataset = open_dataset(root, "train")
+    assert [category.name for category in dataset.categories if category.id in dataset[0].labels] == ["yes"]
 
 
 def test_a_missing_split_is_an_error_that_names_the_others(root: Path) -> None:

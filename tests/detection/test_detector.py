@@ -164,7 +164,8 @@ def test_more_or_fewer_members_than_the_model_has_are_refused(members):
 
 @pytest.mark.usefixtures("colour_engine")
 @pytest.mark.parametrize(
-    "option", [{"score_threshold": -0.1}, {"score_threshold": 1.5}, {"max_detections": 0}, {"max_regions": 0}]
+    "option",
+    [{"score_threshold": -0.1}, {"score_threshold": 1.5}, {"max_detections": 0}, {"max_regions": 0}, {"seed": -1}],
 )
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):

@@ -236,6 +236,14 @@ def test_a_model_with_a_number_that_is_not_finite_is_not_saved_and_the_old_model
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["dog ", "a\nb", "a\1b", "\ud800", "", "z" * 257])
+def test_a_model_with_names_that_files_cannot_hold_is_not_saved(model, tmp_path, name):
+    model.categories = (replace(model.categories[0], name=name), *model.categories[1:])
+    with pytest.raises(ModelError, match="the name of a class: expected"):
+        save_model(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_model_whose_networks_have_other_outputs_than_its_classes_is_not_saved(model, tmp_path):
     model.subclasses = tuple(Subclass(f"n0000000{i}", f"kind {i}", model.categories[0].id) for i in range(7))
     with pytest.raises(ModelError, match=r"member 1 has \d outputs, expected 8: the background and each subclass"):

@@ -227,6 +227,23 @@ def _use_yolo(file: Path) -> None:
     _check_samples(open_yolo(folder, None))
 
 
+def _make_data_yaml(file: Path) -> None:
+    content = "path: ../x\ntrain: ../images\nval: [images, /home/y/list.txt]\nnc: 2\nkpt_shape: [1, 2]\n"
+    file.write_text(f"{content}names:\n  0: dog\n  1: cat\n")
+
+
+def _use_data_yaml(file: Path) -> None:
+    folder = file.parent / "described"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 7)).save(folder / "images" / "a.png")
+    (folder / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (folder / "list.txt").write_text("images/a.png\n")
+    (folder / "data.yaml").write_bytes(file.read_bytes())
+    for split in ("train", "val"):
+        _check_samples(open_yolo(folder, split))
+
+
 def _evaluate(truth: GroundTruth, found: Submission) -> None:
     for evaluation in (evaluate(truth, found, lenient=True), evaluate_voc(truth, found, lenient=True)):
         analyse(evaluation)
@@ -398,6 +415,7 @@ TARGETS = {
     ),
     "CVAT": Target(_make_cvat, lambda file: _check_samples(open_cvat(file)), (AnnotationError, LayoutError)),
     "YOLO": Target(_make_yolo, _use_yolo, (AnnotationError, LayoutError)),
+    "data.yaml": Target(_make_data_yaml, _use_data_yaml, (AnnotationError, LayoutError)),
     "submission": Target(_make_submission, _use_submission, (SubmissionError, EvaluationError)),
     "annotation": Target(_make_xml, read_annotation, (AnnotationError,)),
     "image list": Target(lambda file: file.write_text("a 1\nb/c 2\n") and None, read_image_list, (LayoutError,)),

@@ -284,6 +284,8 @@ def test_an_index_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
 def test_missing_foreign_and_damaged_files_are_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(ProposalFileError, match=r"none.npz: cannot read the proposals: No such file"):
         read_proposals(tmp_path / "none.npz")
+    with pytest.raises(ProposalFileError, match="cannot read the proposals: File name too long"):
+        read_proposals(tmp_path / ("z" * 300))
     with pytest.raises(ProposalFileError, match="cannot read the proposals"):
         read_proposals(tmp_path)
     np.savez(tmp_path / "other.npz", boxes=np.zeros((3, 4)))

@@ -98,6 +98,7 @@ def test_unreadable_images_are_listed_and_the_exit_code_is_3(photos: Path, tmp_p
         (["photos", "--out", "p.npz", "--connectivity", "6"], "'6' is not one of"),
         (["photos", "--out", "photos/a.png/p.npz", "--mode", "single"], "is not a folder"),
         (["photos", "--out", "photos", "--mode", "single"], "it is a folder, expected a file"),
+        (["photos", "--out", "photos/a.png", "--mode", "single"], "is an input of the command"),
         (["photos", "--out", "p.npz", "--method", "both", "--device", "cuda:x"], "expected auto, cpu, cuda or cuda:N"),
     ],
 )

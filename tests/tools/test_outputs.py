@@ -64,3 +64,19 @@ def test_a_full_disk_is_noticed(tmp_path, monkeypatch):
 
 def test_a_device_passes():
     check_file(Path(os.devnull), "--json")
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    for check in (check_folder, check_file):
+        with pytest.raises(typer.BadParameter, match="File name too long"):
+            check(tmp_path / ("z" * 300), "--out")
+
+
+def test_an_input_of_the_command_is_not_replaced(tmp_path):
+    picture, link = tmp_path / "a.jpg", tmp_path / "b.npz"
+    picture.touch()
+    link.symlink_to(picture)
+    for file in (picture, link, tmp_path / ".." / tmp_path.name / "a.jpg"):
+        with pytest.raises(typer.BadParameter, match="is an input of the command"):
+            check_file(file, "--out", [None, tmp_path / "missing", "s3://x/a.jpg", picture])
+    check_file(picture, "--out", [tmp_path])

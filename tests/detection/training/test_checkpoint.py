@@ -151,6 +151,16 @@ def test_a_checkpoint_without_hash_of_an_earlier_version_is_loaded(tmp_path: Pat
     assert torch.equal(weights["0.weight"], training(7)[0].state_dict()["0.weight"])
 
 
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path) -> None:
+    file = saved(tmp_path, 1)
+    network, optimiser = training(2)
+    with torch.no_grad():
+        network[0].weight[0, 0] = torch.inf
+    with pytest.raises(TrainingError, match=r"weight\.0\.weight is not finite after step 2, .* the training diverges"):
+        Checkpoint(file, {"a": 1}).save(network, optimiser, 2)
+    assert loaded(file)[0] == 1
+
+
 def test_a_deleted_checkpoint_starts_the_training_again(tmp_path: Path) -> None:
     file = saved(tmp_path, 3, 5)
     file.unlink()
