@@ -18,8 +18,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -113,6 +114,10 @@ NOT_RUN = {
     "torchrun": "It starts processes; detection/training/test_pretrain.py trains in two processes.",
     "--ray": "It needs a cluster; detection/test_cluster.py starts one.",
 }
+# The only page whose exports run, because an export takes ten seconds.
+EXPORTS = ROOT / "docs" / "export.md"
+# Commands with these words run if the package, which belongs to an extra, is installed.
+PACKAGES = {"--tensorboard": "tensorboard", "detect-export": "onnxscript"}
 
 
 def lines_of(text: str) -> list[str]:
@@ -401,11 +406,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory, tiny_googlenet_in_module:
     (root / "instances_val2017.json").write_text(json.dumps(coco))
     result = {"image_id": 1, "category_id": 18, "bbox": [0, 4, 20, 30], "score": 0.9}
     (root / "results.json").write_text(json.dumps([result]))
-    with ProposalWriter(root / "boxes.npz", {"method": "theirs"}) as writer:
-        for name in NUMBERS:
-            boxes = np.array([[0, 0, 100, 60]], np.float32)
-            writer.add(f"val_{name}.JPEG", 100, 60, Proposals(boxes, np.ones(1, np.float32)))
-    shutil.copy(root / "boxes.npz", root / "theirs.npz")
+    for file, picture in (("boxes.npz", "val_{}.JPEG"), ("theirs.npz", "{}.jpg")):  # of ILSVRC/ and of my-data/
+        with ProposalWriter(root / file, {"method": "theirs"}) as writer:
+            for name in NUMBERS:
+                whole = Proposals(np.array([[0, 0, 100, 60]], np.float32), np.ones(1, np.float32))
+                writer.add(picture.format(name), 100, 60, whole)
     return root
 
 
@@ -451,12 +456,22 @@ def examples_of(command: str) -> str:
     return (parser_of(command).epilog or "").split("\n\n")[0]
 
 
-@pytest.mark.parametrize("source", [*PAGES, *COMMANDS], ids=lambda source: getattr(source, "stem", source))
-def test_every_command_of_a_page_and_of_a_help_runs(source: Path | str, folder: Path) -> None:
+def lines_with_places(source: Path | str) -> list[tuple[str, str]]:
+    """The lines of the shell of a page, or of the help of a command, each with its place."""
     if isinstance(source, Path):
-        lines = [(block.place, line) for block in SHELL if block.page == source for line in lines_of(block.text)]
-    else:
-        lines = [(f"{source} --help", line) for line in lines_of(examples_of(source))]
+        return [(block.place, line) for block in SHELL if block.page == source for line in lines_of(block.text)]
+    return [(f"{source} --help", line) for line in lines_of(examples_of(source))]
+
+
+def as_parameter(source: Path | str) -> Any:
+    trains = any("detect-train" in line for _, line in lines_with_places(source))
+    name = source.stem if isinstance(source, Path) else f"{source}-help"
+    return pytest.param(source, id=name, marks=pytest.mark.slow if trains else ())
+
+
+@pytest.mark.parametrize("source", [as_parameter(one) for one in (*PAGES, *COMMANDS) if lines_with_places(one)])
+def test_every_command_of_a_page_and_of_a_help_runs(source: Path | str, folder: Path) -> None:
+    lines = lines_with_places(source)
     for _, line in lines:  # the folders that the page makes do not exist before
         for words in commands_of(line):
             if as_command(words) and "--out" in words:
@@ -471,6 +486,10 @@ def test_every_command_of_a_page_and_of_a_help_runs(source: Path | str, folder: 
             continue
         for words in commands:
             if words[0] in NOT_RUN or "--ray" in words:
+                continue
+            if any(word in PACKAGES and find_spec(PACKAGES[word]) is None for word in words):
+                continue
+            if words[0] == "detect-export" and source != EXPORTS:
                 continue
             found = as_command(words)
             assert found, f"{place}: {line}: neither a command of this package nor in NOT_RUN"
