@@ -305,7 +305,7 @@ def main() -> None:
         rows,
         rows["one network"],
     )
-    print("\n| | expected calibration error | from a score of 0.1 | scores from 0.5 | of these right |")
+    print("\n| | expected calibration error | of scores from 0.1 | detections with scores from 0.5 | of these right |")
     print("|---|---|---|---|---|")
     for name in (last, f"{last}, class probabilities as scores"):
         if name in rows:

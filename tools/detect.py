@@ -57,7 +57,7 @@ def demo_images() -> list[Path]:
     cls=Command,
     epilog="""\
 # Try it on five photographs that are installed with the program
-detect --demo --out found/
+detect --demo --out demo/
 # All pictures in a folder and its sub-folders
 detect photos/ --recursive --out found/
 # Boxes of lions and zebras to correct in a labelling program
@@ -175,8 +175,8 @@ def detect(
     cascade: Annotated[
         Switch,
         typer.Option(
-            help="on: the first network decides which regions the other networks score. off: all networks score every "
-            "region.",
+            help="on: in a model with a cascade, the first network decides which regions the other networks score. "
+            "off: all networks score every region.",
             rich_help_panel=MODEL,
         ),
     ] = Switch.on,

@@ -53,9 +53,14 @@ class Crops(str, Enum):
 
 
 EXAMPLES = """\
+# Say what each picture in a folder and its sub-folders shows
 detect-classify photos/ --recursive --out classified/
-# Measure the public network on pictures with labels, and print the paper's Table 3 beside:
-detect-classify val/ --model bvlc_googlenet.caffemodel --labels val.txt --table3"""
+# Measure the public network, and print the paper's Table 3 beside it
+detect-classify val/ --model bvlc_googlenet.caffemodel --labels val.txt \\
+    --table3 --out measured/
+
+Exit code 0: all pictures were read; 3: some could not be read, the last
+lines say which; 2: wrong usage; 1: the run stopped, --resume continues it"""
 
 
 @app.command(cls=Command, epilog=EXAMPLES)

@@ -48,9 +48,10 @@ class Mean(str, Enum):
 @app.command(
     cls=Command,
     epilog="""\
-# Measure the detections of detect, or a submission file
-detect-evaluate found/detections.json --root my-data/ --split val
-# Tables, curves and the worst mistakes as a page
+# Detect in annotated pictures, and measure the detections
+detect test-data/ --recursive --out found/
+detect-evaluate found/detections.json --root test-data/
+# Measure a submission file; write tables, curves and mistakes to a page
 detect-evaluate predictions.txt --root ILSVRC/ --html report.html
 
 Exit code 0: evaluated; 1: a file cannot be used, the message says which and
@@ -62,7 +63,7 @@ def detect_evaluate(
         typer.Argument(
             rich_help_panel=INPUT,
             metavar="PREDICTIONS",
-            help="ILSVRC submission file, detections.json of `detect`, or COCO results (.json).",
+            help="ILSVRC submission file, detections.json of detect, or COCO results (.json).",
         ),
     ],
     root: Annotated[
@@ -108,7 +109,7 @@ def detect_evaluate(
         typer.Option(
             rich_help_panel=INPUT,
             metavar="FILE",
-            help="File with your own classes. The default is the classes of the layout.",
+            help="File with your own class names, one on each line. By default, the classes of the layout.",
         ),
     ] = None,
     protocol: Annotated[Protocol, typer.Option(rich_help_panel=RUN, help="Rules to evaluate by.")] = Protocol.ilsvrc,

@@ -74,10 +74,12 @@ def _read(paths: list[Path], max_pixels: int) -> Iterator[np.ndarray | ImageErro
 # Propose regions by selective search
 detect-propose photos/ --recursive --out proposals.npz
 # The regions that detect proposes, with MultiBox
-detect-propose photos/ --method both --out proposals.npz
-# Use them, or measure them
-detect photos/ --proposals-file proposals.npz
-detect-recall --root my-data/ --proposals proposals.npz
+detect-propose photos/ --method both --out both.npz
+# Let detect use these regions
+detect photos/ --proposals-file both.npz
+# Measure how many annotated objects the regions cover
+detect-propose test-data/ --out test.npz
+detect-recall --root test-data/ --proposals test.npz
 
 Exit code 0: all pictures were read; 3: some could not be read, the file
 lists the reasons; 2: wrong usage""",

@@ -52,7 +52,7 @@ class Matching(str, Enum):
     cls=Command,
     epilog="""\
 # Measure selective search with its defaults
-detect-recall --root my-data/ --split val
+detect-recall --root my-data/
 # Compare two settings and a file, as tables and as a page
 detect-recall --root my-data/ --method R-CNN=superpixel-scale:1 \\
     --method doubled=superpixel-scale:2 --proposals theirs.npz \\

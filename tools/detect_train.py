@@ -1,7 +1,7 @@
 """`detect-train`: train a detector on your own pictures.
 
-detect-train ILSVRC_ROOT --out MODEL/
-detect photos/ --model MODEL/
+detect-train my-data/ --out my-model/
+detect photos/ --model my-model/
 """
 
 from collections.abc import Sequence
@@ -43,12 +43,12 @@ class OutsideBoxes(str, Enum):
 detect-train my-data/ --out my-model/
 detect photos/ --model my-model/
 # A folder without splits: measure on a fifth of its pictures
-detect-train my-data/ --hold-out 0.2 --out my-model/
+detect-train my-data/ --hold-out 0.2 --out measured-model/
 # Few pictures and no GPU: only the last layer, in minutes
-detect-train my-data/ --freeze-trunk --no-multibox --out my-model/
+detect-train my-data/ --freeze-trunk --no-multibox --out small-model/
 # As the paper: six networks
 detect-train ILSVRC/ --init bvlc_googlenet.caffemodel --members 6 \\
-    --out my-model/
+    --out ensemble/
 
 If it is stopped, the same command goes on where it was.""",
 )

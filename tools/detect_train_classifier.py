@@ -1,7 +1,7 @@
 """`detect-train-classifier`: train GoogLeNet to classify pictures, as the initial network of a detector.
 
-detect-train-classifier IMAGENET/ --out my-classifier/
-torchrun --nproc-per-node 8 -m inception_rcnn.tools.detect_train_classifier IMAGENET/ --out my-classifier/
+detect-train-classifier imagenet/ --out my-classifier/
+torchrun --nproc-per-node 8 -m inception_rcnn.tools.detect_train_classifier imagenet/ --out my-classifier/
 detect-train DATASET --init my-classifier/classifier.safetensors --out my-model/
 """
 
@@ -30,12 +30,13 @@ console = Console(stderr=True, emoji=False)
     cls=Command,
     epilog="""\
 # Train a classifier, then a detector that starts from it
-detect-train-classifier IMAGENET/ --out my-classifier/
+detect-train-classifier imagenet/ --out my-classifier/
 detect-train my-data/ --init my-classifier/classifier.safetensors \\
     --out my-model/
 # On several GPUs
-torchrun --nproc-per-node 8 -m inception_rcnn.tools.detect_train_classifier \\
-    IMAGENET/ --out my-classifier/
+torchrun --nproc-per-node 8 \\
+    -m inception_rcnn.tools.detect_train_classifier imagenet/ \\
+    --out my-classifier/
 
 If it is stopped, the same command goes on where it was.""",
 )

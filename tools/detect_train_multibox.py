@@ -1,6 +1,6 @@
 """`detect-train-multibox`: train a MultiBox network, which proposes regions beside selective search, for a detector.
 
-detect-train-multibox ILSVRC_ROOT --model MODEL/ --out MODEL_WITH_MULTIBOX/
+detect-train-multibox my-data/ --model my-model/ --out my-model-2/
 """
 
 from pathlib import Path

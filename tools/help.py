@@ -91,6 +91,8 @@ def _text(parameter: Any) -> Text:
     default = parameter.default
     if isinstance(default, Enum):
         default = default.value
+    if isinstance(default, list):
+        default = ", ".join(default)
     if parameter.required and parameter.param_type_name == "option":
         text.append(" [required]", "dim red")
     elif parameter.show_default and default is not None and not isinstance(default, bool) and not callable(default):

@@ -54,6 +54,7 @@ def test_the_examples_are_commands_that_parse(command: str) -> None:
     block = text[text.index("╭─ Examples") :]
     lines = [line[2:-2].rstrip() for line in block.splitlines() if line.startswith("│")]
     examples = "\n".join(lines).replace("\\\n", " ").splitlines()
+    assert max(map(len, lines)) <= 76, "a line breaks at 80 columns, and can no longer be pasted"
     parsed = 0
     for example in examples:
         words = shlex.split(example.partition(" > ")[0], comments=True)
