@@ -76,7 +76,7 @@ def fit_screen(run: TrainingRun, model: Model, settings: ScreenSettings, unseen:
     )
 
 
-def no_screen(*, wanted: bool, has_multibox: bool) -> str:
+def why_no_screen(*, wanted: bool, has_multibox: bool) -> str:
     """Why the detector has no screen, in words."""
     if not wanted:
         return "screen: none"

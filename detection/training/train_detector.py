@@ -25,7 +25,7 @@ from .multibox_stage import check_multibox_stage, trained_or_kept_multibox
 from .plan import Recipe, measure_speed, plan_sentences, plan_stages
 from .progress import Report, Say, no_report, no_words
 from .screen import ScreenSettings
-from .screen_stage import fit_screen, keep_screen, mild_screen, no_screen, trained_screen
+from .screen_stage import fit_screen, keep_screen, mild_screen, trained_screen, why_no_screen
 from .split import seen_and_unseen, untrained_pictures
 from .teacher import Teacher, make_lesson
 from .training_run import TrainingRun
@@ -179,7 +179,7 @@ def train_detector(
     if recipe.screen is not None:
         fit_screen(run, model, recipe.screen, unseen)
     elif kept_screen is None:
-        say(no_screen(wanted=screen is not None, has_multibox=has_multibox))
+        say(why_no_screen(wanted=screen is not None, has_multibox=has_multibox))
 
     save_model(model, out)
     if validation is not None:
