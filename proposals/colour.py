@@ -31,10 +31,9 @@ def _hue(image: Bytes) -> Bytes:
 
 
 def _rgi(image: Bytes) -> Bytes:
-    total = image.sum(axis=2, dtype=np.int32)
-    divisor = np.maximum(total, 1)
-    red = image[:, :, 0] * np.int32(255) // divisor
-    green = image[:, :, 1] * np.int32(255) // divisor
+    wide = image.astype(np.int32)  # NumPy 1 multiplies uint8 with a small int32 in uint8
+    total = wide.sum(axis=2)
+    red, green = (wide[:, :, channel] * 255 // np.maximum(total, 1) for channel in (0, 1))
     return np.stack([red, green, total // 3], axis=2).astype(np.uint8)
 
 
