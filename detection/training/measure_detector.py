@@ -1,6 +1,7 @@
 """Measuring a trained detector on annotated pictures, for its card."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..evaluation.bootstrap import bootstrap, interval
 from ..evaluation.ilsvrc import Evaluation, evaluate
 from ..evaluation.voc import evaluate_voc
 from ..model_files import model_digest
+from ..model_json import read_description
 from ..run_state import OtherRunError, Result, RunState, RunStateError
 from .errors import TrainingError
 from .progress import Report, no_report
@@ -62,27 +64,30 @@ def measure_detector(
     paths = [sample.path for sample in samples]
     file = folder / "evaluation.sqlite"
     identity = {"the model's digest": model_digest(model)}
+    described = read_description(model / "model.json")
+    open_state = partial(RunState, file, identity, paths, categories=described.categories, finest=described.subclasses)
     try:
         try:
-            state = RunState(file, identity, paths, existing="resume")
+            state = open_state(existing="resume")
         except OtherRunError:  # A run over another model or other pictures, or a damaged file.
             file.unlink()
-            state = RunState(file, identity, paths, existing="refuse")
+            state = open_state(existing="refuse")
+        with state:
+            left = state.left()
+            done = len(paths) - len(left)
+            report("evaluation", done, len(paths), {})
+            todo = [paths[number] for number in left]
+            results = Detector.load(model, device=device).detect_files(todo) if left else ()
+            for number, result in zip(left, results, strict=True):
+                if result.image is None:
+                    raise TrainingError(str(result.error))
+                height, width = result.image.shape[:2]
+                state.add(Result(number, width, height, result.detections, None))
+                done += 1
+                report("evaluation", done, len(paths), {})
+            detections = [result.detections for result in state.results() if result.detections is not None]
     except RunStateError as error:
         raise TrainingError(str(error)) from error
-    with state:
-        left = state.left()
-        done = len(paths) - len(left)
-        report("evaluation", done, len(paths), {})
-        results = Detector.load(model, device=device).detect_files([paths[number] for number in left]) if left else ()
-        for number, result in zip(left, results, strict=True):
-            if result.image is None:
-                raise TrainingError(str(result.error))
-            height, width = result.image.shape[:2]
-            state.add(Result(number, width, height, result.detections, None))
-            done += 1
-            report("evaluation", done, len(paths), {})
-        detections = [result.detections for result in state.results() if result.detections is not None]
     return figures(evaluate_detections(samples, detections, dataset, marks_difficult))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from inception_rcnn.data.categories import Category
+from inception_rcnn.data.categories import Category, Subclass
 from inception_rcnn.data.dataset import Dataset, Sample
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.training import measure_detector as measuring
@@ -15,6 +15,7 @@ from inception_rcnn.detection.training.measure_detector import measure_detector
 
 GNOME, FLAMINGO = 1, 2
 CATEGORIES = (Category(GNOME, "a", "gnome"), Category(FLAMINGO, "b", "flamingo"))
+FINEST = (Subclass("n1", "garden gnome", GNOME), Subclass("n2", "greater flamingo", FLAMINGO))
 # Every picture has one object with this box: a gnome in pictures 0 and 2, a flamingo in picture 1.
 BOX = (20, 10, 60, 50)
 ELSEWHERE = (0, 0, 10, 10)
@@ -39,7 +40,11 @@ class StandIn:
                 yield SimpleNamespace(image=None, detections=None, error=f"{path}: no such file")
                 continue
             scores, labels, boxes = zip(*FOUND[path.name], strict=True)
-            detections = Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels))
+            # The networks tell subclasses apart, as those of the shipped model do.
+            finest = np.array(labels) - 1
+            detections = Detections(
+                np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels), subclasses=finest
+            )
             yield SimpleNamespace(image=np.zeros((60, 80, 3), np.uint8), detections=detections, error=None)
 
 
@@ -47,6 +52,8 @@ class StandIn:
 def stand_in(monkeypatch):
     monkeypatch.setattr(measuring, "Detector", StandIn)
     monkeypatch.setattr(measuring, "model_digest", lambda model: model.name)
+    described = SimpleNamespace(categories=CATEGORIES, subclasses=FINEST)
+    monkeypatch.setattr(measuring, "read_description", lambda file: described)
 
 
 @pytest.fixture
