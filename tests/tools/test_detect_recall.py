@@ -246,7 +246,7 @@ def test_the_message_about_an_unknown_class_suggests_classes(root: Path, boxes: 
 def test_the_help_has_an_example() -> None:
     code, output = run("--help")
     assert code == 0
-    assert "detect-recall --root my-data/ --split val" in output
+    assert "detect-recall --root my-data/" in output
 
 
 def test_real_photographs_and_objects(shared: Path) -> None:
