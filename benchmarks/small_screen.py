@@ -1,4 +1,4 @@
-"""Compare the screen of the shipped model with screens that are trained on few pictures.
+"""Compare the screen of a model with screens that start from it and are trained on few pictures.
 
     python benchmarks/training_list.py ILSVRC/ imagenet-val/ --out joined/
     python benchmarks/small_screen.py joined/ imagenet-val/ --numbers 8 32 96
@@ -11,6 +11,7 @@ trained on none of them.
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         with all_regions(work / "proposals.sqlite", model.regions, model.multibox) as propose:
-            print(line("of the model", load_model(arguments.model).screen or model.screen, model, measured, propose))
+            print(line("of the model", copy.deepcopy(model.screen), model, measured, propose))
             for number in arguments.numbers:
                 few = learned.part(range(number))
                 classes = tuple(one for one in few.categories if one.id in labels_of(few))

@@ -327,7 +327,7 @@ def _load_member(
     if known is not None:
         first, shared = known
         stored = first.state_dict()
-        weights |= {name: stored[name].clone() for name in _names_in_first_blocks(first, shared)}
+        weights |= {name: stored[name] for name in _names_in_first_blocks(first, shared)}
 
     def build() -> Backbone:
         if known is None:

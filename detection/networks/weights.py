@@ -98,8 +98,7 @@ def network_with_weights(
 
     Args:
         build: makes the network, with any weights. They are replaced, not written to.
-        tensors: one tensor for each name in the network's `state_dict`. The network takes a tensor of the right data
-            type as it is, without a copy.
+        tensors: one tensor for each name in the network's `state_dict`. The network gets copies of them.
         file: the file that the tensors were read from, for error messages.
         declared: shapes that follow from the sizes that a description declares, by the tensor's name, with None for
             sizes that are not declared. They are compared before the network is built, so that a description of large
@@ -133,7 +132,8 @@ def network_with_weights(
             raise ModelError(f"{file}: {name} has shape {list(tensor.shape)}, the network expects {list(value.shape)}")
         if tensor.is_floating_point() != value.is_floating_point() or tensor.is_complex():
             raise ModelError(f"{file}: {name} has the type {tensor.dtype}, the network expects {value.dtype}")
-        weights[name] = tensor.to(value.dtype)
+        # A copy also of the right type: safetensors maps the file, so the tensor would change when the file is changed.
+        weights[name] = tensor.to(value.dtype, copy=True)
         # The extremes are found several times faster than each number is tested; a NaN is both of them.
         if not torch.stack(torch.aminmax(weights[name])).isfinite().all():
             raise ModelError(f"{file}: {name} has a number that is NaN or infinite; get the file again")

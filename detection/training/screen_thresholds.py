@@ -111,12 +111,17 @@ def fit_thresholds_once(
 ) -> FittedThresholds:
     """Fit the thresholds of a model's screen on all pictures of a data set, see `fit_thresholds`.
 
-    The result is stored in `folder`. If it is there for the same model and pictures, it is returned without another
-    fit. A damaged file is replaced with a warning.
+    The result is stored in `folder`. If it is there for the same model, pictures and annotations, it is returned.
+    A damaged file is replaced with a warning.
     """
     with temporary_folder(folder) as stored:
         save_model(model, stored)
-        key = result_key(model=model_digest(stored), pictures=pictures_key(dataset, range(len(dataset))))
+        key = result_key(
+            model=model_digest(stored),
+            pictures=pictures_key(dataset, range(len(dataset))),
+            objects=[_objects(sample) for sample in dataset],
+            rule=[LARGEST_LOSS, MOST_REGIONS, SCORES, OVERLAPS],
+        )
     file = folder / f"screen_thresholds_{key}.json"
     fitted = _stored_fit(file)
     if fitted is None:
@@ -124,6 +129,12 @@ def fit_thresholds_once(
         with atomic_write(file) as partial_file:
             partial_file.write_text(json.dumps(asdict(fitted)))
     return fitted
+
+
+def _objects(sample: Sample) -> list[Any]:
+    """What the annotation of a picture says, for a key."""
+    annotated = None if sample.annotated is None else sorted(sample.annotated)
+    return [sample.boxes.tolist(), sample.labels.tolist(), sample.difficult.tolist(), annotated]
 
 
 def _stored_fit(file: Path) -> FittedThresholds | None:

@@ -299,6 +299,28 @@ def model_with_screen() -> Model:
     return Model([GoogLeNet(3, auxiliary=False)], CATEGORIES, multibox=multibox, screen=screen.eval())
 
 
+def test_a_loaded_model_does_not_change_with_its_files(tmp_path, tiny_googlenet):
+    """Files may be replaced in place, for example by `cp`, while a detector runs."""
+    save_model(Model([GoogLeNet(3, auxiliary=False, batch_norm=True)], CATEGORIES), tmp_path)
+    loaded = load_model(tmp_path).members[0].state_dict()
+    before = {name: value.clone() for name, value in loaded.items()}
+    with (tmp_path / "member_1.safetensors").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        file.write(b"\x7f" * size)
+    for name, value in loaded.items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_members_that_share_blocks_have_tensors_of_their_own(tmp_path, tiny_googlenet):
+    first = GoogLeNet(3, auxiliary=False)
+    save_model(Model([first, copy.deepcopy(first)], CATEGORIES), tmp_path)
+    one, two = (dict(member.named_parameters()) for member in load_model(tmp_path).members)
+    with torch.no_grad():
+        one["trunk.conv1.convolution.bias"] += 1
+    assert not torch.equal(one["trunk.conv1.convolution.bias"], two["trunk.conv1.convolution.bias"])
+
+
 def test_a_screen_comes_back_in_float16_with_its_thresholds(tmp_path, tiny_googlenet):
     model = model_with_screen()
     save_model(model, tmp_path)

@@ -140,6 +140,25 @@ def model_and_pictures(monkeypatch):
     return object(), Dataset("none", (DOG,), [], lambda record: record)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("boxes", np.array([[1, 2, 30, 40]], np.float32)),
+        ("labels", np.array([2])),
+        ("difficult", np.array([True])),
+        ("annotated", frozenset({1})),
+    ],
+)
+def test_the_fit_is_repeated_when_an_annotation_changes(field, value, model_and_pictures, tmp_path):
+    model, _ = model_and_pictures
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"pixels")
+    before = replace(sample(OBJECT), path=picture)
+    for one in (before, before, replace(before, **{field: value})):
+        fit_thresholds_once(model, Dataset("one", (DOG,), [one], lambda record: record), tmp_path)
+    assert len(list(tmp_path.glob("screen_thresholds_*.json"))) == 2
+
+
 @pytest.mark.parametrize("damage", ["", "{", "null", "[]", '{"thresholds": 1}', "NaN score", "text score"])
 def test_a_damaged_file_of_the_fit_is_replaced(damage, model_and_pictures, tmp_path, caplog):
     model, pictures = model_and_pictures
