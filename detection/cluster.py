@@ -167,17 +167,17 @@ class Cluster:
         # Ray starts a worker again whenever it dies.
         remote = ray.remote(num_cpus=self.workers.cpus, num_gpus=self.workers.gpus, max_restarts=-1)(_Worker)
         workers: list[Any] = [
-            remote.remote(sent, self._device, max(1, self.workers.cpus), max_pixels, proposals, settings)
+            remote.remote(self._device, max(1, self.workers.cpus), max_pixels, proposals, settings)
             for _ in range(count)
         ]
         # What each worker is doing: a task, or None while it starts. A worker whose machine was lost stays at None.
-        running: dict[Any, tuple[Any, _Task | None]] = {_ready(worker): (worker, None) for worker in workers}
+        running: dict[Any, tuple[Any, _Task | None]] = {_load(worker, sent): (worker, None) for worker in workers}
         idle: list[Any] = []
         try:
             while left:
                 while idle and waiting:
                     worker, task = idle.pop(), waiting.popleft()
-                    running[worker.detect.remote(task.pictures)] = worker, task
+                    running[worker.detect.remote([sent], task.pictures)] = worker, task
                 (ended,), _ = ray.wait(list(running))
                 worker, given = running.pop(ended)
                 try:
@@ -188,7 +188,7 @@ class Cluster:
                     _logger.warning("a worker of the Ray cluster died and is started again: %s", _cause(error))
                     given.deaths += 1
                     waiting.appendleft(given)
-                    running[_ready(worker)] = worker, None
+                    running[_load(worker, sent)] = worker, None
                     continue
                 idle.append(worker)
                 if given is not None:
@@ -227,18 +227,21 @@ class _Task:
 
 
 class _Worker:
-    """A detector in its own process, which Ray starts and restarts."""
+    """A detector in its own process, which Ray starts and restarts.
+
+    The model comes with the calls: Ray warns, on the console, of constructor arguments that live in its object store.
+    """
 
     def __init__(
         self,
-        model: Model,
         device: str,
         threads: int,
         max_pixels: int,
         proposals: tuple[Path, str] | None,
         settings: dict[str, Any],
     ):
-        self._detector = Detector(model, device=device, threads=threads, **settings)
+        self._detector: Detector | None = None
+        self._settings = {"device": device, "threads": threads, **settings}
         self._max_pixels = max_pixels
         self._proposals = None
         if proposals:
@@ -246,11 +249,22 @@ class _Worker:
             self._proposals = read_proposals(path)
             self._proposals.file = named  # error messages name the path that the user gave
 
-    def ready(self) -> None:
-        """Does nothing: the worker is ready when this is done."""
+    def load(self, model: Sequence[Any]) -> None:
+        """Load the detector, unless it is loaded. A worker that has restarted has to load it again.
 
-    def detect(self, pictures: Sequence[tuple[int, str | Path]]) -> list[Result]:
+        Args:
+            model: the reference of a `Model` in Ray's object store, in a list, so that Ray does not fetch the model for
+                a detector that is loaded.
+        """
+        if self._detector is None:
+            import ray
+
+            self._detector = Detector(ray.get(model[0]), **self._settings)
+
+    def detect(self, model: Sequence[Any], pictures: Sequence[tuple[int, str | Path]]) -> list[Result]:
         """Detect objects in pictures: pairs of a number and a source -> results, which carry the numbers."""
+        self.load(model)
+        assert self._detector is not None
         files = self._detector.detect_files(
             [source for _, source in pictures], self._max_pixels, self._proposals, keep_image=False
         )
@@ -264,9 +278,9 @@ class _Worker:
         return results
 
 
-def _ready(worker: Any) -> Any:
-    """A reference that is ready when the worker is, also if it dies and starts again meanwhile."""
-    return worker.ready.options(max_task_retries=-1).remote()
+def _load(worker: Any, model: Any) -> Any:
+    """A reference that is ready when the worker has loaded the model, also if it dies and starts again meanwhile."""
+    return worker.load.options(max_task_retries=-1).remote([model])
 
 
 def _cause(error: BaseException) -> str:

@@ -184,7 +184,7 @@ def test_after_a_worker_is_killed_no_result_is_missing_or_doubled(address, pictu
 
 
 @pytest.mark.slow
-def test_pictures_can_be_urls_and_results_carry_their_numbers(address, pictures, model):
+def test_pictures_can_be_urls_results_carry_their_numbers_and_ray_prints_nothing(address, pictures, model, capfd):
     urls = [(100 + number, (pictures / f"{number:02}.png").as_uri()) for number in range(2)]
     with Cluster(address) as cluster:
         assert cluster.workers == Workers(2, 1, 0)
@@ -192,6 +192,7 @@ def test_pictures_can_be_urls_and_results_carry_their_numbers(address, pictures,
     found = {result.picture: (result.width, result.height, result.failure) for result in results}
     assert found == {100: (80, 60, None), 101: (80, 60, None), 7: (0, 0, "No such file or directory")}
     assert len(results) == 3
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
