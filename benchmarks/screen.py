@@ -5,7 +5,8 @@
 The ensemble with its cascade scores every region of some pictures of val, drawn at random; the scores are kept in
 `--scores`. Each row of the table is computed from them as `detect` computes it. `--skip 80` leaves out the first
 pictures of the draw, on which constants of the program and the thresholds of the screen were chosen. The cost counts a
-region as 1, and as 1 + 0.21 for each further network that scores it: the networks share their lower blocks.
+region as 1 for the first network. Each further network that scores it adds the share of the multiply-adds in the blocks
+that the networks do not share.
 
 `--kept-only` scores only the regions that the screen keeps, which takes seconds a picture in place of half a minute.
 The table then lacks the rows that need other regions.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +27,25 @@ from inception_rcnn import Detector, read_image
 from inception_rcnn.data.ground_truth import read_ilsvrc_ground_truth
 from inception_rcnn.data.ilsvrc import open_dataset
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
+from inception_rcnn.detection.engines.engine import CROP_SIZE
 from inception_rcnn.detection.evaluation.ilsvrc import evaluate
 from inception_rcnn.detection.model_files import load_model, model_digest
+from inception_rcnn.detection.networks.backbones import Backbone, shared_blocks
+from inception_rcnn.detection.networks.costs import layer_costs
 from inception_rcnn.detection.pipeline import ScoredRegions
 from inception_rcnn.proposals.proposals import Proposals
 from inception_rcnn.proposals.screen import ScreenThresholds, best_regions
 from inception_rcnn.runtime.atomic_write import atomic_write
 
-UPPER = 0.21  # cost of the blocks that the networks do not share, as a share of one network
+
+def own_share(members: Sequence[Backbone]) -> float:
+    """The share of a member's multiply-adds that is in the blocks that the members do not share."""
+    first = members[0]
+    own = [name for name, _ in first.trunk.named_children()][shared_blocks(members) :]
+    costs = layer_costs(first, 3, CROP_SIZE, CROP_SIZE)
+    adds = {name: cost.multiply_adds for name, cost in costs.items()}
+    upper = sum(count for name, count in adds.items() if name.removeprefix("trunk.").split(".")[0] in own)
+    return (upper + adds["classifier"]) / sum(adds.values())
 
 
 def collect(detector: Detector, path: Path, file: Path, kept_only: bool) -> None:
@@ -86,10 +99,16 @@ class Scored:
         blank = np.zeros((height, width, 3), np.uint8)
         return ScoredPicture(FileResult("", blank, None, None), proposals, scores)
 
-    def cost(self, rows: np.ndarray, members: int) -> float:
-        """The cost of these regions: those that the cascade passes are scored by all networks."""
+    def cost(self, rows: np.ndarray, others: float) -> float:
+        """The cost of these regions.
+
+        Args:
+            rows: the regions.
+            others: the cost of a region for all networks but the first, which score the regions that the cascade
+                passes.
+        """
         background = self.arrays["probabilities"][rows, 0]
-        return len(rows) + (members - 1) * UPPER * float((background < 1).sum())
+        return len(rows) + others * float((background < 1).sum())
 
 
 def main() -> None:
@@ -122,7 +141,7 @@ def main() -> None:
     truth = part_of(read_ilsvrc_ground_truth(arguments.ilsvrc, "val"), indices)
     groups = class_groups(model)
     groups = {name: groups[name] for name in ("six classes", "all classes present")}
-    members = len(model.members)
+    others = (len(model.members) - 1) * own_share(model.members) if len(model.members) > 1 else 0.0
     fitted, calibration = detector.screen.thresholds, detector.calibration
 
     def measure(thresholds: ScreenThresholds | None, count: int | None = None, *, quality: bool) -> Measurement:
@@ -135,7 +154,7 @@ def main() -> None:
             if thresholds is not None:
                 rows = best_regions(arrays["boxes"], arrays["objectness"] * arrays["quality"], thresholds, count)
             found.append(detector.detections(scored.picture(rows)))
-            costs.append(scored.cost(rows, members))
+            costs.append(scored.cost(rows, others))
         return Measurement(evaluate(truth, submission(indices, found)), groups, float(np.mean(costs)))
 
     rows: dict[str, Measurement] = {}
