@@ -51,7 +51,8 @@ class Scores:
     Attributes:
         size: int [2], width and height of the picture.
         boxes, source: float32 [N, 4] and uint8 [N], the regions that the screen keeps.
-        quality: float32 [N], the expected IoU of each region, by the screen.
+        quality, classes: float32 [N] and [N, 1 + classes], the expected IoU and the class probabilities of each
+            region, by the screen.
         probabilities: float32 [members, N, 1 + classes].
         features: float16 [N, D], the first member's features for box regression.
     """
@@ -60,6 +61,7 @@ class Scores:
     boxes: np.ndarray
     source: np.ndarray
     quality: np.ndarray
+    classes: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
 
@@ -85,6 +87,7 @@ def score(detector: Detector, image: np.ndarray) -> Scores:
     """Score the regions that the screen keeps with every member. The detector has no cascade."""
     proposals = detector.propose(image)
     assert proposals.quality is not None
+    assert proposals.classes is not None
     crops = warp_regions(image, proposals.boxes, padding=detector.regions.padding, mode=detector.regions.warp_mode)
     first = detector.ensemble.first(crops)
     others = [engine(first.inputs) for engine in detector.ensemble.engines[1:]]
@@ -93,6 +96,7 @@ def score(detector: Detector, image: np.ndarray) -> Scores:
         proposals.boxes,
         proposals.source,
         proposals.quality,
+        proposals.classes,
         np.stack([first.probabilities, *others]),
         first.features.astype(np.float16),
     )
@@ -138,7 +142,7 @@ class DetectionSteps:
         detector = self._with_regression if row.regression else self._without
         detector.calibration = self._calibration if row.calibration else None
         width, height = scores.size.tolist()
-        proposals = Proposals(scores.boxes, scores.quality, scores.source, scores.quality)
+        proposals = Proposals(scores.boxes, scores.quality, scores.source, scores.quality, scores.classes)
         regions = ScoredRegions(probabilities, np.arange(len(scores.boxes)), scores.features.astype(np.float32))
         blank = np.zeros((height, width, 3), np.uint8)
         return detector.detections(ScoredPicture(FileResult("", blank, None, None), proposals, regions))

@@ -62,14 +62,14 @@ def collect(detector: Detector, path: Path, file: Path, kept_only: bool) -> None
         detector.screen = screen
     feature_map = detector.multibox.look(image).feature_map
     assert feature_map is not None
-    objectness, quality = screen.score(feature_map, picture.proposals.boxes, width, height)
+    classes, quality = screen.score(feature_map, picture.proposals.boxes, width, height)
     with atomic_write(file) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             size=[width, height],
             boxes=picture.proposals.boxes,
             source=picture.proposals.source,
-            objectness=objectness,
+            classes=classes,
             quality=quality,
             probabilities=picture.scores.probabilities,
             kept=picture.scores.kept,
@@ -95,7 +95,7 @@ class Scored:
             arrays["probabilities"][rows], places[arrays["kept"][kept]], arrays["features"][kept].astype(np.float32)
         )
         quality = arrays["quality"][rows]
-        proposals = Proposals(arrays["boxes"][rows], quality, arrays["source"][rows], quality)
+        proposals = Proposals(arrays["boxes"][rows], quality, arrays["source"][rows], quality, arrays["classes"][rows])
         blank = np.zeros((height, width, 3), np.uint8)
         return ScoredPicture(FileResult("", blank, None, None), proposals, scores)
 
@@ -152,7 +152,8 @@ def main() -> None:
             arrays = scored.arrays
             rows = np.arange(len(arrays["boxes"]))
             if thresholds is not None:
-                rows = best_regions(arrays["boxes"], arrays["objectness"] * arrays["quality"], thresholds, count)
+                scores = (1 - arrays["classes"][:, 0]) * arrays["quality"]
+                rows = best_regions(arrays["boxes"], scores, thresholds, count)
             found.append(detector.detections(scored.picture(rows)))
             costs.append(scored.cost(rows, others))
         return Measurement(evaluate(truth, submission(indices, found)), groups, float(np.mean(costs)))

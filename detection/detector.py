@@ -137,7 +137,7 @@ class Detector:
         ensemble: the compiled networks.
         multibox: the compiled MultiBox network; None if the model has none.
         screen: the screen; None if the model has none or it is switched off.
-        calibration: turns class probabilities and the screen's qualities into scores; None uses the class probabilities
+        calibration: turns class probabilities and what the screen says into scores; None uses the class probabilities
             as scores.
 
     Raises:
@@ -170,6 +170,9 @@ class Detector:
         if seed < 0:
             raise ValueError(f"seed is {seed}, expected at least 0")
         choice = choose_classes(model.categories, model.subclasses, classes)
+        columns = model.screen_columns()
+        # A finest class has the screen's probability of its class.
+        screen_columns = np.array([0 if row is None else columns[row] for row in choice.of_model], np.int64)
         model = with_classes(model, choice)
         self._reported = choice.rows
         self.categories: tuple[Category, ...] = choice.categories
@@ -186,6 +189,7 @@ class Detector:
         self.max_regions = max_regions
         self._regressor = model.regressor if box_regression else None
         self._columns = model.output_columns()
+        self._screen_columns = screen_columns
         self.screen = model.screen if screen else None
         self.calibration = model.calibration
         chosen = model.first_members(members)
@@ -403,7 +407,8 @@ class Detector:
             probabilities = probabilities[:, np.r_[0, 1 + self._reported]]
             boxes = boxes if boxes.ndim == 2 else boxes[:, self._reported]
         if self.calibration is not None and picture.proposals.quality is not None:
-            scores = self.calibration.scores(probabilities[:, 1:], picture.proposals.quality)
+            by_screen = self.by_screen(picture.proposals)
+            scores = self.calibration.scores(probabilities[:, 1:], picture.proposals.quality, by_screen)
             probabilities = np.concatenate([probabilities[:, :1], scores], axis=1)
         found = select_detections(
             boxes,
@@ -415,6 +420,18 @@ class Detector:
         found = vote_boxes(found, boxes, probabilities, self._ids)
         subclasses = self._subclasses_of(found, picture.scores)
         return replace(found, subclasses=subclasses, categories=self.categories, finest=self.subclasses)
+
+    def by_screen(self, proposals: Proposals) -> np.ndarray | None:
+        """The screen's probabilities of the reported classes in N regions.
+
+        Returns:
+            float32 [N, reported classes], NaN for classes that the screen does not know; None if no screen has seen the
+            regions.
+        """
+        if proposals.classes is None:
+            return None
+        columns = self._screen_columns[self._reported]
+        return np.where(columns > 0, proposals.classes[:, columns], np.float32(np.nan))
 
     def _subclasses_of(self, found: Detections, scores: ScoredRegions) -> np.ndarray | None:
         """The likeliest subclass of each detection's class, by the first member; None without subclasses."""

@@ -73,7 +73,7 @@ class Model:
             screen.
         subclasses: the classes that the networks tell apart beneath the categories. The probability of a category is
             the sum over its subclasses. Empty if the networks tell the categories themselves apart.
-        calibration: turns class probabilities and the screen's qualities into scores; None if the scores are the class
+        calibration: turns class probabilities and what the screen says into scores; None if the scores are the class
             probabilities.
     """
 
@@ -98,6 +98,15 @@ class Model:
             return None
         columns = {category.id: column for column, category in enumerate(self.categories, 1)}
         return np.array([0, *(columns.get(one.category or 0, 0) for one in self.subclasses)], np.int64)
+
+    def screen_columns(self) -> np.ndarray:
+        """The output of the screen for each category, int64 [categories]; 0 where the screen does not know the class.
+
+        A detector can keep the screen of another model, so classes are compared by name.
+        """
+        names = () if self.screen is None else self.screen.class_names
+        columns = {name: column for column, name in enumerate(names, 1) if name is not None}
+        return np.array([columns.get(category.name, 0) for category in self.categories], np.int64)
 
     def first_members(self, members: int | None) -> list[Backbone]:
         """The first `members` networks of the ensemble, or all networks if `members` is None.
@@ -218,7 +227,7 @@ def _describe_multibox(network: MultiBox) -> dict[str, Any]:
 
 def _describe_screen(screen: Screen) -> dict[str, Any]:
     return {
-        "classes": screen.num_classes,
+        "classes": screen.class_names,
         "fine_channels": screen.lateral_fine.in_channels,
         "coarse_channels": screen.lateral_coarse.in_channels,
         "width": screen.width,
@@ -375,16 +384,18 @@ def _load_screen(file: Path, described: ScreenDescription, multibox: MultiBox) -
             f"MultiBox's maps have {given[0]} and {given[1]}"
         )
 
+    classes = len(described.class_names)
+
     def build() -> Screen:
-        return Screen(described.classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
+        return Screen(classes, *channels, width=described.width, grid=described.grid, hidden=described.hidden)
 
     declared = {
-        "classifier.weight": (described.classes + 1, described.hidden),
+        "classifier.weight": (classes + 1, described.hidden),
         "lateral_fine.weight": (described.width, channels[0], 1, 1),
         "layers.0.weight": (described.hidden, described.width * described.grid**2),
     }
     screen = network_with_weights(build, read_weights(file), file, declared)
-    screen.thresholds = described.thresholds
+    screen.class_names, screen.thresholds = described.class_names, described.thresholds
     return screen.eval()
 
 

@@ -14,7 +14,7 @@ from ..data.categories import Category, Subclass
 from ..data.json_values import shown
 from ..proposals.multibox import PriorGrid
 from ..proposals.screen import ScreenThresholds
-from .calibration import ScoreCalibration
+from .calibration import ScoreCalibration, ScreenedCalibration
 from .networks.googlenet import Stem
 from .networks.weights import ModelError
 from .warping.warp import WarpMode
@@ -88,9 +88,9 @@ class MultiBoxDescription:
 
 @dataclass(frozen=True)
 class ScreenDescription:
-    """The arguments of `Screen`, and its thresholds."""
+    """The arguments of `Screen`, the names of its classes, and its thresholds."""
 
-    classes: int
+    class_names: tuple[str | None, ...]
     fine_channels: int
     coarse_channels: int
     width: int
@@ -264,8 +264,16 @@ def _subclasses(fields: _Fields, categories: Sequence[Category]) -> tuple[Subcla
 
 def _calibration(fields: _Fields) -> ScoreCalibration:
     names = ("probability", "quality", "bias")
+    fields.check_names(*names, "screened")
+    screened = _screened_calibration(fields.object("screened")) if fields.has("screened") else None
+    weights = {name: fields.read(name, json_values.number) for name in names}
+    return ScoreCalibration(**weights, screened=screened)
+
+
+def _screened_calibration(fields: _Fields) -> ScreenedCalibration:
+    names = ("probability", "quality", "screen", "bias")
     fields.check_names(*names)
-    return ScoreCalibration(*(fields.read(name, json_values.number) for name in names))
+    return ScreenedCalibration(*(fields.read(name, json_values.number) for name in names))
 
 
 def _regions(fields: _Fields) -> RegionSettings:
@@ -321,13 +329,13 @@ def _grid(fields: _Fields) -> PriorGrid:
 
 
 def _screen(fields: _Fields, categories: int) -> ScreenDescription:
-    """The screen. It has the classes of the detector, unless the detector kept the screen of another model."""
+    """The screen. Older models do not name its classes; without their number, it has those of the detector."""
     layer = _within(json_values.whole_number, 1, _LARGEST_LAYER)
     fields.check_names("classes", "fine_channels", "coarse_channels", "width", "grid", "hidden", "thresholds")
     thresholds = fields.object("thresholds")
     thresholds.check_names("score", "nms")
     return ScreenDescription(
-        fields.read("classes", layer) if fields.has("classes") else categories,
+        fields.read("classes", _screen_classes) if fields.has("classes") else (None,) * categories,
         fields.read("fine_channels", layer),
         fields.read("coarse_channels", layer),
         fields.read("width", layer),
@@ -338,6 +346,17 @@ def _screen(fields: _Fields, categories: int) -> ScreenDescription:
             thresholds.read("nms", _within(json_values.number, 0, 1)),
         ),
     )
+
+
+def _screen_classes(value: object) -> tuple[str | None, ...]:
+    """The names of the screen's classes, null for a class that it does not know; or their number."""
+    if not isinstance(value, list):
+        return (None,) * _within(json_values.whole_number, 1, _LARGEST_LAYER)(value)
+    names = tuple(_or_none(json_values.class_name)(one) for one in _list(value, least=1, most=_LARGEST_LAYER))
+    twice = [name for name, times in Counter(names).items() if name is not None and times > 1]
+    if twice:
+        raise ValueError(f"the name {shown(twice[0])} occurs twice")
+    return names
 
 
 def _within(read: Callable[[object], T], low: float, high: float) -> Callable[[object], T]:

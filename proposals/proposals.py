@@ -27,12 +27,15 @@ class Proposals:
             probabilities.
         source: uint8 ``[N]``, the `Source` of each box; `Source.SELECTIVE_SEARCH` by default.
         quality: float32 ``[N]`` in 0..1, the IoU with the object that the screen expects; None without a screen.
+        classes: float32 ``[N, 1 + K]``, the probabilities that the screen gives its K classes, column 0 the background;
+            None without a screen.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     quality: NDArray[np.float32] | None = None
+    classes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.scores.shape != (len(self.boxes),):
@@ -45,6 +48,8 @@ class Proposals:
             raise ValueError(f"proposals need a source for each of {len(self.boxes)} boxes, got {self.source.shape}")
         if self.quality is not None and self.quality.shape != self.scores.shape:
             raise ValueError(f"proposals need a quality for each of {len(self)} boxes, got {self.quality.shape}")
+        if self.classes is not None and (self.classes.ndim != 2 or len(self.classes) != len(self)):
+            raise ValueError(f"proposals need classes for each of {len(self)} boxes, got {self.classes.shape}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -58,4 +63,5 @@ class Proposals:
     def __getitem__(self, rows: NDArray[np.int64]) -> Proposals:
         """Returns the proposals of these rows, in the order of the rows."""
         quality = None if self.quality is None else self.quality[rows]
-        return Proposals(self.boxes[rows], self.scores[rows], self.source[rows], quality)
+        classes = None if self.classes is None else self.classes[rows]
+        return Proposals(self.boxes[rows], self.scores[rows], self.source[rows], quality, classes)

@@ -1,8 +1,10 @@
 """The screen: a small network that rejects most regions before the large networks score them.
 
 R-CNN runs its network on every region, although nearly all regions are background. MultiBox's trunk computes feature
-maps of the whole picture anyway. The screen pools each region from these maps and predicts two numbers: the probability
-that the region shows an object, and the quality, which is the expected IoU with the object. The paper has no screen.
+maps of the whole picture anyway. The screen pools each region from these maps and predicts the probability of each
+class, and the quality, which is the expected IoU with the object. Both choose the regions, and both are part of the
+score of a detection (`detection/calibration.py`): the screen's maps were computed from the whole picture, so it judges
+a region by other evidence than the large networks. The paper has no screen.
 
 Sources: regions pooled from shared maps, He et al., "Spatial pyramid pooling" (ECCV 2014) and Girshick, "Fast R-CNN"
 (ICCV 2015); the expected IoU as a score, Jiang et al., "IoU-Net" (ECCV 2018); a cascade of region filters, Yang et al.,
@@ -58,8 +60,12 @@ class Screen(nn.Module):
         hidden: units of each hidden layer.
 
     Attributes:
+        class_names: the name of the class of each output from 1 on; None for a class that the screen does not know,
+            because its training pictures have no box of the class.
         thresholds: the thresholds of `keep`; `MILD` until they are fitted.
     """
+
+    class_names: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -76,6 +82,7 @@ class Screen(nn.Module):
         self.width = width
         self.grid = grid
         self.hidden = hidden
+        self.class_names = (None,) * num_classes
         self.thresholds = MILD
         self.lateral_fine = nn.Conv2d(fine_channels, width, 1)
         self.lateral_coarse = nn.Conv2d(coarse_channels, width, 1)
@@ -125,7 +132,7 @@ class Screen(nn.Module):
     def score(
         self, feature_map: NDArray[np.float32], boxes: NDArray[np.float32], width: int, height: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Computes the object probability and the quality of the regions of one picture.
+        """Computes the class probabilities and the quality of the regions of one picture.
 
         Args:
             feature_map: float32 [width, h, w], the map of the picture, which was stretched to the trunk's input.
@@ -133,14 +140,15 @@ class Screen(nn.Module):
             width, height: size of the picture in pixels.
 
         Returns:
-            Object probability, float32 [N], and quality, float32 [N], both in 0..1.
+            Class probabilities, float32 [N, 1 + num_classes], column 0 the background, and quality, float32 [N], in
+            0..1.
         """
         rows, columns = feature_map.shape[1:]
         scale = STRIDE * np.array([columns, rows, columns, rows], np.float32) / [width, height, width, height]
         logits, quality = self(
             torch.from_numpy(feature_map)[None], [torch.from_numpy((boxes * scale).astype(np.float32))]
         )
-        return (1 - logits.softmax(1)[:, 0]).numpy(), quality.sigmoid().numpy()
+        return logits.softmax(1).numpy(), quality.sigmoid().numpy()
 
     def keep(
         self,
@@ -162,11 +170,12 @@ class Screen(nn.Module):
             At most N proposals, best first. Their score is the object probability times the quality.
         """
         if not len(proposals):
-            return replace(proposals, quality=np.zeros(0, np.float32))
-        objectness, quality = self.score(feature_map, proposals.boxes, width, height)
-        scores = objectness * quality
+            classes = np.zeros((0, 1 + self.num_classes), np.float32)
+            return replace(proposals, quality=np.zeros(0, np.float32), classes=classes)
+        classes, quality = self.score(feature_map, proposals.boxes, width, height)
+        scores = (1 - classes[:, 0]) * quality
         best = best_regions(proposals.boxes, scores, self.thresholds, count)
-        return Proposals(proposals.boxes[best], scores[best], proposals.source[best], quality[best])
+        return Proposals(proposals.boxes[best], scores[best], proposals.source[best], quality[best], classes[best])
 
 
 def _enlarged(boxes: Tensor) -> Tensor:

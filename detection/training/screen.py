@@ -210,6 +210,8 @@ def train_screen(
     )
     for file in folder.glob("screen_maps_*"):
         file.unlink()
+    seen = {label for one in examples for label in one.labels.tolist()}
+    screen.class_names = tuple(one.name if label in seen else None for label, one in enumerate(categories, 1))
     return screen.to("cpu").eval()
 
 

@@ -21,7 +21,7 @@ from ...data.boxes import iou
 from ...data.dataset import Dataset, Sample
 from ...proposals.screen import MILD, ScreenThresholds, best_regions
 from ...runtime.atomic_write import atomic_write, temporary_folder
-from ..calibration import ScoreCalibration
+from ..calibration import ScoreCalibration, ScreenedCalibration
 from ..detections import Detections
 from ..detector import Detector, ScoredPicture
 from ..model_files import Model, model_digest, save_model
@@ -62,9 +62,13 @@ class FittedThresholds:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "FittedThresholds":
         """The thresholds that `dataclasses.asdict` made this document of."""
+        weights = dict(document["calibration"])
+        screened = weights.pop("screened")
+        if screened is not None:
+            screened = ScreenedCalibration(**screened)
         return cls(
             ScreenThresholds(**document["thresholds"]),
-            ScoreCalibration(**document["calibration"]),
+            ScoreCalibration(**weights, screened=screened),
             document["figures"],
         )
 
@@ -143,7 +147,9 @@ def _stored_fit(file: Path) -> FittedThresholds | None:
         return None
     try:
         fitted = FittedThresholds.from_json(json.loads(file.read_text(encoding="utf-8")))
-        numbers = (*asdict(fitted.thresholds).values(), *asdict(fitted.calibration).values(), *fitted.figures.values())
+        weights = asdict(fitted.calibration)
+        weights |= weights.pop("screened") or {}
+        numbers = (*asdict(fitted.thresholds).values(), *weights.values(), *fitted.figures.values())
         if all(isinstance(number, int | float) and isfinite(number) for number in numbers):
             return fitted
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -197,9 +203,11 @@ def _calibrated(
     counted = ~evaluation.ignored
     right = (evaluation.matched >= 0)[counted]
     probability = np.concatenate([one.scores for one in found])[counted]
-    quality = np.concatenate([_qualities(*pair) for pair in zip(found, pictures, strict=True)])[counted]
-    calibration = fit_calibration(probability, quality, right)
-    scores = calibration.scores(probability[:, None], quality)[:, 0]
+    pairs = list(zip(found, pictures, strict=True))
+    quality = np.concatenate([_qualities(*pair) for pair in pairs])[counted]
+    by_screen = np.concatenate([_by_screen(detector, *pair) for pair in pairs])[counted]
+    calibration = fit_calibration(probability, quality, by_screen, right)
+    scores = calibration.scores(probability[:, None], quality, by_screen[:, None])[:, 0]
     before, after = (expected_calibration_error(one, right) for one in (probability, scores))
     return calibration, {"calibration error before": round(before, 4), "calibration error after": round(after, 4)}
 
@@ -209,6 +217,16 @@ def _qualities(found: Detections, picture: ScoredPicture) -> np.ndarray:
     assert found.regions is not None
     assert picture.proposals.quality is not None
     return picture.proposals.quality[found.regions]
+
+
+def _by_screen(detector: Detector, found: Detections, picture: ScoredPicture) -> np.ndarray:
+    """The screen's probability of each detection's class in its region; NaN if the screen does not know the class."""
+    assert found.regions is not None
+    probabilities = detector.by_screen(picture.proposals)
+    if probabilities is None:
+        return np.full(len(found), np.nan)
+    columns = {category.id: column for column, category in enumerate(detector.categories)}
+    return probabilities[found.regions, [columns[label] for label in found.labels.tolist()]]
 
 
 def _kept_rows(picture: ScoredPicture, thresholds: ScreenThresholds) -> np.ndarray:

@@ -14,7 +14,7 @@ from PIL import Image
 from inception_rcnn import Detector, GoogLeNet
 from inception_rcnn.data.categories import Category, CategoryError, Subclass
 from inception_rcnn.data.images import ImageError
-from inception_rcnn.detection.calibration import ScoreCalibration
+from inception_rcnn.detection.calibration import ScoreCalibration, ScreenedCalibration
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, _Picture
 from inception_rcnn.detection.engines import ensemble as ensemble_module
@@ -384,6 +384,25 @@ def test_scores_are_calibrated_with_the_quality_of_the_region():
     unscreened = Detector(model, device="cpu", max_detections=1000, screen=False)(image)
     without = Detector(screened_model(), device="cpu", max_detections=1000, screen=False)(image)
     np.testing.assert_array_equal(unscreened.scores, without.scores)
+
+
+@pytest.mark.usefixtures("tiny_googlenet", "uncompiled_networks")
+def test_a_class_that_the_screen_knows_is_scored_by_the_screen_too():
+    image, labels = picture(0), [category.id for category in CATEGORIES]
+    plain = Detector(screened_model(), device="cpu", max_detections=1000, max_regions=1)(image)
+    model = screened_model(calibration=ScoreCalibration(1.0, 0.0, 0.0, ScreenedCalibration(0.5, 0.0, 2.0, 0.25)))
+    model.screen.class_names = (None, CATEGORIES[0].name)  # the screen of a model with other classes
+    detector = Detector(model, device="cpu", max_detections=1000, max_regions=1)
+    seen = float(detector.propose(image).classes[0, 2])
+    before = dict(zip(plain.labels.tolist(), plain.scores.astype(float).tolist(), strict=True))
+    after = detector(image)
+    found = dict(zip(after.labels.tolist(), after.scores.tolist(), strict=True))
+    probability = before[labels[0]]
+    exponent = 0.5 * np.log(probability / (1 - probability)) + 2 * np.log(seen / (1 - seen)) + 0.25
+    assert found[labels[0]] == pytest.approx(1 / (1 + np.exp(-exponent)), rel=1e-4)
+    assert found[labels[1]] == pytest.approx(before[labels[1]], rel=1e-4)
+    some = Detector(model, device="cpu", max_detections=1000, max_regions=1, classes=[CATEGORIES[0].name])
+    assert some(image).scores.tolist() == [found[labels[0]]]
 
 
 @pytest.mark.slow

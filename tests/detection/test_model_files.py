@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from inception_rcnn import GoogLeNet
 from inception_rcnn.data.categories import Category, Subclass
-from inception_rcnn.detection.calibration import ScoreCalibration
+from inception_rcnn.detection.calibration import ScoreCalibration, ScreenedCalibration
 from inception_rcnn.detection.model_files import (
     Model,
     RegionSettings,
@@ -295,7 +295,7 @@ def model_with_screen() -> Model:
     screen = Screen(
         2, multibox.lateral_fine.in_channels, multibox.lateral_coarse.in_channels, width=8, grid=3, hidden=16
     )
-    screen.thresholds = ScreenThresholds(score=0.03, nms=0.8)
+    screen.class_names, screen.thresholds = ("dog", None), ScreenThresholds(score=0.03, nms=0.8)
     return Model([GoogLeNet(3, auxiliary=False)], CATEGORIES, multibox=multibox, screen=screen.eval())
 
 
@@ -326,15 +326,17 @@ def test_a_screen_comes_back_in_float16_with_its_thresholds(tmp_path, tiny_googl
     save_model(model, tmp_path)
     loaded = load_model(tmp_path).screen
     assert loaded.thresholds == ScreenThresholds(score=0.03, nms=0.8)
+    assert loaded.class_names == model.screen.class_names == ("dog", None)
     for name, value in model.screen.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
     assert not loaded.training
 
 
 def test_a_calibration_comes_back(tmp_path, tiny_googlenet):
-    model = replace(model_with_screen(), calibration=ScoreCalibration(0.75, 0.5, -1.25))
-    save_model(model, tmp_path)
-    assert load_model(tmp_path).calibration == model.calibration
+    for screened in (None, ScreenedCalibration(0.5, 0.25, 0.75, -0.5)):
+        model = replace(model_with_screen(), calibration=ScoreCalibration(0.75, 0.5, -1.25, screened))
+        save_model(model, tmp_path)
+        assert load_model(tmp_path).calibration == model.calibration
     save_model(replace(model, calibration=None), tmp_path)
     assert load_model(tmp_path).calibration is None
 
@@ -366,13 +368,14 @@ def test_a_screen_may_have_more_classes_than_the_detector(tmp_path, tiny_googlen
     assert load_model(tmp_path).screen.num_classes == 7
 
 
-def test_a_screen_without_a_number_of_classes_has_those_of_the_detector(tmp_path, tiny_googlenet):
+def test_a_screen_of_an_older_model_knows_no_class(tmp_path, tiny_googlenet):
     save_model(model_with_screen(), tmp_path)
     file = tmp_path / "model.json"
     document = json.loads(file.read_text(encoding="utf-8"))
-    assert document["screen"].pop("classes") == 2
+    assert document["screen"].pop("classes") == ["dog", None]
     file.write_text(json.dumps(document), encoding="utf-8")
-    assert load_model(tmp_path).screen.num_classes == 2
+    loaded = load_model(tmp_path).screen
+    assert (loaded.num_classes, loaded.class_names) == (2, (None, None))
 
 
 def test_a_screen_without_a_multibox_network_is_refused(tmp_path, tiny_googlenet):

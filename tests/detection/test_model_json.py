@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from inception_rcnn.detection.calibration import ScoreCalibration
 from inception_rcnn.detection.model_json import RegionSettings, read_description
 from inception_rcnn.detection.networks.weights import ModelError
 
@@ -28,7 +29,7 @@ RIGHT: dict[str, Any] = {
         "grids": [{"stride": 16, "division": 1, "shapes": [[12.0, 12]]}],
     },
     "screen": {
-        "classes": 2,
+        "classes": ["dog", None],
         "fine_channels": 52,
         "coarse_channels": 64,
         "width": 8,
@@ -41,7 +42,12 @@ RIGHT: dict[str, Any] = {
         {"wnid": "n9", "name": "zèbre", "category": 7},
         {"wnid": "n10", "name": "seashore", "category": None},
     ],
-    "calibration": {"probability": 0.8, "quality": 1, "bias": -0.5},
+    "calibration": {
+        "probability": 0.8,
+        "quality": 1,
+        "bias": -0.5,
+        "screened": {"probability": 0.5, "quality": 1.5, "screen": 0.4, "bias": 0.25},
+    },
     "card": {"anything": [1, "two"]},
 }
 
@@ -96,13 +102,15 @@ WRONG_PARTS = [
     ("multibox.grids.0.shapes.0", [1, 2, 3]), ("multibox.grids.0.shapes.0", [0, 5]),
     ("multibox.other", 1),
     ("multibox.grids.0.shapes.0", [float("nan"), 5]), ("multibox.network.name", "x"),
-    ("screen.classes", 0), ("screen.width", 10**12), ("screen.grid", 10**6),
+    ("screen.classes", 0), ("screen.classes", []), ("screen.classes", ["dog", "dog"]), ("screen.classes", ["dog", 5]),
+    ("screen.classes", ["dog", ""]), ("screen.width", 10**12), ("screen.grid", 10**6),
     ("screen.thresholds", {}),
     ("screen.thresholds.score", 2), ("screen.thresholds.nms", float("nan")), ("screen.thresholds.nms", "0.5"),
     ("screen.thresholds.nms", 2), ("screen.thresholds.other", 1), ("screen.other", 1),
     ("subclasses.0.category", 5), ("subclasses.0.category", "58"), ("subclasses.0.category", None),
     ("subclasses.0.name", 5), ("subclasses.0.other", 5), ("subclasses", 5), ("subclasses", {}),
     ("calibration.bias", float("nan")), ("calibration.bias", "0"), ("calibration.other", 0), ("calibration", 5),
+    ("calibration.screened", 5), ("calibration.screened.screen", None), ("calibration.screened.other", 1),
 ]  # fmt: skip
 
 
@@ -121,7 +129,8 @@ def test_a_wrong_value_is_named(tmp_path: Path, path: str, value: object) -> Non
     [
         ("cascade", None), ("multibox", None), ("screen", None), ("input_ranges", []), ("card", {}),
         ("regions", {}), ("regions.min_side", 0), ("members", 2.0), ("other", 1),
-        ("subclasses", []), ("subclasses", None), ("calibration", None),
+        ("subclasses", []), ("subclasses", None), ("calibration", None), ("calibration.screened", None),
+        ("screen.classes", 2), ("screen.classes", ["zèbre", None, "dog"]),
     ],
 )  # fmt: skip
 def test_a_right_value_is_read(tmp_path: Path, path: str, value: object) -> None:
@@ -132,6 +141,11 @@ def test_a_right_value_is_read(tmp_path: Path, path: str, value: object) -> None
         assert getattr(found, path) is None
     elif path == "subclasses":
         assert found.subclasses == ()
+    elif path == "screen.classes":
+        assert found.screen is not None
+        assert found.screen.class_names == (tuple(value) if isinstance(value, list) else (None, None))
+    elif path == "calibration.screened":
+        assert found.calibration == ScoreCalibration(0.8, 1, -0.5)
 
 
 def test_ids_may_be_large(tmp_path: Path) -> None:

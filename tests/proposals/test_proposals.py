@@ -39,3 +39,14 @@ def test_arrays_of_other_shapes_are_rejected(boxes: np.ndarray, scores: np.ndarr
 def test_every_box_needs_a_source() -> None:
     with pytest.raises(ValueError, match="a source for each of 2 boxes"):
         Proposals(BOXES, SCORES, np.zeros(3, np.uint8))
+
+
+def test_rows_keep_what_the_screen_says_of_them() -> None:
+    classes = np.array([[0.1, 0.9], [0.6, 0.4]], np.float32)
+    proposals = Proposals(BOXES, SCORES, quality=np.array([0.7, 0.3], np.float32), classes=classes)
+    second = proposals[np.array([1])]
+    assert second.quality is not None
+    assert second.classes is not None
+    assert (second.quality.tolist(), second.classes.tolist()) == ([np.float32(0.3)], [classes[1].tolist()])
+    with pytest.raises(ValueError, match=r"classes for each of 2 boxes, got \(1, 2\)"):
+        Proposals(BOXES, SCORES, classes=classes[:1])

@@ -31,7 +31,10 @@ def random_map() -> NDArray[np.float32]:
 def with_scores(
     screen: Screen, monkeypatch: pytest.MonkeyPatch, objectness: list[float], quality: list[float]
 ) -> Screen:
-    scores = np.array(objectness, np.float32), np.array(quality, np.float32)
+    """The screen with these object probabilities and qualities. The class of every region is its first."""
+    classes = np.zeros((len(objectness), 4), np.float32)
+    classes[:, 0], classes[:, 1] = 1 - np.array(objectness), objectness
+    scores = classes, np.array(quality, np.float32)
     monkeypatch.setattr(screen, "score", lambda *arguments: scores)
     return screen
 
@@ -44,6 +47,7 @@ def test_regions_are_kept_by_objectness_times_quality_and_near_duplicates_droppe
     np.testing.assert_array_equal(kept.boxes, BOXES[[0, 3]])
     np.testing.assert_allclose(kept.scores, [0.45, 0.06], rtol=1e-6)
     np.testing.assert_allclose(kept.quality, [0.5, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(kept.classes, [[0.1, 0.9, 0, 0], [0.4, 0.6, 0, 0]], rtol=1e-6)
     assert kept.source.tolist() == [Source.SELECTIVE_SEARCH, Source.SELECTIVE_SEARCH]
 
 
@@ -64,25 +68,26 @@ def test_no_proposals_leave_none(screen):
     none = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     kept = screen.keep(none, random_map(), 100, 100)
     assert len(kept) == 0
-    assert kept.quality.shape == (0,)
+    assert (kept.quality.shape, kept.classes.shape) == ((0,), (0, 4))
 
 
 def test_scores_are_probabilities_and_do_not_depend_on_other_regions(screen):
-    objectness, quality = screen.score(random_map(), BOXES, 100, 80)
-    for values in (objectness, quality):
-        assert values.shape == (4,)
+    classes, quality = screen.score(random_map(), BOXES, 100, 80)
+    assert (classes.shape, quality.shape) == ((4, 4), (4,))
+    np.testing.assert_allclose(classes.sum(axis=1), 1, rtol=1e-5)
+    for values in (classes, quality):
         assert (values > 0).all()
         assert (values < 1).all()
     for row in range(4):
         alone = screen.score(random_map(), BOXES[row : row + 1], 100, 80)
-        np.testing.assert_allclose(alone[0], objectness[row], rtol=1e-5)
+        np.testing.assert_allclose(alone[0][0], classes[row], rtol=1e-5)
         np.testing.assert_allclose(alone[1], quality[row], rtol=1e-5)
 
 
 def test_a_region_is_seen_at_its_place_in_the_picture_whatever_the_size_of_the_picture(screen):
-    objectness, _ = screen.score(random_map(), BOXES, 100, 80)
+    classes, _ = screen.score(random_map(), BOXES, 100, 80)
     enlarged, _ = screen.score(random_map(), BOXES * np.array([3, 2, 3, 2], np.float32), 300, 160)
-    np.testing.assert_allclose(enlarged, objectness, rtol=1e-4)
+    np.testing.assert_allclose(enlarged, classes, rtol=1e-4)
 
 
 def test_a_region_is_pooled_with_a_margin_of_a_tenth_on_each_side(screen):

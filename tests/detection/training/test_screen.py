@@ -105,6 +105,14 @@ def test_regions_far_from_all_boxes_are_left_out_where_some_classes_are_not_anno
     assert (screen_examples(partly, proposals, dataset.categories, 64).labels > 0).tolist() == [True, False]
 
 
+def test_a_screen_names_the_classes_of_its_examples(uninterrupted, multibox, dataset, tmp_path):
+    known = [one.name for one in dataset.categories if one.name in ("dog", "domestic cat")]
+    assert uninterrupted[0].class_names == tuple(known)
+    only_dogs = dataset.part([number for number in range(len(dataset)) if dataset[number].labels.tolist() == [58]])
+    screen, _ = trained(multibox, only_dogs, tmp_path, replace(SETTINGS, iterations=1))
+    assert screen.class_names == tuple(name if name == "dog" else None for name in known)
+
+
 def test_training_lowers_the_loss_and_finds_the_object(uninterrupted, multibox, dataset):
     _, reports = uninterrupted
     losses = [figures["loss"] for stage, _, _, figures in reports if stage == "screen"]

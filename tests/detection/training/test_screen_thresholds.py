@@ -37,6 +37,10 @@ class AllRegionsAreDogs:
 
     categories = (DOG,)
 
+    def by_screen(self, proposals: Proposals) -> np.ndarray | None:
+        """The screen's probability of a dog; None if the screen does not know dogs."""
+        return None if proposals.classes is None else proposals.classes[:, 1:]
+
     def detections(self, picture: ScoredPicture) -> Detections:
         scores = picture.scores.probabilities[:, 1]
         order = np.argsort(-scores, kind="stable")
@@ -115,6 +119,18 @@ def test_the_calibration_learns_that_regions_of_low_quality_are_wrong():
     assert right > 0.9
     assert wrong < 0.1
     assert found.figures["calibration error after"] < 0.1 < found.figures["calibration error before"]
+
+
+def test_the_calibration_learns_what_the_screen_knows_of_a_class():
+    """The networks and the quality are equally sure of both regions; only the screen tells them apart."""
+    both = scored([OBJECT, [0, 0, 5, 5]], [0.5, 0.5], [0.9, 0.9], [0.5, 0.5])
+    classes = np.array([[0.1, 0.9], [0.9, 0.1]], np.float32)
+    seen = replace(both, proposals=replace(both.proposals, classes=classes))
+    found = fitted([seen] * 60)
+    scores = found.calibration.scores(np.full((2, 1), 0.9), np.full(2, 0.5), classes[:, 1:])[:, 0]
+    assert scores[0] > 0.9
+    assert scores[1] < 0.1
+    assert fitted([both] * 60).calibration.screened is None
 
 
 def test_low_scores_lower_the_threshold():
