@@ -74,12 +74,14 @@ class Row:
         members: the members whose probabilities are averaged, from 0.
         regression: whether boxes are regressed.
         calibration: whether scores are calibrated.
+        screen_class: whether the calibration uses the screen's class probabilities.
         cascade: whether regions that the first member takes for background are background.
     """
 
     members: tuple[int, ...]
     regression: bool = True
     calibration: bool = True
+    screen_class: bool = True
     cascade: bool = False
 
 
@@ -141,6 +143,8 @@ class DetectionSteps:
             probabilities[rejected, 0] = 1
         detector = self._with_regression if row.regression else self._without
         detector.calibration = self._calibration if row.calibration else None
+        if detector.calibration is not None and not row.screen_class:
+            detector.calibration = replace(detector.calibration, screened=None)
         width, height = scores.size.tolist()
         proposals = Proposals(scores.boxes, scores.quality, scores.source, scores.quality, scores.classes)
         regions = ScoredRegions(probabilities, np.arange(len(scores.boxes)), scores.features.astype(np.float32))
@@ -301,6 +305,8 @@ def main() -> None:
         rows[f"{last}, cascade"] = measure(replace(complete, cascade=True))
     if regression:
         rows[f"{last}, no box regression"] = measure(replace(complete, regression=False))
+    if model.calibration is not None and model.calibration.screened is not None:
+        rows[f"{last}, without the screen's class"] = measure(replace(complete, screen_class=False))
     if calibration:
         rows[f"{last}, class probabilities as scores"] = measure(replace(complete, calibration=False))
     regions = np.mean([len(picture.boxes) for picture in scores])
