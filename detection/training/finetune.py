@@ -3,6 +3,9 @@
 With `freeze_below`, the frozen blocks run once over a pool of windows, and the blocks above are trained on the stored
 features: an hour on a CPU. Without it, the whole network is trained on crops that are warped for each step.
 
+A network that learns the classes of a teacher, but does not have the teacher's trunk, first gets a classifier that fits
+its features (`new_classifier`).
+
 The members of an ensemble start from the same weights and "only differ in sampling methodologies and the randomized
 input image order" (Szegedy et al. 2015, section 7). Here all members share the windows that were kept of each picture.
 With frozen blocks they also share the pool, in which each window is mirrored and distorted once, so that the frozen
@@ -31,6 +34,7 @@ from .errors import TrainingError
 from .keys import pictures_key, result_key
 from .loop import Training, cosine, mixed_precision, read_ahead, seed_dropout, train
 from .lower_features import LowerBlocks, stored_features, training_crops, window_crops
+from .new_classifier import fit_classifier, pooled_features
 from .progress import Report, no_report
 from .teacher import Lesson, distillation_loss, set_loss
 from .windows import BatchSampler, Windows, draw_pool
@@ -140,6 +144,29 @@ def fine_tune(
                 report=report,
             )
 
+    def window_loss(logits: Tensor, rows: np.ndarray, answer: Tensor | None) -> tuple[Tensor, dict[str, float]]:
+        labels = windows.labels[rows]
+        if lesson is None:
+            return nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(logits.device)), {}
+        right = lesson.right_outputs(labels, windows.images[rows], answer).to(logits.device)
+        of_labels = set_loss(logits, right)
+        if answer is None:
+            return of_labels, {}
+        of_teacher = distillation_loss(logits[:, 1 : 1 + answer.shape[1]], answer, settings.temperature)
+        terms = {"labels": of_labels.item(), "teacher": of_teacher.item()}
+        return of_labels + settings.distillation * of_teacher, terms
+
+    teacher = None if lesson is None else lesson.teacher
+    if frozen and checkpoint.step() == 0 and teacher is not None and not teacher.has_trunk_of(network):
+        fit_classifier(
+            network.classifier.to(device),
+            pooled_features(network.eval(), frozen, features, device=device, report=report),
+            windows.labels,
+            lambda logits, rows: window_loss(logits, rows, torch.from_numpy(answers[rows]).to(device))[0],
+            seed=seed,
+            report=report,
+        )
+
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained = nn.Sequential(network.trunk[frozen:])
     precision = mixed_precision(device)
@@ -159,18 +186,10 @@ def fine_tune(
             x = network.normalise(inputs.permute(0, 3, 1, 2).float())
         with precision:
             logits = network.classify(trained(x)).float()
-        labels = windows.labels[rows]
-        if lesson is None:
-            return nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(device)), {}
         answer: Tensor | None = None
-        if lesson.teacher is not None:
+        if lesson is not None and lesson.teacher is not None:
             answer = torch.from_numpy(answers[rows]).to(device) if frozen else lesson.answers(inputs)
-        of_labels = set_loss(logits, lesson.right_outputs(labels, windows.images[rows], answer).to(device))
-        if answer is None:
-            return of_labels, {}
-        of_teacher = distillation_loss(logits[:, 1 : 1 + answer.shape[1]], answer, settings.temperature)
-        terms = {"labels": of_labels.item(), "teacher": of_teacher.item()}
-        return of_labels + settings.distillation * of_teacher, terms
+        return window_loss(logits, rows, answer)
 
     def failed_batch(step: int, batch: tuple[np.ndarray, np.ndarray]) -> tuple[dict[str, np.ndarray], list[Path]]:
         shown = windows[batch[1]]

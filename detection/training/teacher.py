@@ -45,6 +45,10 @@ class Teacher:
     network: Backbone
     outputs: tuple[Subclass, ...]
 
+    def has_trunk_of(self, network: Backbone) -> bool:
+        """Whether the teacher has the trunk of `network`, so that the teacher's classifier fits there too."""
+        return shared_blocks([network, self.network]) == len(network.trunk)
+
 
 def read_teacher(network: Backbone, classes: Path, categories: Sequence[Category]) -> Teacher:
     """Make a teacher of a classifier of ImageNet's 1,000 classes.
@@ -251,7 +255,7 @@ def with_teachers_classifier(network: Backbone, teacher: Teacher, outputs: int) 
     classifier = nn.Linear(network.out_channels, outputs)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
-    if shared_blocks([network, teacher.network]) == len(network.trunk):
+    if teacher.has_trunk_of(network):
         with torch.no_grad():
             classifier.weight[1 : 1 + old.out_features] = old.weight
             classifier.bias[1 : 1 + old.out_features] = old.bias
