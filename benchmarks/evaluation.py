@@ -1,7 +1,7 @@
 """Measures how fast detections are evaluated.
 
 python benchmarks/evaluation.py                               # a million random detections in 20,000 pictures
-python benchmarks/evaluation.py --referee ../shared/referee   # first the official kit's large case, then the same
+python benchmarks/evaluation.py --referee referee/   # first the official kit's large case, then the same
 """
 
 from __future__ import annotations

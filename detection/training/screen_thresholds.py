@@ -196,37 +196,64 @@ def _choose(
 def _calibrated(
     detector: Detector, samples: Sequence[Sample], pictures: Sequence[ScoredPicture], dataset: Dataset
 ) -> tuple[ScoreCalibration, dict[str, float]]:
-    """The calibration of the detector's scores, and the expected calibration errors before and after it."""
-    found = [detector.detections(picture) for picture in pictures]
-    marks_difficult = any(sample.difficult.any() for sample in samples)
-    evaluation = evaluate_detections(samples, found, dataset, marks_difficult)
-    counted = ~evaluation.ignored
-    right = (evaluation.matched >= 0)[counted]
-    probability = np.concatenate([one.scores for one in found])[counted]
-    pairs = list(zip(found, pictures, strict=True))
-    quality = np.concatenate([_qualities(*pair) for pair in pairs])[counted]
-    by_screen = np.concatenate([_by_screen(detector, *pair) for pair in pairs])[counted]
-    calibration = fit_calibration(probability, quality, by_screen, right)
-    scores = calibration.scores(probability[:, None], quality, by_screen[:, None])[:, 0]
-    before, after = (expected_calibration_error(one, right) for one in (probability, scores))
-    return calibration, {"calibration error before": round(before, 4), "calibration error after": round(after, 4)}
+    """The calibration of the detector's scores, and the expected calibration errors before and after it.
+
+    Calibrated scores choose other boxes of an object, so the second round is fitted to the detections of the first.
+    """
+    detector.calibration = None
+    before = _Detections.of(detector, samples, pictures, dataset)
+    detector.calibration = before.calibration()
+    after = _Detections.of(detector, samples, pictures, dataset)
+    calibration = after.calibration()
+    scores = calibration.scores(after.probability[:, None], after.quality, after.by_screen[:, None])[:, 0]
+    return calibration, {
+        "calibration error before": round(expected_calibration_error(before.probability, before.right), 4),
+        "calibration error after": round(expected_calibration_error(scores, after.right), 4),
+    }
 
 
-def _qualities(found: Detections, picture: ScoredPicture) -> np.ndarray:
-    """The quality of the region that each detection comes from."""
+@dataclass(frozen=True, eq=False)
+class _Detections:
+    """What a calibration is fitted to: the detections of all pictures that are right or wrong.
+
+    Attributes:
+        probability, quality, by_screen, right: see `fit_calibration`.
+    """
+
+    probability: np.ndarray
+    quality: np.ndarray
+    by_screen: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(
+        cls, detector: Detector, samples: Sequence[Sample], pictures: Sequence[ScoredPicture], dataset: Dataset
+    ) -> "_Detections":
+        """The detections of a detector in pictures with scored regions."""
+        found = [detector.detections(picture) for picture in pictures]
+        marks_difficult = any(sample.difficult.any() for sample in samples)
+        evaluation = evaluate_detections(samples, found, dataset, marks_difficult)
+        values = [_values(detector, *pair) for pair in zip(found, pictures, strict=True)]
+        probability, quality, by_screen = (np.concatenate(column) for column in zip(*values, strict=True))
+        counted = ~evaluation.ignored
+        return cls(probability[counted], quality[counted], by_screen[counted], (evaluation.matched >= 0)[counted])
+
+    def calibration(self) -> ScoreCalibration:
+        return fit_calibration(self.probability, self.quality, self.by_screen, self.right)
+
+
+def _values(detector: Detector, found: Detections, picture: ScoredPicture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each detection's region: the probability of its class, the quality, and the screen's probability, or NaN."""
     assert found.regions is not None
     assert picture.proposals.quality is not None
-    return picture.proposals.quality[found.regions]
-
-
-def _by_screen(detector: Detector, found: Detections, picture: ScoredPicture) -> np.ndarray:
-    """The screen's probability of each detection's class in its region; NaN if the screen does not know the class."""
-    assert found.regions is not None
-    probabilities = detector.by_screen(picture.proposals)
-    if probabilities is None:
-        return np.full(len(found), np.nan)
     columns = {category.id: column for column, category in enumerate(detector.categories)}
-    return probabilities[found.regions, [columns[label] for label in found.labels.tolist()]]
+    of_classes = np.array([columns[label] for label in found.labels.tolist()], np.int64)
+    by_screen = detector.by_screen(picture.proposals)
+    return (
+        picture.scores.probabilities[found.regions, 1 + of_classes],
+        picture.proposals.quality[found.regions],
+        np.full(len(found), np.nan) if by_screen is None else by_screen[found.regions, of_classes],
+    )
 
 
 def _kept_rows(picture: ScoredPicture, thresholds: ScreenThresholds) -> np.ndarray:

@@ -133,6 +133,31 @@ def test_the_calibration_learns_what_the_screen_knows_of_a_class():
     assert fitted([both] * 60).calibration.screened is None
 
 
+class TheBestDog(AllRegionsAreDogs):
+    """Stands in for a detector with suppression: the region with the highest calibrated score is the detection."""
+
+    calibration: ScoreCalibration | None = None
+
+    def detections(self, picture: ScoredPicture) -> Detections:
+        found = super().detections(picture)
+        scores = found.scores
+        if self.calibration is not None:
+            scores = self.calibration.scores(scores[:, None], picture.proposals.quality[found.regions])[:, 0]
+        return found[np.array([scores.argmax()])]
+
+
+def test_the_calibration_is_fitted_to_the_detections_of_a_calibrated_detector():
+    """Calibrated scores choose other regions: here the object, in place of a region of higher probability."""
+    detector, pictures = TheBestDog(), []
+    for number in range(200):  # the uncalibrated detector takes the object in every fifth picture only
+        far = 0.95 if number % 5 else 0.85
+        pictures.append(scored([OBJECT, [0, 0, 5, 5]], [0.5, 0.4], [0.9, far], [0.8, 0.2]))
+    samples = [sample(OBJECT)] * len(pictures)
+    found = _choose(detector, samples, pictures, Dataset("drawn", (DOG,), samples, lambda record: record))
+    assert detector.calibration.quality > 0  # of the first round, in which four fifths of the detections are wrong
+    assert found.calibration.scores(np.array([[0.9]]), np.array([0.8]))[0, 0] > 0.95
+
+
 def test_low_scores_lower_the_threshold():
     """A screen that has seen few examples of a class gives it low scores."""
     found = fitted([picture_with_object_at(0.0021)] * 60)
