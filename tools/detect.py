@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..detection.run_state import Existing, Result, RunState
 
 # Smallest score of a detection that is written to files, and of a detection that is drawn and counted on the terminal.
-KEPT_SCORE = 0.01
+KEPT_SCORE = 0.001
 SHOWN_SCORE = 0.3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -155,7 +155,7 @@ def test_the_calibration_is_fitted_to_the_detections_of_a_calibrated_detector():
     samples = [sample(OBJECT)] * len(pictures)
     found = _choose(detector, samples, pictures, Dataset("drawn", (DOG,), samples, lambda record: record))
     assert detector.calibration.quality > 0  # of the first round, in which four fifths of the detections are wrong
-    assert found.calibration.scores(np.array([[0.9]]), np.array([0.8]))[0, 0] > 0.95
+    assert found.calibration.scores(np.array([[0.9]]), np.array([0.8]))[0, 0] > 0.99  # 0.97 after one round
 
 
 def test_low_scores_lower_the_threshold():
