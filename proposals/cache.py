@@ -40,7 +40,7 @@ def _source_digest() -> str:
 
 
 class RegionCache:
-    """Proposes the regions of image files and stores them in an SQLite file.
+    """Proposes the regions of image files and stores them in an SQLite file, without `Proposals.classes`.
 
     The key of a file's proposals consists of the file's content (not its name or date), of `key`, of the source of this
     package, and of the versions of OpenCV and Pillow. Proposals of another content, setting or source are never

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ...data.images import read_image
@@ -49,7 +50,10 @@ def all_regions(
 def screened_regions(
     file: Path, regions: RegionSettings, multibox: MultiBox, screen: Screen, device: str = "auto"
 ) -> Iterator[Propose]:
-    """The regions that the screen keeps with its present thresholds. The arguments are those of `all_regions`."""
+    """The regions that the screen keeps with its present thresholds, without `Proposals.classes`.
+
+    Training does not use the classes, and the cache does not store them. The arguments are those of `all_regions`.
+    """
     engine = MultiBoxEngine(multibox, screen, device=device)
     with all_regions(file, regions, multibox, device) as everything:
 
@@ -58,7 +62,7 @@ def screened_regions(
             feature_map = engine.look(image).feature_map
             assert feature_map is not None
             height, width = image.shape[:2]
-            return screen.keep(everything(path), feature_map, width, height)
+            return replace(screen.keep(everything(path), feature_map, width, height), classes=None)
 
         key = result_key(regions=regions, multibox=multibox, screen=screen, thresholds=screen.thresholds)
         with RegionCache(file, propose, key) as cache:
