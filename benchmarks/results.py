@@ -127,12 +127,12 @@ def collect(model: Model, samples: Sequence[Sample], folder: Path) -> list[Score
 class DetectionSteps:
     """Makes detections of stored scores, with the steps of the detector."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, min_score: float):
         self._cascade = model.cascade or 0.0
         self._calibration = model.calibration
         # Detections depend on the first member only, so one network is loaded.
-        self._with_regression = Detector(model, members=1)
-        self._without = Detector(replace(model, regressor=None), members=1)
+        self._with_regression = Detector(model, members=1, score_threshold=min_score)
+        self._without = Detector(replace(model, regressor=None), members=1, score_threshold=min_score)
 
     def __call__(self, scores: Scores, row: Row) -> Detections:
         """The detections of one picture."""
@@ -270,6 +270,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="number of random pictures; all by default")
     parser.add_argument("--skip", type=int, default=0, help="random pictures to leave out at the start")
     parser.add_argument("--seed", type=int, default=7, help="seed of the random pictures")
+    parser.add_argument("--min-score", type=float, default=0.001, help="smallest score of a detection")
     parser.add_argument("--classes", action="store_true", help="also print the AP of each class")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
@@ -285,7 +286,7 @@ def main() -> None:
     truth = part_of(read_ilsvrc_ground_truth(arguments.root, arguments.split), indices)
     blacklist = [] if arguments.blacklist is None else read_blacklist(arguments.blacklist)
     blacklist = [pair for pair in blacklist if pair[0] in set(indices.tolist())]
-    steps, groups = DetectionSteps(model), class_groups(model)
+    steps, groups = DetectionSteps(model, arguments.min_score), class_groups(model)
 
     def measure(row: Row) -> Measurement:
         found = [steps(picture, row) for picture in scores]

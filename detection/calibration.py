@@ -65,9 +65,10 @@ class ScoreCalibration:
         of_networks, of_quality = logit(probabilities), logit(quality)[:, None].astype(np.float32)
         exponent = self.probability * of_networks + self.quality * of_quality + np.float32(self.bias)
         if self.screened is not None and by_screen is not None:
-            one = self.screened
-            seen = one.probability * of_networks + one.quality * of_quality + one.screen * screen_logit(by_screen)
-            exponent = np.where(np.isnan(by_screen), exponent, seen + np.float32(one.bias))
+            known = self.screened
+            of_screen = screen_logit(by_screen)
+            seen = known.probability * of_networks + known.quality * of_quality + known.screen * of_screen
+            exponent = np.where(np.isnan(by_screen), exponent, seen + np.float32(known.bias))
         return (1 / (1 + np.exp(-exponent))).astype(np.float32)
 
 
