@@ -220,7 +220,8 @@ class StageProgress:
     ) -> None:
         if self._lines is not None:
             self._lines.stop()
-        self._bars.stop()
+        if not self._bars.disable:  # rich before 14.3 prints an empty line for a disabled bar
+            self._bars.stop()
 
 
 def with_progress(console: Console, stage: str, items: Sequence[T]) -> Iterator[T]:
