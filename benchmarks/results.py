@@ -31,6 +31,7 @@ from inception_rcnn.data.ilsvrc import open_dataset, read_image_list
 from inception_rcnn.data.submission import Submission
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
+from inception_rcnn.detection.engines.choice import Kind
 from inception_rcnn.detection.evaluation.bootstrap import Bootstrap, bootstrap, interval
 from inception_rcnn.detection.evaluation.ilsvrc import Evaluation, evaluate
 from inception_rcnn.detection.model_files import Model, load_model, model_digest
@@ -104,8 +105,8 @@ def score(detector: Detector, image: np.ndarray) -> Scores:
     )
 
 
-def collect(model: Model, samples: Sequence[Sample], folder: Path) -> list[Scores]:
-    """Read the scores of `samples` from `folder`; compute and store those that are missing."""
+def collect(model: Model, samples: Sequence[Sample], folder: Path, kind: Kind = "auto") -> list[Scores]:
+    """Read the scores of `samples` from `folder`; compute those that are missing with this engine and store them."""
     folder.mkdir(parents=True, exist_ok=True)
     detector: Detector | None = None
     scores = []
@@ -113,7 +114,7 @@ def collect(model: Model, samples: Sequence[Sample], folder: Path) -> list[Score
     for done, sample in enumerate(samples, 1):
         file = folder / f"{sample.image_id.replace('/', '_')}.npz"
         if not file.exists():
-            detector = detector or Detector(model, cascade=False)
+            detector = detector or Detector(model, engine=kind, cascade=False)
             found = score(detector, read_image(sample.path))
             with atomic_write(file) as partial, partial.open("wb") as stream:
                 np.savez(stream, **vars(found))
@@ -272,6 +273,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="seed of the random pictures")
     parser.add_argument("--min-score", type=float, default=0.001, help="smallest score of a detection")
     parser.add_argument("--classes", action="store_true", help="also print the AP of each class")
+    parser.add_argument("--int8", action="store_true", help="also measure the networks with 8-bit convolutions")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     dataset = open_dataset(arguments.root, arguments.split)
@@ -281,14 +283,15 @@ def main() -> None:
         listed = {index for _, index in read_image_list(arguments.list)}
         samples = [sample for sample in samples if sample.index in listed]
     samples = samples[: arguments.pictures]
-    scores = collect(model, samples, arguments.scores / model_digest(arguments.model)[:12])
+    folder = arguments.scores / model_digest(arguments.model)[:12]
+    scores = collect(model, samples, folder)
     indices = np.array([sample.index for sample in samples])
     truth = part_of(read_ilsvrc_ground_truth(arguments.root, arguments.split), indices)
     blacklist = [] if arguments.blacklist is None else read_blacklist(arguments.blacklist)
     blacklist = [pair for pair in blacklist if pair[0] in set(indices.tolist())]
     steps, groups = DetectionSteps(model, arguments.min_score), class_groups(model)
 
-    def measure(row: Row) -> Measurement:
+    def measure(row: Row, scores: Sequence[Scores] = scores) -> Measurement:
         found = [steps(picture, row) for picture in scores]
         return Measurement(evaluate(truth, submission(indices, found), blacklist), groups)
 
@@ -310,12 +313,19 @@ def main() -> None:
         rows[f"{last}, without the screen's class"] = measure(replace(complete, screen_class=False))
     if calibration:
         rows[f"{last}, class probabilities as scores"] = measure(replace(complete, calibration=False))
+    if arguments.int8:
+        of_int8 = collect(model, samples, folder.with_name(f"{folder.name}-int8"), "openvino-int8")
+        rows[f"{last}, 8 bits"] = measure(complete, of_int8)
     regions = np.mean([len(picture.boxes) for picture in scores])
     print_rows(
         f"{len(samples)} pictures, {truth.labels.size} objects, {regions:.0f} regions a picture",
         rows,
         rows["one network"],
     )
+    if arguments.int8:
+        print_rows(
+            "8 bits against the default engine", {name: rows[name] for name in (last, f"{last}, 8 bits")}, rows[last]
+        )
     print("\n| | expected calibration error | of scores from 0.1 | detections with scores from 0.5 | of these right |")
     print("|---|---|---|---|---|")
     for name in (last, f"{last}, class probabilities as scores"):

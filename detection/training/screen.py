@@ -117,7 +117,8 @@ def train_screen(
         folder: folder of the checkpoint and the feature maps. An interrupted training resumes from them. The feature
             maps are deleted at the end.
         start: a screen of the same MultiBox network, whose layers the training starts from, but for the classifier. It
-            already knows objects from background, so a few pictures suffice. None starts from random weights.
+            already knows objects from background, so a few pictures suffice. The new screen has as many channels, cells
+            and units. None starts from random weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with the stages "feature maps", "regions" and "screen".
 
@@ -155,7 +156,8 @@ def train_screen(
         )
     torch.manual_seed(settings.seed)
     fine_shape, coarse_shape = _map_shapes(multibox)
-    screen = Screen(len(categories), fine_shape[0], coarse_shape[0])
+    shape = {} if start is None else {"width": start.width, "grid": start.grid, "hidden": start.hidden}
+    screen = Screen(len(categories), fine_shape[0], coarse_shape[0], **shape)
     if start is not None:
         known = {name: value for name, value in start.state_dict().items() if not name.startswith("classifier.")}
         screen.load_state_dict(known, strict=False)

@@ -39,7 +39,7 @@ LARGEST_LOSS = 0.01
 MOST_REGIONS = 300
 # The values that the fit tries for each threshold. A screen that has seen few examples of a class gives it low scores.
 SCORES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
-OVERLAPS = (0.9, 0.8, 0.7)
+OVERLAPS = (0.9, 0.8, 0.7, 0.6)
 FOUND_IOU = 0.5
 
 

@@ -142,8 +142,8 @@ def test_a_small_data_set_is_trained_on_for_fewer_steps(multibox, dataset, tmp_p
     assert sum(stage == "screen" for stage, *_ in reports) == 3 * len(dataset) / SETTINGS.batch
 
 
-def test_training_starts_from_a_screen_with_other_classes(uninterrupted, multibox, dataset, tmp_path):
-    start = Screen(7, 8, 8)
+def test_training_starts_from_a_screen_with_other_classes_and_its_shape(multibox, dataset, tmp_path):
+    start = Screen(7, 8, 8, width=16, grid=3, hidden=32)
     still = replace(SETTINGS, iterations=1, learning_rate=0.0)
     screen, _ = trained(multibox, dataset, tmp_path / "a", still, start=start)
     for name, value in start.state_dict().items():
