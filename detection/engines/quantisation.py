@@ -71,8 +71,8 @@ def input_ranges(backbone: Backbone) -> dict[str, float]:
 
 
 def quantised(backbone: Backbone) -> Backbone:
-    """Return a copy of `backbone` in which the convolutions named in `input_ranges` have 8 bits."""
-    result = copy.deepcopy(backbone)
+    """A network with the tensors of `backbone`, in which the convolutions named in `input_ranges` have 8 bits."""
+    result = copy.deepcopy(backbone, {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())})
     for name, largest in input_ranges(backbone).items():
         parent, _, child = name.rpartition(".")
         convolution = result.get_submodule(name)
