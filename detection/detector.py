@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,13 +23,15 @@ from ..data.categories import Category, Subclass
 from ..data.images import MAX_PIXELS, ImageError, read_image, to_rgb
 from ..proposals.combine import combine
 from ..proposals.files import ProposalFile, ProposalFileError
+from ..proposals.multibox import MultiBox
 from ..proposals.proposals import Proposals
+from ..proposals.screen import Screen
 from ..proposals.selective_search import selective_search
 from ..runtime.prefetch import map_ahead, prefetch
 from ..runtime.remote import is_url
 from .class_choice import choose_classes, with_classes
 from .detections import Detections
-from .engines.choice import Kind
+from .engines.choice import Kind, choose
 from .engines.ensemble import EnsembleEngine
 from .engines.multibox import MultiBoxEngine, WholeImageView
 from .model_files import Model, load_model
@@ -193,8 +196,12 @@ class Detector:
         self.screen = model.screen if screen else None
         self.calibration = model.calibration
         chosen = model.first_members(members)
-        with ThreadPoolExecutor(1) as pool:  # numba loads its kernels while OpenVINO loads the networks
+        with ThreadPoolExecutor(2) as pool:  # the parts of a detector load at the same time
             kernels = pool.submit(_load_kernels)
+            resolved = choose(engine, device)
+            load_multibox = partial(_load_multibox, model.multibox, self.screen, resolved.device, threads)
+            # torch compiles one network after the other.
+            multibox = pool.submit(load_multibox) if resolved.kind.startswith("openvino") else None
             self.ensemble = EnsembleEngine(
                 chosen,
                 kind=engine,
@@ -203,13 +210,10 @@ class Detector:
                 moments=self._regressor is not None,
                 columns=self._columns,
                 cascade=(model.cascade or 0.0) if cascade else 0.0,
+                allow_8_bits=True,
             )
             self.device = self.ensemble.device
-            self.multibox = (
-                MultiBoxEngine(model.multibox, self.screen, device=self.device, threads=threads)
-                if model.multibox is not None
-                else None
-            )
+            self.multibox = multibox.result() if multibox is not None else load_multibox()
             kernels.result()
         # Networks on a CPU need the cores themselves, and one reader keeps them busy. A GPU needs as many as possible.
         self._readers = 1 if self.device == "cpu" else threads or os.cpu_count() or 1
@@ -532,6 +536,12 @@ class Detector:
 def _read_picture(source: Picture, max_pixels: int) -> np.ndarray:
     """The picture, uint8 RGB [H, W, 3]; raises an ImageError."""
     return read_image(source, max_pixels) if isinstance(source, str | Path) else to_rgb(source)
+
+
+def _load_multibox(
+    network: MultiBox | None, screen: Screen | None, device: str, threads: int | None
+) -> MultiBoxEngine | None:
+    return None if network is None else MultiBoxEngine(network, screen, device=device, threads=threads)
 
 
 def _load_kernels() -> None:

@@ -209,8 +209,8 @@ def detect(
     engine: Annotated[
         EngineName,
         typer.Option(
-            help="Engine that runs the networks. auto is openvino on a CPU and torch-compiled on a GPU; both give "
-            "probabilities within 0.03 of float32.",
+            help="Engine that runs the networks. auto is torch-compiled on a GPU. On a CPU with AVX2 it is "
+            "openvino-int8, if the model stores the ranges that it needs, else openvino.",
             rich_help_panel=RUN,
         ),
     ] = EngineName.auto,
@@ -310,7 +310,7 @@ def detect(
         _check_screen(described, screen is Switch.on, regions)
         options["classes"] = names_of_classes = read_class_names(classes) if classes else None
         choice = choose_classes(described.categories, described.subclasses, names_of_classes)
-        chosen = None if ray else choose(engine.value, device)
+        chosen = None if ray else choose(engine.value, device, ranges=described.input_ranges[:networks])
         proposals = read_proposals(proposals_file) if proposals_file else None
         # run.sqlite stores these names and values, and later runs compare them. If a later version changes a name or
         # the meaning of a value, runs of older versions cannot be resumed.

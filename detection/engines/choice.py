@@ -8,6 +8,7 @@ torch            plain torch on any device, in float32 by default: slow; the oth
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -75,10 +76,25 @@ class Choice:
         return f"{'compiled torch' if self.kind == 'torch-compiled' else 'torch'} on {device}, {self.precision}"
 
 
-def choose(kind: Kind = "auto", device: str = "auto", precision: Precision = "auto") -> Choice:
+def cpu_is_faster_with_8_bits() -> bool:
+    """Whether this CPU is of a kind on which 8-bit convolutions were measured to be faster: x86 with AVX2 or more."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def choose(
+    kind: Kind = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    *,
+    ranges: Sequence[Mapping[str, float]] = (),
+) -> Choice:
     """Choose an engine. Each "auto" becomes the fastest option that the other arguments allow.
 
-    "openvino-int8" is faster than "openvino" but less exact, so "auto" never selects it.
+    Args:
+        kind, device, precision: see above.
+        ranges: the stored input ranges (`Backbone.input_ranges`) of the networks of a detector. If every network has
+            some, "auto" may become "openvino-int8". Its probabilities are less exact than those of "openvino", but
+            detection loses no mean AP by them (docs/results.md). Other uses were not measured and give no ranges.
 
     Raises:
         EngineError: torch does not find the device, or this kind of engine does not run on it.
@@ -92,7 +108,8 @@ def choose(kind: Kind = "auto", device: str = "auto", precision: Precision = "au
     if gpu and kind in ("openvino", "openvino-int8"):
         raise EngineError(f"engine {kind!r} runs on CPUs, not on {device}; use --engine torch-compiled or --device cpu")
     if kind == "auto":
-        kind = "torch-compiled" if gpu else "openvino"
+        int8 = bool(ranges) and all(ranges) and not gpu and cpu_is_faster_with_8_bits()
+        kind = "torch-compiled" if gpu else "openvino-int8" if int8 else "openvino"
         why = "torch finds a GPU" if gpu else "torch finds no GPU" if requested == "auto" else "the CPU was requested"
         reason = f"the default engine for {'GPUs' if gpu else 'CPUs'}; {why}"
     else:

@@ -74,12 +74,15 @@ class EnsembleEngine:
             if each output is a column.
         cascade: smallest object probability, by the first member, of a crop that the other members score; 0 shows all
             crops to all members.
+        allow_8_bits: whether "auto" may choose "openvino-int8", if all members store their input ranges.
 
     Attributes:
         engines: an engine for each member. With shared blocks they take feature maps.
         shared: number of blocks that run once for all members.
         batch_size: crops in a forward pass.
-        device, description, reason: those of the first engine.
+        device: "cpu", "cuda" or "cuda:N".
+        description: engine, device and precision in words.
+        reason: why this engine was chosen.
 
     Raises:
         EngineError: the machine cannot run this kind of engine, or has too little memory for one crop.
@@ -95,8 +98,11 @@ class EnsembleEngine:
         moments: bool = False,
         columns: np.ndarray | None = None,
         cascade: float = 0.0,
+        allow_8_bits: bool = False,
     ):
         self._cascade = cascade
+        choice = choose(kind, device, ranges=[one.input_ranges for one in members] if allow_8_bits else ())
+        kind, device, self.reason = choice.kind, choice.device, choice.reason
         self.shared = shared_blocks(members) if len(members) > 1 else 0
         self._lower: CompiledForward | None = None
         maps: tuple[int, ...] | None = None
@@ -119,12 +125,11 @@ class EnsembleEngine:
             )
 
         # OpenVINO takes a third of a second on one core to read a compiled network. torch compiles one after the other.
-        loaders = _LOADERS if choose(kind, device).kind.startswith("openvino") else 1
+        loaders = _LOADERS if kind.startswith("openvino") else 1
         with ThreadPoolExecutor(loaders) as pool:
             self.engines = list(pool.map(engine, range(len(members))))
         self.device = self.engines[0].device
         self.description = self.engines[0].description
-        self.reason = self.engines[0].reason
 
     @property
     def batch_size(self) -> int:

@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ REGIONS = np.array([RED, GREEN, BLUE], np.float32)
 FIRST = [[0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.75, 0.125, 0.125]]
 SECOND = [[0.25, 0.625, 0.125], [0.25, 0.125, 0.625], [0.5, 0.125, 0.375]]
 # Their mean: red 0.25, 0.5625, 0.1875; green 0.375, 0.1875, 0.4375; blue 0.625, 0.125, 0.25.
+
+
+class Table(list[list[float]]):
+    """Stands in for a network: its probabilities [3, 1 + classes] of red, green and blue regions."""
+
+    input_ranges = MappingProxyType({})
 
 
 class ColourEngine:
@@ -74,7 +81,9 @@ def colour_engine(monkeypatch):
 
 def colour_detector(*members, regions=REGIONS, threshold=None, regressor=None, **settings) -> Detector:
     """A detector with stand-in networks, the cascade's `threshold`, and `regions` as the proposals of every picture."""
-    model = Model(list(members), CATEGORIES, RegionSettings(padding=0), cascade=threshold, regressor=regressor)
+    model = Model(
+        [Table(one) for one in members], CATEGORIES, RegionSettings(padding=0), cascade=threshold, regressor=regressor
+    )
     detector = Detector(model, **settings)
     proposals = Proposals(np.array(regions, np.float32).reshape(-1, 4), np.zeros(len(regions), np.float32))
     detector.propose = lambda image, threads=None: proposals
@@ -474,7 +483,7 @@ def test_a_picture_without_proposals_has_no_detections():
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_selective_search_gets_the_settings_of_the_model(connectivity):
     regions = RegionSettings(superpixel_scale=1.5, min_side=30, connectivity=connectivity)
-    found = Detector(Model([FIRST], CATEGORIES, regions)).propose(picture(0))
+    found = Detector(Model([Table(FIRST)], CATEGORIES, regions)).propose(picture(0))
     expected = selective_search(picture(0), superpixel_scale=1.5, min_side=30, connectivity=connectivity)
     np.testing.assert_array_equal(found.boxes, expected.boxes)
 

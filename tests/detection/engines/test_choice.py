@@ -9,6 +9,8 @@ import torch
 
 from inception_rcnn.detection.engines.choice import EngineError, choose, resolve_device
 
+RANGES = [{"trunk.conv2.convolution": 800.0}]
+
 
 @pytest.mark.parametrize(
     ("gpu", "cpu_bfloat16", "gpu_bfloat16", "requested", "kind", "device", "precision"),
@@ -35,6 +37,27 @@ def test_each_machine_gets_its_fastest_engine(
     monkeypatch.setattr("inception_rcnn.detection.engines.choice.cpu_computes_bfloat16", lambda: cpu_bfloat16)
     choice = choose(**requested)
     assert (choice.kind, choice.device, choice.precision) == (kind, device, precision)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "requested", "kind"),
+    [
+        (False, "AVX512", {"ranges": RANGES}, "openvino-int8"),
+        (False, "AVX2", {"ranges": RANGES}, "openvino-int8"),
+        (False, "AVX2", {}, "openvino"),
+        (False, "AVX2", {"ranges": [*RANGES, {}]}, "openvino"),  # a network without ranges
+        (False, "DEFAULT", {"ranges": RANGES}, "openvino"),  # not measured, such as ARM
+        (False, "AVX2", {"ranges": RANGES, "kind": "openvino"}, "openvino"),
+        (True, "AVX2", {"ranges": RANGES}, "torch-compiled"),
+        (True, "AVX2", {"ranges": RANGES, "device": "cpu"}, "openvino-int8"),
+    ],
+)
+def test_8_bits_are_the_default_only_where_they_are_allowed_and_faster(monkeypatch, gpu, cpu, requested, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    assert choose(**requested).kind == kind
 
 
 @pytest.mark.parametrize(

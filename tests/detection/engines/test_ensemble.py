@@ -13,6 +13,7 @@ from inception_rcnn import GoogLeNet
 from inception_rcnn.detection.engines.choice import Kind
 from inception_rcnn.detection.engines.engine import Engine
 from inception_rcnn.detection.engines.ensemble import EnsembleEngine
+from inception_rcnn.detection.engines.quantisation import measure_input_ranges
 from inception_rcnn.detection.networks.backbones import shared_blocks
 
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8)
@@ -58,6 +59,22 @@ def test_scores_equal_those_of_separate_engines(kind: Kind, block: str | None) -
     np.testing.assert_allclose(found.probabilities, np.mean(each, axis=0), atol=tolerance)
     np.testing.assert_allclose(found.objectness, 1 - each[0][:, 0], atol=tolerance)
     assert found.features.shape == (5, 5 * 64)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_googlenet")
+def test_8_bits_need_members_that_store_their_input_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inception_rcnn.detection.engines.choice.cpu_is_faster_with_8_bits", lambda: True)
+    members = members_from("inception_5b", count=2)
+    members[0].input_ranges = measure_input_ranges(members[0], CROPS)
+    assert "int8" not in EnsembleEngine(members, device="cpu", allow_8_bits=True).description
+    members[1].input_ranges = measure_input_ranges(members[1], CROPS)
+    assert "int8" not in EnsembleEngine(members, device="cpu").description
+    ensemble = EnsembleEngine(members, device="cpu", allow_8_bits=True)
+    assert "int8" in ensemble.description
+    np.testing.assert_array_equal(
+        ensemble(CROPS).probabilities, EnsembleEngine(members, kind="openvino-int8")(CROPS).probabilities
+    )
 
 
 @pytest.mark.usefixtures("tiny_googlenet")
