@@ -2,7 +2,7 @@
 
     python benchmarks/screen.py ILSVRC_FOLDER --scores scores/ --skip 80 --pictures 200 --plot docs/screen.png
 
-The ensemble with its cascade scores every region of some pictures of val, drawn at random; the scores are kept in
+The ensemble scores every region of some pictures of val, drawn at random; the scores are kept in
 `--scores`. Each row of the table is computed from them as `detect` computes it. `--skip 80` leaves out the first
 pictures of the draw, on which constants of the program and the thresholds of the screen were chosen. The cost counts a
 region as 1 for the first network. Each further network that scores it adds the share of the multiply-adds in the blocks
