@@ -12,7 +12,6 @@ A model folder holds
 Neither JSON nor safetensors can contain code, so loading a model from an untrusted source runs no code from it.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -42,7 +41,13 @@ from .model_json import (
     ScreenDescription,
     read_description,
 )
-from .networks.backbones import Backbone, TorchvisionGoogLeNet, headless, shared_blocks
+from .networks.backbones import (
+    Backbone,
+    TorchvisionGoogLeNet,
+    headless,
+    shared_blocks,
+    with_the_same_tensors,
+)
 from .networks.googlenet import GoogLeNet
 from .networks.weights import SCALE, ModelError, finite, in_8_bits, in_half, network_with_weights, read_weights
 from .regression import BoxRegressor
@@ -342,8 +347,7 @@ def _load_member(
         if known is None:
             return _backbone(architecture, num_classes)
         # A network with the first member's tensors, which the weights replace, is made faster than random weights.
-        first = known[0]
-        return copy.deepcopy(first, {id(tensor): tensor for tensor in (*first.parameters(), *first.buffers())})
+        return with_the_same_tensors(known[0])
 
     declared = {"classifier.weight": (num_classes, None)}
     return network_with_weights(build, weights, file, declared).eval()

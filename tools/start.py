@@ -23,7 +23,7 @@ def _start(module: str) -> None:
 
 
 def _end_at_once(code: int) -> None:
-    """End the process, or return if its output cannot be written; Python then reports the error in its usual way."""
+    """End the process with this exit code. If its output cannot be written, return: Python then reports the error."""
     atexit._run_exitfuncs()
     try:
         for stream in (sys.stdout, sys.stderr):

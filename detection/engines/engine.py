@@ -268,7 +268,6 @@ class Engine:
         num_features: columns of the features.
         device: "cpu", "cuda" or "cuda:N".
         description: engine, device and precision in words.
-        reason: why this engine was chosen.
 
     Raises:
         EngineError: the machine cannot run this kind of engine, or has too little memory for one region.
@@ -306,7 +305,6 @@ class Engine:
         self.num_features = len(self._weight) * (5 if moments else 1)
         self.device = self._forward.choice.device
         self.description = self._forward.description
-        self.reason = self._forward.choice.reason
 
     @property
     def batch_size(self) -> int:

@@ -13,13 +13,11 @@ Training measures the ranges on its own crops, and model folders store them (`Ba
 without stored ranges, `input_ranges` measures them on the photographs of scikit-image.
 """
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..networks.backbones import Backbone
+from ..networks.backbones import Backbone, with_the_same_tensors
 from ..warping.warp import warp_regions
 
 # Largest integers of inputs, which begin at 0, and of weights, which begin at -WEIGHT_LIMIT.
@@ -72,7 +70,7 @@ def input_ranges(backbone: Backbone) -> dict[str, float]:
 
 def quantised(backbone: Backbone) -> Backbone:
     """A network with the tensors of `backbone`, in which the convolutions named in `input_ranges` have 8 bits."""
-    result = copy.deepcopy(backbone, {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())})
+    result = with_the_same_tensors(backbone)
     for name, largest in input_ranges(backbone).items():
         parent, _, child = name.rpartition(".")
         convolution = result.get_submodule(name)

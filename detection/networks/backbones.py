@@ -10,6 +10,7 @@ The interface, for pixels that are float RGB in 0..255 [N, 3, H, W]:
   `quantisation` uses these ranges. The dict is empty if the ranges were not measured.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -93,6 +94,11 @@ def headless(backbone: Backbone) -> Backbone:
     if isinstance(backbone, GoogLeNet):
         backbone.auxiliary = nn.ModuleDict()
     return backbone
+
+
+def with_the_same_tensors(backbone: Backbone) -> Backbone:
+    """A copy of `backbone` whose parameters and buffers are those of `backbone`: its layers can be replaced."""
+    return copy.deepcopy(backbone, {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())})
 
 
 class FirstBlocks(nn.Module):

@@ -55,7 +55,7 @@ class ColourEngine:
     """
 
     device = "cpu"
-    description = reason = "stand-in"
+    description = "stand-in"
     batch_size = 4
 
     def __init__(self, member, **options):
