@@ -5,7 +5,10 @@
 The folder holds links to the pictures. Its split `train` has the splits `train` and `extra` of the first data set and a
 random half of the split `dev` of the second. `train_annotated.txt` says which classes are annotated where: all classes
 in `train`, the classes of its source in a picture of `extra`, and the classes that have a box in a picture of `dev`.
-`held_out.txt` lists the other half of `dev`, on which the model can be measured.
+
+`train_fitted.txt` lists pictures that the networks are not trained on, but the thresholds of the screen and the
+calibration are fitted to: 80 pictures of the split `val` of the first data set, and 40 of the other half of `dev`.
+`held_out.txt` lists the rest of that half, on which the model can be measured.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ import numpy as np
 from inception_rcnn.data.ilsvrc import open_dataset
 
 SEED = 15
+# `results.py` measures on the pictures of a split in the order of this seed.
+SEED_OF_RESULTS = 7
+FITTED_OF_VAL, FITTED_OF_DEV = slice(80), slice(130, 170)
 
 
 def link(target: Path, name: Path) -> None:
@@ -41,7 +47,9 @@ def main() -> None:
         link(source / "extra", joined / "train" / "extra")
         link(arguments.imagenet_val / kind / "DET" / "dev", joined / "train" / "imagenet")
         link(source / "val", joined / "val")
+        link(source / "val", joined / "train" / "val")
     train, extra = open_dataset(arguments.ilsvrc, "train"), open_dataset(arguments.ilsvrc, "extra")
+    val = open_dataset(arguments.ilsvrc, "val")
     dev = open_dataset(arguments.imagenet_val, "dev")
     order = np.random.default_rng(SEED).permutation(len(dev))
     learned, held_out = (sorted(part.tolist()) for part in np.split(order, [len(dev) // 2]))
@@ -60,9 +68,19 @@ def main() -> None:
         f"extra/{source}_*\t{','.join(wnids[label] for label in sorted(labels))}"
         for source, labels in sorted(of_source.items())
     ]
-    (lists / "train_annotated.txt").write_text("\n".join([*lines, "imagenet/*\tboxed"]) + "\n")
-    (arguments.out / "held_out.txt").write_text("".join(f"{dev[row].image_id} {dev[row].index}\n" for row in held_out))
-    print(f"{len(pictures):,} pictures to train on, {len(held_out)} of {arguments.imagenet_val} held out")
+    for name in ("train", "train_fitted"):
+        (lists / f"{name}_annotated.txt").write_text("\n".join([*lines, "imagenet/*\tboxed"]) + "\n")
+    drawn = np.random.default_rng(SEED_OF_RESULTS).permutation(len(dev))
+    of_dev = drawn[np.isin(drawn, held_out)][FITTED_OF_DEV].tolist()
+    of_val = np.random.default_rng(SEED_OF_RESULTS).permutation(len(val))[FITTED_OF_VAL].tolist()
+    fitted = [f"val/{val[row].image_id}" for row in of_val] + [f"imagenet/{dev[row].image_id}" for row in of_dev]
+    (lists / "train_fitted.txt").write_text("".join(f"{name} {number}\n" for number, name in enumerate(fitted, 1)))
+    measured = [row for row in held_out if row not in of_dev]
+    (arguments.out / "held_out.txt").write_text("".join(f"{dev[row].image_id} {dev[row].index}\n" for row in measured))
+    print(
+        f"{len(pictures):,} pictures to train on, {len(fitted)} to fit thresholds to, {len(measured)} of "
+        f"{arguments.imagenet_val} held out"
+    )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def fine_tuned_members(
         with_classes(network, classes + 1)
     else:
         with_teachers_classifier(network, lesson.teacher, 1 + len(lesson.subclasses))
-    crops = _some_crops(run.dataset, windows, regions, run.seed)
+    crops = some_crops(run.dataset, windows, regions, run.seed)
     trained = []
     for number in range(1, members + 1):
         member = copy.deepcopy(network)
@@ -121,7 +121,7 @@ def card_of_kept_members(kept: Model) -> dict[str, Any]:
     return {name: value for name, value in kept.card.items() if name not in ("multibox", "screen", "evaluation")}
 
 
-def _some_crops(dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int) -> np.ndarray:
+def some_crops(dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int) -> np.ndarray:
     """Random training windows, undistorted: uint8 RGB [N, 224, 224, 3], N at most `_MEASURED_WINDOWS`."""
     rng = np.random.default_rng([seed, 4])
     rows = rng.choice(len(windows), min(_MEASURED_WINDOWS, len(windows)), replace=False)

@@ -98,16 +98,48 @@ def fit_thresholds(
     model.screen.thresholds = MILD
     try:
         detector = Detector(model, device=device, max_regions=MOST_REGIONS)
-        detector.calibration = None
-        pictures = []
-        for picture in detector.score_files([sample.path for sample in samples]):
-            if picture.result.error is not None:
-                raise TrainingError(str(picture.result.error))
-            pictures.append(picture)
-            report("screen thresholds", len(pictures), len(samples), {})
+        pictures = _scored(detector, samples, "screen thresholds", report)
         return _choose(detector, samples, pictures, dataset)
     finally:
         model.screen.thresholds = fitted
+
+
+def fit_scores(
+    model: Model,
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    report: Report = no_report,
+) -> FittedThresholds:
+    """Fit the calibration of a model whose screen keeps its thresholds.
+
+    The arguments are those of `fit_thresholds`, and so are the errors. The stage of reports is "calibration". The
+    figures have neither "objects" nor "lost".
+    """
+    assert model.screen is not None
+    detector = Detector(model, device=device, cascade=False)
+    pictures = _scored(detector, samples, "calibration", report)
+    calibration, errors = _calibrated(detector, samples, pictures, dataset)
+    regions = round(sum(len(picture.proposals) for picture in pictures) / max(1, len(pictures)), 1)
+    return FittedThresholds(
+        model.screen.thresholds, calibration, {"pictures": len(pictures), "regions": regions, **errors}
+    )
+
+
+def _scored(detector: Detector, samples: Sequence[Sample], stage: str, report: Report) -> list[ScoredPicture]:
+    """The pictures of the samples with the scores of their regions.
+
+    Raises:
+        TrainingError: a picture cannot be read.
+    """
+    pictures = []
+    for picture in detector.score_files([sample.path for sample in samples]):
+        if picture.result.error is not None:
+            raise TrainingError(str(picture.result.error))
+        pictures.append(picture)
+        report(stage, len(pictures), len(samples), {})
+    return pictures
 
 
 def fit_thresholds_once(
