@@ -98,6 +98,7 @@ def fit_thresholds(
     model.screen.thresholds = MILD
     try:
         detector = Detector(model, device=device, max_regions=MOST_REGIONS)
+        detector.calibration = None
         pictures = _scored(detector, samples, "screen thresholds", report)
         return _choose(detector, samples, pictures, dataset)
     finally:

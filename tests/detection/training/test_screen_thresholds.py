@@ -238,6 +238,28 @@ def test_networks_score_the_best_regions_only(monkeypatch):
     assert model.screen.thresholds == "before"
 
 
+def test_the_scores_of_a_screen_with_fixed_thresholds_are_fitted(monkeypatch):
+    class OneDetector(AllRegionsAreDogs):
+        calibration = None
+
+        def __init__(self, model, device, cascade):
+            assert not cascade
+
+        def score_files(self, paths):
+            return (picture_with_object_at(0.04) for _ in paths)
+
+    monkeypatch.setattr(screen_thresholds, "Detector", OneDetector)
+    model = SimpleNamespace(screen=SimpleNamespace(thresholds=ScreenThresholds(0.07, 0.7)))
+    samples = [sample(OBJECT)] * 60
+    dataset = Dataset("drawn", (DOG,), samples, lambda record: record)
+    found = screen_thresholds.fit_scores(model, samples, dataset)
+    assert found.thresholds == ScreenThresholds(0.07, 0.7)
+    assert found.figures["pictures"] == 60
+    right, wrong = found.calibration.scores(np.array([[0.9], [0.95]]), np.array([0.9, 0.2]))[:, 0].tolist()
+    assert right > 0.9
+    assert wrong < 0.1
+
+
 def test_a_picture_that_cannot_be_read_stops_the_fit(monkeypatch):
     class FailingDetector:
         def __init__(self, model, device, max_regions):
