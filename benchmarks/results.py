@@ -5,10 +5,12 @@
         --scores scores/
 
 Every network of the model scores the regions that the screen keeps, with 8-bit convolutions, which is the default of
-`detect` on most CPUs; `--exact` also measures the exact engine "openvino". The scores of each picture are stored in
+`detect` on most CPUs. `--exact` also measures the exact engine, "openvino". The scores of each picture are stored in
 `--scores`; an interrupted run goes on where it stopped. Each row of the tables is computed from the stored scores by
-the steps of `detect`. `--skip 80` leaves out the first 80 pictures of the draw, on which constants
-of the program, the thresholds of the screen and the calibration were chosen.
+the steps of `detect`. `--skip 80` leaves out the first 80 pictures of the draw, on which constants of the program and
+the calibration were chosen.
+
+Two more tables compare the ensemble with its best network: the network with the highest mean AP on these pictures.
 
 A table has a column for each group of classes: the six classes with at least 500 training boxes, all classes that
 occur in the pictures, and of these the classes that the model's training data had boxes of, and those without boxes,

@@ -6,9 +6,9 @@ The folder holds links to the pictures. Its split `train` has the splits `train`
 random half of the split `dev` of the second. `train_annotated.txt` says which classes are annotated where: all classes
 in `train`, the classes of its source in a picture of `extra`, and the classes that have a box in a picture of `dev`.
 
-`train_fitted.txt` lists pictures that the networks are not trained on, but the thresholds of the screen and the
-calibration are fitted to: 80 pictures of the split `val` of the first data set, and 40 of the other half of `dev`.
-`held_out.txt` lists the rest of that half, on which the model can be measured.
+`train_fitted.txt` lists the pictures to which the calibration is fitted; the networks are not trained on them. They are
+80 pictures of the split `val` of the first data set, and 40 of the other half of `dev`. `held_out.txt` lists the rest
+of that half, on which the model can be measured.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     measured = [row for row in held_out if row not in of_dev]
     (arguments.out / "held_out.txt").write_text("".join(f"{dev[row].image_id} {dev[row].index}\n" for row in measured))
     print(
-        f"{len(pictures):,} pictures to train on, {len(fitted)} to fit thresholds to, {len(measured)} of "
+        f"{len(pictures):,} pictures to train on, {len(fitted)} to fit the calibration to, {len(measured)} of "
         f"{arguments.imagenet_val} held out"
     )
 

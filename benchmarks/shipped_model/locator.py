@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from inception_rcnn.data import boxes as box_ops
 from inception_rcnn.data.dataset import Dataset
 from inception_rcnn.detection.model_files import Model
-from inception_rcnn.detection.training.loop import cosine, moving_average
+from inception_rcnn.detection.training.loop import cosine, mixed_precision, moving_average
 from inception_rcnn.detection.training.screen import NEAR_IOU
 from inception_rcnn.detection.training.views import SHOWN, draw_view
 from inception_rcnn.detection.training.windows import POSITIVE_IOU
@@ -215,7 +215,7 @@ def train_locator(
     batches = _Batches(dataset, pictures.sizes, regions, columns, multibox.priors(size), size, settings)
     loader = DataLoader(batches, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=4)
     both.train()
-    mixed = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=device != "cpu")
+    mixed = mixed_precision(device)
     started, sums = time.perf_counter(), torch.zeros(5, device=device)
     for step, batch in enumerate(loader):
         rng = np.random.default_rng([settings.seed, 2, step])

@@ -20,11 +20,16 @@ from regions import Regions
 from torch import Tensor, nn
 
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
-from inception_rcnn.detection.training.loop import cosine
+from inception_rcnn.detection.training.loop import cosine, mixed_precision
 from inception_rcnn.detection.training.teacher import Lesson, distillation_loss, set_loss
 from inception_rcnn.detection.training.windows import repeat_factors
 
+# The lowest block that the first network trains, and the lowest block that each other network has of its own.
 FIRST_TRAINED, FIRST_OWN = "inception_3a", "inception_4e"
+# Steps during which the learning rate rises.
+WARM_UP_STEPS = 100
+# Longer gradients are shortened to this norm.
+LARGEST_GRADIENT = 20.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class NetworkSettings:
     Attributes:
         steps: of the first network.
         batch: windows in a batch, a quarter of them positive.
-        learning_rate: at the first step; it falls to 0 along a cosine.
-        classifier_factor: the classifier's learning rate, as a multiple of it.
+        learning_rate: largest learning rate. It rises during the first steps and then falls to 0 along a cosine.
+        classifier_factor: the classifier's learning rate, as a multiple of `learning_rate`.
+        momentum, weight_decay: of SGD.
         distillation, temperature: as in `FineTuneSettings`.
         rounds: number of pools for the other networks.
         pool: windows in a pool.
@@ -129,7 +135,7 @@ class NetworkTraining:
         self.network = _to(network, device)
         names = [name for name, _ in network.trunk.named_children()]
         self._first, self._own = names.index(FIRST_TRAINED), names.index(FIRST_OWN)
-        self._mixed = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=device != "cpu")
+        self._mixed = mixed_precision(device)
 
     def train_first(self) -> None:
         """Train the first network as a whole."""
@@ -148,12 +154,7 @@ class NetworkTraining:
                     x = network.trunk[: self._first](network.normalise(crops))
                     answers = self._teacher.classify(self._teacher.trunk[self._first :](x)).float()
                 logits = network.classify(trained(x)).float()
-            right = self._right(rows, answers)
-            of_labels = set_loss(logits, right)
-            of_teacher = distillation_loss(logits[:, 1 : 1 + answers.shape[1]], answers, settings.temperature)
-            rate = settings.learning_rate * min(1.0, (step + 1) / 100) * cosine(step, settings.steps)
-            _step(optimiser, of_labels + settings.distillation * of_teacher, rate)
-            sums += torch.stack([of_labels.detach(), of_teacher.detach()])
+            sums += self._step(optimiser, logits, self._right(rows, answers), answers, step, settings.steps)
             if (step + 1) % 100 == 0 or step + 1 == settings.steps:
                 seconds = time.perf_counter() - started
                 mean = (sums / ((step + 1) % 100 or 100)).tolist()
@@ -190,13 +191,7 @@ class NetworkTraining:
                         x = own["trunk"](features[batch])
                         x = nn.functional.dropout(x.mean((2, 3)), member.dropout)
                         logits = own["classifier"](x).float()
-                    wanted = answers[batch].float()
-                    of_labels = set_loss(logits, right[batch])
-                    given = logits[:, 1 : 1 + wanted.shape[1]]
-                    of_teacher = distillation_loss(given, wanted, settings.temperature)
-                    rate = settings.learning_rate * min(1.0, (step + 1) / 100) * cosine(step, steps)
-                    _step(optimiser, of_labels + settings.distillation * of_teacher, rate)
-                    sums += torch.stack([of_labels.detach(), of_teacher.detach()])
+                    sums += self._step(optimiser, logits, right[batch], answers[batch].float(), step, steps)
                 mean = (sums / settings.steps_of_round).tolist()
                 seconds = time.perf_counter() - started
                 print(f"member {number} {seconds:.1f} s", [round(one, 4) for one in mean], flush=True)
@@ -242,6 +237,31 @@ class NetworkTraining:
     def _right(self, rows: np.ndarray, answers: Tensor) -> Tensor:
         return self._lesson.right_outputs(self._windows.labels[rows], self._windows.images[rows], answers)
 
+    def _step(
+        self, optimiser: torch.optim.Optimizer, logits: Tensor, right: Tensor, answers: Tensor, step: int, steps: int
+    ) -> Tensor:
+        """Do a step of a training; return the loss of the labels and the loss of the teacher, [2].
+
+        Args:
+            optimiser: of the network.
+            logits: float [N, outputs], the network's.
+            right: bool [N, outputs], see `Lesson.right_outputs`.
+            answers: float [N, teacher's outputs], the teacher's logits.
+            step, steps: number of the step, from 0, and number of all steps.
+        """
+        settings = self._settings
+        of_labels = set_loss(logits, right)
+        of_teacher = distillation_loss(logits[:, 1 : 1 + answers.shape[1]], answers, settings.temperature)
+        rate = settings.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * cosine(step, steps)
+        for group in optimiser.param_groups:
+            group["lr"] = group["factor"] * rate
+        optimiser.zero_grad()
+        (of_labels + settings.distillation * of_teacher).backward()
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, LARGEST_GRADIENT)
+        optimiser.step()
+        return torch.stack([of_labels.detach(), of_teacher.detach()])
+
     def _optimiser(self, trunk: nn.Module, classifier: nn.Module) -> torch.optim.Optimizer:
         settings = self._settings
         return torch.optim.SGD(
@@ -265,15 +285,6 @@ def with_own_blocks(network: GoogLeNet, own: Mapping[str, Tensor]) -> GoogLeNet:
     member = copy.deepcopy(network)
     member.load_state_dict({**member.state_dict(), **own})
     return member
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = group["factor"] * rate
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 20.0)
-    optimiser.step()
 
 
 def _to(network: GoogLeNet, device: str) -> GoogLeNet:

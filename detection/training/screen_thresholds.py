@@ -112,20 +112,26 @@ def fit_scores(
     *,
     device: str = "auto",
     report: Report = no_report,
-) -> FittedThresholds:
+) -> tuple[ScoreCalibration, dict[str, float]]:
     """Fit the calibration of a model whose screen keeps its thresholds.
 
-    The arguments are those of `fit_thresholds`, and so are the errors. The stage of reports is "calibration". The
-    figures have neither "objects" nor "lost".
+    Args:
+        model: the complete detector; its calibration is ignored.
+        samples, dataset, device: as for `fit_thresholds`.
+        report: called with the stage "calibration".
+
+    Returns:
+        The calibration, and figures for the model's card: "pictures", "regions" (kept in a picture, on average), and
+        the expected calibration error "before" and "after", as in `FittedThresholds`.
+
+    Raises:
+        TrainingError: a picture cannot be read.
     """
-    assert model.screen is not None
     detector = Detector(model, device=device, cascade=False)
     pictures = _scored(detector, samples, "calibration", report)
     calibration, errors = _calibrated(detector, samples, pictures, dataset)
     regions = round(sum(len(picture.proposals) for picture in pictures) / max(1, len(pictures)), 1)
-    return FittedThresholds(
-        model.screen.thresholds, calibration, {"pictures": len(pictures), "regions": regions, **errors}
-    )
+    return calibration, {"pictures": len(pictures), "regions": regions, **errors}
 
 
 def _scored(detector: Detector, samples: Sequence[Sample], stage: str, report: Report) -> list[ScoredPicture]:

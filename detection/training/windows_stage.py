@@ -1,5 +1,6 @@
 """The stage of `train_detector` that collects the windows of all training pictures."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -41,6 +42,11 @@ def training_windows(
             run.report,
             None if screened is None else lambda sample: screened(sample.path),
         )
+    return with_outputs(windows, categories)
+
+
+def with_outputs(windows: Windows, categories: Sequence[Category]) -> Windows:
+    """The windows with the output of a network that knows `categories` as label, in place of the category id."""
     outputs = {0: 0, **{category.id: output for output, category in enumerate(categories, 1)}}
     labels = np.array([outputs[label] for label in windows.labels.tolist()], np.int64)
     return Windows(windows.images, windows.boxes, labels)

@@ -252,10 +252,10 @@ def test_the_scores_of_a_screen_with_fixed_thresholds_are_fitted(monkeypatch):
     model = SimpleNamespace(screen=SimpleNamespace(thresholds=ScreenThresholds(0.07, 0.7)))
     samples = [sample(OBJECT)] * 60
     dataset = Dataset("drawn", (DOG,), samples, lambda record: record)
-    found = screen_thresholds.fit_scores(model, samples, dataset)
-    assert found.thresholds == ScreenThresholds(0.07, 0.7)
-    assert found.figures["pictures"] == 60
-    right, wrong = found.calibration.scores(np.array([[0.9], [0.95]]), np.array([0.9, 0.2]))[:, 0].tolist()
+    calibration, figures = screen_thresholds.fit_scores(model, samples, dataset)
+    assert figures["pictures"] == 60
+    assert figures["calibration error after"] < 0.1 < figures["calibration error before"]
+    right, wrong = calibration.scores(np.array([[0.9], [0.95]]), np.array([0.9, 0.2]))[:, 0].tolist()
     assert right > 0.9
     assert wrong < 0.1
 
