@@ -11,9 +11,17 @@ from .detections import Detections
 
 # A region is suppressed if its IoU with a higher-scoring region of the same class is larger than this (as in R-CNN).
 NMS_THRESHOLD = 0.3
-# Regions with at least this IoU with a detection vote on its box. Mean AP over six classes on 51 pictures of val:
-# 0.578 with 0.5, 0.572 with 0.6, 0.561 with 0.7, 0.559 without voting.
-VOTE_IOU = 0.5
+# Regions with at least this IoU with a detection vote on its box. A region with a larger IoU has a larger weight:
+# exp(-(1 - IoU)^2 / VOTE_WIDTH). Mean AP of the shipped model, six classes on 561 pictures of val, and all 74 classes
+# on 214 pictures of ImageNet; the half of the pictures that a value is chosen on does not change the choice:
+#     no voting                           0.737   0.554
+#     equal weights, IoU at least 0.5     0.764   0.564
+#     equal weights, IoU at least 0.6     0.752   0.549
+#     width 0.05, IoU at least 0.4        0.748   0.546
+#     width 0.1, IoU at least 0.4         0.766   0.578
+#     width 0.2, IoU at least 0.4         0.767   0.577
+VOTE_IOU = 0.4
+VOTE_WIDTH = 0.1
 
 
 def select_detections(
@@ -59,8 +67,9 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
 
     The regions with an IoU of at least `VOTE_IOU` with the detection are averaged, the detection's own region included.
     The weight of a region is its probability of the detection's class ("box voting", Gidaris & Komodakis, ICCV 2015,
-    section 4). The GoogLeNet paper has no box voting. The mean of several regions is usually closer to the object than
-    the region with the highest score.
+    section 4) times exp(-(1 - IoU)^2 / `VOTE_WIDTH`), so that near regions count more ("variance voting", He et al.,
+    CVPR 2019, section 3.3). The GoogLeNet paper has no box voting. The mean of several regions is usually closer to the
+    object than the region with the highest score.
 
     Args:
         found: detections from `select_detections`.
@@ -75,7 +84,8 @@ def vote_boxes(found: Detections, boxes: np.ndarray, probabilities: np.ndarray, 
         column = np.flatnonzero(ids == label)[0]
         weights = probabilities[:, 1 + column].astype(np.float64)  # a float32 mean could lie beyond the picture
         voters = boxes if boxes.ndim == 2 else boxes[:, column]
-        votes = (iou(found.boxes[chosen], voters) >= VOTE_IOU) * weights
+        overlap = iou(found.boxes[chosen], voters)
+        votes = (overlap >= VOTE_IOU) * np.exp(-((1 - overlap) ** 2) / VOTE_WIDTH) * weights
         total = votes.sum(axis=1)
         voting = total > 0  # false if all weights are 0, which is possible for a detection with score 0
         voted[chosen[voting]] = (votes @ voters)[voting] / total[voting, None]

@@ -1,5 +1,7 @@
 """Non-maximum suppression and box voting."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,10 @@ def test_boxes_of_a_class_are_suppressed_and_vote_within_that_class_only():
     assert found.labels.tolist() == [58, 7]
     assert found.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 40, 42]]
     voted = vote_boxes(found, own, probabilities, ids).boxes
-    np.testing.assert_allclose(voted[0], [0, 0, 10, (0.6 * 10 + 0.5 * 12) / 1.1], rtol=1e-6)
-    np.testing.assert_allclose(voted[1], [30, 30, 40, 30 + (0.3 * 10 + 0.4 * 12) / 0.7], rtol=1e-6)
+    near = math.exp(-((1 - 10 / 12) ** 2) / 0.1)
+    first, second = 0.5 * near, 0.3 * near
+    np.testing.assert_allclose(voted[0], [0, 0, 10, (0.6 * 10 + first * 12) / (0.6 + first)], rtol=1e-6)
+    np.testing.assert_allclose(voted[1], [30, 30, 40, 30 + (second * 10 + 0.4 * 12) / (second + 0.4)], rtol=1e-6)
 
 
 def test_above_includes_the_score_itself():
@@ -82,13 +86,14 @@ def test_thousands_of_equal_scores_keep_the_order_of_regions_and_classes():
     assert found.labels.tolist() == [7, 5, 9] * 700
 
 
-def test_a_voted_box_is_the_mean_of_the_regions_around_it_weighted_by_the_probability_of_the_class():
+def test_a_voted_box_is_the_mean_of_the_regions_around_it_weighted_by_the_probability_of_the_class_and_the_overlap():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 12, 10], [0, 0, 30, 10], [50, 50, 60, 60]], np.float32)
     probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [0, 1, 0], [0.2, 0.0, 0.8]], np.float32)
     found = Detections(boxes[[0, 3]], np.array([0.6, 0.8], np.float32), np.array([58, 7]))
     voted = vote_boxes(found, boxes, probabilities, np.array([58, 7]))
-    # 10 x 10 has an IoU of 0.83 with 12 x 10, and of 0.33 with 30 x 10
-    np.testing.assert_allclose(voted.boxes[0], [0, 0, (0.6 * 10 + 0.2 * 12) / 0.8, 10], rtol=1e-6)
+    # 10 x 10 has an IoU of 10/12 with 12 x 10, and of 1/3 with 30 x 10, which is too little for a vote
+    weight = 0.2 * math.exp(-((1 - 10 / 12) ** 2) / 0.1)
+    np.testing.assert_allclose(voted.boxes[0], [0, 0, (0.6 * 10 + weight * 12) / (0.6 + weight), 10], rtol=1e-6)
     np.testing.assert_allclose(voted.boxes[1], boxes[3], rtol=1e-6)
     assert voted.scores is found.scores
 
