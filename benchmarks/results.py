@@ -11,6 +11,7 @@ the steps of `detect`. `--skip 80` leaves out the first 80 pictures of the draw,
 the calibration were chosen.
 
 Two more tables compare the ensemble with its best network: the network with the highest mean AP on these pictures.
+`--before MODEL` also compares the model with another model on the same pictures.
 
 A table has a column for each group of classes: the six classes with at least 500 training boxes, all classes that
 occur in the pictures, and of these the classes that the model's training data had boxes of, and those without boxes,
@@ -233,6 +234,12 @@ def class_groups(model: Model) -> dict[str, list[int]]:
     }
 
 
+def complete_row(model: Model) -> Row:
+    """The row with every part of a model."""
+    members = tuple(range(len(model.members)))
+    return Row(members, model.regressor is not None, model.calibration is not None)
+
+
 def print_scores(name: str, row: Measurement) -> None:
     """Print how honest the scores are: the expected calibration error, and the share of right detections."""
     evaluation = row.evaluation
@@ -270,6 +277,7 @@ def main() -> None:
     parser.add_argument("--list", type=Path, help="list of pictures of the split to measure on; all by default")
     parser.add_argument("--blacklist", type=Path, help="file of pairs of a picture and a class to ignore")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--before", help="another model to compare with")
     parser.add_argument("--scores", type=Path, required=True, help="folder for stored scores; 1 MB a picture")
     parser.add_argument("--pictures", type=int, help="number of random pictures; all by default")
     parser.add_argument("--skip", type=int, default=0, help="random pictures to leave out at the start")
@@ -288,20 +296,23 @@ def main() -> None:
     samples = samples[: arguments.pictures]
     folder = arguments.scores / model_digest(arguments.model)[:12]
     scores = collect(model, samples, folder)
+    before = None if arguments.before is None else load_model(arguments.before)
+    scores_before = []
+    if before is not None:
+        scores_before = collect(before, samples, arguments.scores / model_digest(arguments.before)[:12])
     indices = np.array([sample.index for sample in samples])
     truth = part_of(read_ilsvrc_ground_truth(arguments.root, arguments.split), indices)
     blacklist = [] if arguments.blacklist is None else read_blacklist(arguments.blacklist)
     blacklist = [pair for pair in blacklist if pair[0] in set(indices.tolist())]
     steps, groups = DetectionSteps(model, arguments.min_score), class_groups(model)
 
-    def measure(row: Row, scores: Sequence[Scores] = scores) -> Measurement:
+    def measure(row: Row, scores: Sequence[Scores] = scores, steps: DetectionSteps = steps) -> Measurement:
         found = [steps(picture, row) for picture in scores]
         return Measurement(evaluate(truth, submission(indices, found), blacklist), groups)
 
-    count = len(model.members)
-    everyone = tuple(range(count))
-    regression, calibration = model.regressor is not None, model.calibration is not None
-    complete = Row(everyone, regression, calibration)
+    complete = complete_row(model)
+    everyone, regression, calibration = complete.members, complete.regression, complete.calibration
+    count = len(everyone)
     rows = {"one network": measure(replace(complete, members=(0,)))}
     for member in everyone[1:]:
         rows[f"member {member + 1} alone"] = measure(replace(complete, members=(member,)))
@@ -330,6 +341,10 @@ def main() -> None:
         for group in rows[last].groups:
             best = max(alone, key=lambda name: rows[name].groups[group][0])
             print_rows(f"the best network alone, {group}", {name: rows[name] for name in (best, last)}, rows[best])
+    if before is not None:
+        measured = measure(complete_row(before), scores_before, DetectionSteps(before, arguments.min_score))
+        compared = {arguments.before: measured, last: rows[last]}
+        print_rows("the model before and this model", compared, measured)
     if arguments.exact:
         compared = {name: rows[name] for name in (f"{last}, exact engine", last)}
         print_rows("8 bits against the exact engine", compared, rows[f"{last}, exact engine"])
