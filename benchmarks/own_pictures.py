@@ -1,11 +1,12 @@
 """Compare what a training on few pictures starts from: the shipped model, another model, or a classifier of pictures.
 
-    python benchmarks/own_pictures.py ILSVRC_FOLDER --work work/ --init default bvlc_googlenet.caffemodel
+    python benchmarks/own_pictures.py ILSVRC_FOLDER --work work/ \\
+        --init "default --freeze-trunk" "bvlc_googlenet.caffemodel --freeze-trunk --no-multibox"
 
 Random pictures of val that show one of two classes become a data set in the PASCAL VOC layout: 50 pictures to train
 on, and others to measure on. `detect-train` trains a detector from each `--init`, and the detector looks at the other
 pictures. The table has the mean AP of the two classes, with the gain over the first start. Finished trainings in
-`--work` are not repeated. `--options` adds options to `detect-train`, such as "--freeze-trunk".
+`--work` are not repeated. Each `--init` is followed by further options of `detect-train`.
 """
 
 from __future__ import annotations
@@ -54,11 +55,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ilsvrc", type=Path, help="data in the ILSVRC DET layout; its val split is used")
     parser.add_argument("--work", type=Path, required=True, help="folder for the data set and the models")
-    parser.add_argument("--init", nargs="+", default=["default"], help="what to start from; see detect-train --init")
+    parser.add_argument("--init", nargs="+", default=["default"], help="see detect-train --init")
     parser.add_argument("--classes", nargs=2, default=["horse", "sheep"], help="names of two DET classes")
     parser.add_argument("--pictures", type=int, default=50, help="number of pictures to train on")
     parser.add_argument("--measured", type=int, help="number of pictures to measure on; all others by default")
-    parser.add_argument("--options", default="", help="further options of detect-train, in one string")
     parser.add_argument("--seed", type=int, default=7, help="seed of the draw")
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.ilsvrc, "val")
@@ -79,9 +79,9 @@ def main() -> None:
     results: dict[str, Measurement] = {}
     for number, init in enumerate(arguments.init, 1):
         out = arguments.work / f"model-{number}"
-        command = ["detect-train", voc, "--out", out, "--init", init, "--validation", "none"]
+        command = ["detect-train", str(voc), "--out", str(out), "--validation", "none", "--init", *shlex.split(init)]
         start = time.perf_counter()
-        subprocess.run([*map(str, command), *shlex.split(arguments.options)], check=True)
+        subprocess.run(command, check=True)
         print(f"{init}: trained in {time.perf_counter() - start:.0f} s", flush=True)
         with Detector.load(out) as detector:
             found = [one.detections for one in detector.detect_files([sample.path for sample in measured])]
