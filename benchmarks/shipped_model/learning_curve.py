@@ -51,9 +51,8 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.data, "train")
     teacher = read_teacher(initial_network(arguments.teacher), arguments.teacher_classes, dataset.categories)
-    lesson = make_lesson(
-        teacher, dataset, dataset.categories, {one for sample in dataset for one in sample.labels.tolist()}
-    )
+    boxed = {label for sample in dataset for label in sample.labels.tolist()}
+    lesson = make_lesson(teacher, dataset, dataset.categories, boxed)
     assert lesson is not None
     torch.manual_seed(SEED)
     initial = with_teachers_outputs(lesson)
@@ -76,9 +75,8 @@ def main() -> None:
 
     def learn(share: float, steps: int, member: int) -> tuple[int, list[float]]:
         """Train a network, the member `member` of the networks with these windows; return their number and figures."""
-        part = draw_pool(
-            _of_pictures(windows, learned[: round(share * len(learned))]), round(share * arguments.pool), 0
-        )
+        available = _of_pictures(windows, learned[: round(share * len(learned))])
+        part = draw_pool(available, round(share * arguments.pool), SEED)
         network = copy.deepcopy(initial)
         recipe = FineTuneSettings(iterations=steps, freeze_below=arguments.freeze_below, pool=len(part), seed=SEED)
         folder = arguments.work / f"windows_{len(part)}"

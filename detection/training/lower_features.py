@@ -25,8 +25,10 @@ from .errors import TrainingError
 from .progress import Report, no_report
 from .windows import Windows
 
-# Pictures that are read and warped ahead: enough that the network never waits, at little memory.
-_PICTURES_AHEAD = 8
+# Groups of crops that are read and warped ahead: enough that the network never waits, at little memory.
+_GROUPS_AHEAD = 8
+# Least number of crops that `window_crops` yields together: four batches, of which the last may not be full.
+_CROPS_TOGETHER = 64
 # Bytes of the disk that stay free for checkpoints.
 _RESERVE = 500_000_000
 # Crops after which progress is saved: an interruption loses at most this much work.
@@ -98,9 +100,9 @@ def stored_features(
 
     Args:
         network: float RGB in 0..255 [N, 3, size, size] -> [N, ...], such as `LowerBlocks`.
-        crops_from: yields, from the crop with the given number on, the crops of one picture after the other: the
-            number of the first crop, and the crops, uint8 [n, size, size, 3]. The given number is the first crop of a
-            picture.
+        crops_from: yields, from the crop with the given number on, the crops of one or several pictures after the
+            other: the number of the first crop, and the crops, uint8 [n, size, size, 3]. The given number is the first
+            crop of a picture.
         count: number of crops.
         file: the .npy file. The number of finished crops follows the array, so that the array and the number are
             copied, deleted or lost together.
@@ -127,7 +129,7 @@ def stored_features(
         done = 0
     features = np.lib.format.open_memmap(file, mode="r+")
     with file.open("r+b") as progress:
-        for start, crops in prefetch(crops_from(done), _PICTURES_AHEAD) if done < count else ():
+        for start, crops in prefetch(crops_from(done), _GROUPS_AHEAD) if done < count else ():
             for offset in range(0, len(crops), forward.batch_size):
                 part = crops[offset : offset + forward.batch_size]
                 features[start + offset : start + offset + len(part)] = forward(part)
@@ -198,20 +200,23 @@ def check_room(folder: Path, size: int) -> None:
 def window_crops(
     dataset: Dataset, windows: Windows, regions: RegionSettings, seed: int, first: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the training crops of the windows from number `first` on, picture by picture.
+    """Yield the training crops of the windows from number `first` on, in groups of whole pictures.
 
-    Each window is mirrored and distorted by random numbers of its own.
+    Each window is mirrored and distorted by random numbers of its own. A group fills batches: windows of a large data
+    set are few in each picture, and a batch that is not full takes as long as a full batch.
 
     Yields:
-        The number of the picture's first window, and the crops, uint8 [n, 224, 224, 3].
+        The number of the group's first window, and the crops, uint8 [n, 224, 224, 3].
     """
     start = first
     while start < len(windows):
-        picture = windows.images[start]
-        end = int(np.searchsorted(windows.images, picture, side="right"))
-        image = read_image(dataset[int(picture)].path)
-        yield (
-            start,
-            training_crops(image, windows.boxes[start:end], regions, [[seed, 3, row] for row in range(start, end)]),
-        )
+        end, crops = start, []
+        while end < len(windows) and end - start < _CROPS_TOGETHER:
+            picture = windows.images[end]
+            rows = range(end, int(np.searchsorted(windows.images, picture, side="right")))
+            image = read_image(dataset[int(picture)].path)
+            seeds = [[seed, 3, row] for row in rows]
+            crops.append(training_crops(image, windows.boxes[rows.start : rows.stop], regions, seeds))
+            end = rows.stop
+        yield start, np.concatenate(crops)
         start = end

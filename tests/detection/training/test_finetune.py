@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from inception_rcnn.detection.model_files import RegionSettings
 from inception_rcnn.detection.networks.googlenet import GoogLeNet
+from inception_rcnn.detection.training import lower_features
 from inception_rcnn.detection.training.errors import TrainingError
 from inception_rcnn.detection.training.finetune import FineTuneSettings, discard_features, fine_tune
 from inception_rcnn.detection.training.windows import Windows
@@ -64,10 +65,20 @@ def test_members_share_features_and_differ_in_batches(dataset, windows, tmp_path
         tuned(dataset, windows, tmp_path, member=member, stage=f"member {member}", report=lambda *s: stages.append(s))
         for member in (1, 2)
     )
-    assert [state[0] for state in stages] == ["frozen blocks"] * 4 + ["member 1"] * 2 + ["member 2"] * 2
+    assert [state[0] for state in stages] == ["frozen blocks"] + ["member 1"] * 2 + ["member 2"] * 2
     assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
     discard_features(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["member_1", "member_2"]
+
+
+def test_crops_come_in_groups_of_whole_pictures_from_any_picture_on(dataset, windows, monkeypatch):
+    monkeypatch.setattr(lower_features, "_CROPS_TOGETHER", 4)
+    from_start = list(lower_features.window_crops(dataset, windows, RegionSettings(), 0, 0))
+    later = list(lower_features.window_crops(dataset, windows, RegionSettings(), 0, 3))
+    assert [(start, len(crops)) for start, crops in from_start] == [(0, 6), (6, 6)]
+    assert [(start, len(crops)) for start, crops in later] == [(3, 6), (9, 3)]
+    whole = np.concatenate([crops for _, crops in from_start])
+    np.testing.assert_array_equal(np.concatenate([crops for _, crops in later]), whole[3:])
 
 
 def test_features_of_other_blocks_have_another_file(dataset, windows, tmp_path):

@@ -149,6 +149,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
 ):
     monkeypatch.setattr(checkpoint, "STEPS_BETWEEN", 2)
     monkeypatch.setattr(lower_features_module, "FLUSHED_EVERY", 1)
+    monkeypatch.setattr(lower_features_module, "_CROPS_TOGETHER", 1)
 
     def stop(at, done, total, figures):
         if at == stage and done >= after:
