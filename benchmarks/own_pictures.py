@@ -84,13 +84,13 @@ def main() -> None:
         subprocess.run(command, check=True)
         print(f"{init}: trained in {time.perf_counter() - start:.0f} s", flush=True)
         with Detector.load(out) as detector:
-            found = [one.detections for one in detector.detect_files([sample.path for sample in measured])]
+            results_of_files = list(detector.detect_files([sample.path for sample in measured]))
         labels = {one.name: one.id for one in wanted.values()}
-        in_det = [
-            replace(one, labels=np.array([labels[name] for name in one.names], np.int64))
-            for one in found
-            if one is not None
-        ]
+        in_det = []
+        for result in results_of_files:
+            assert result.detections is not None, result.error
+            numbers = np.array([labels[name] for name in result.detections.names], np.int64)
+            in_det.append(replace(result.detections, labels=numbers))
         results[init] = Measurement(evaluate(truth, submission(indices, in_det)), {"both classes": list(wanted)})
     title = f"{len(learned)} pictures to train on, {len(measured)} measured, {truth.labels.size} objects"
     print_rows(title, results, results[arguments.init[0]])

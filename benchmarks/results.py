@@ -11,7 +11,9 @@ the steps of `detect`. `--skip 80` leaves out the first 80 pictures of the draw,
 the calibration were chosen.
 
 Two more tables compare the ensemble with its best network: the network with the highest mean AP on these pictures.
-`--before MODEL` also compares the model with another model on the same pictures.
+`--before MODEL` also compares the model with another model on the same pictures. The boxes of the other model are voted
+with equal weights, as when the first models were shipped, and as today. `--voting` also compares weights of box voting,
+with the mean IoU of the right detections that have a score of at least 0.5.
 
 A table has a column for each group of classes: the six classes with at least 500 training boxes, all classes that
 occur in the pictures, and of these the classes that the model's training data had boxes of, and those without boxes,
@@ -22,17 +24,20 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from inception_rcnn import Detector, read_image
+from inception_rcnn.data.boxes import from_inclusive, iou
 from inception_rcnn.data.dataset import Sample
 from inception_rcnn.data.ground_truth import GroundTruth, read_blacklist, read_ilsvrc_ground_truth
 from inception_rcnn.data.ilsvrc import open_dataset, read_image_list
 from inception_rcnn.data.submission import Submission
+from inception_rcnn.detection import suppression
 from inception_rcnn.detection.detections import Detections
 from inception_rcnn.detection.detector import FileResult, ScoredPicture
 from inception_rcnn.detection.engines.choice import Kind
@@ -47,6 +52,16 @@ from inception_rcnn.runtime.atomic_write import atomic_write
 
 MAIN_CLASSES = ("person", "dog", "domestic cat", "sheep", "horse", "cattle")
 RESAMPLES = 1000
+# The box voting of the models before: that of Gidaris and Komodakis.
+EQUAL_VOTES = "equal weights, IoU at least 0.5"
+# The values of `VOTE_IOU` and `VOTE_WIDTH` that `--voting` compares. An infinite width gives equal weights, and no two
+# boxes have an IoU above 1.
+VOTING = {
+    EQUAL_VOTES: (0.5, np.inf),
+    "equal weights, IoU at least 0.6": (0.6, np.inf),
+    "no voting": (1.1, np.inf),
+    **{f"width {width}, IoU at least 0.4": (0.4, width) for width in (0.05, 0.1, 0.2)},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +255,24 @@ def complete_row(model: Model) -> Row:
     return Row(members, model.regressor is not None, model.calibration is not None)
 
 
+@contextmanager
+def box_voting(name: str) -> Iterator[None]:
+    """Vote boxes with the weights of a row of `VOTING`."""
+    shipped = suppression.VOTE_IOU, suppression.VOTE_WIDTH
+    suppression.VOTE_IOU, suppression.VOTE_WIDTH = VOTING[name]
+    try:
+        yield
+    finally:
+        suppression.VOTE_IOU, suppression.VOTE_WIDTH = shipped
+
+
+def iou_of_right_detections(evaluation: Evaluation) -> float:
+    """The mean IoU with their objects of the right detections that have a score of at least 0.5."""
+    right = (evaluation.matched >= 0) & (evaluation.detections.scores >= 0.5)
+    objects = from_inclusive(evaluation.ground_truth.inclusive[evaluation.matched[right]])
+    return float(iou(evaluation.detections.boxes[right], objects).diagonal().mean())
+
+
 def print_scores(name: str, row: Measurement) -> None:
     """Print how honest the scores are: the expected calibration error, and the share of right detections."""
     evaluation = row.evaluation
@@ -284,6 +317,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="seed of the random pictures")
     parser.add_argument("--min-score", type=float, default=0.001, help="smallest score of a detection")
     parser.add_argument("--classes", action="store_true", help="also print the AP of each class")
+    parser.add_argument("--voting", action="store_true", help="also compare weights of box voting")
     parser.add_argument("--exact", action="store_true", help="also measure the networks without 8-bit convolutions")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
@@ -342,9 +376,21 @@ def main() -> None:
             best = max(alone, key=lambda name: rows[name].groups[group][0])
             print_rows(f"the best network alone, {group}", {name: rows[name] for name in (best, last)}, rows[best])
     if before is not None:
-        measured = measure(complete_row(before), scores_before, DetectionSteps(before, arguments.min_score))
-        compared = {arguments.before: measured, last: rows[last]}
-        print_rows("the model before and this model", compared, measured)
+        row, its_steps = complete_row(before), DetectionSteps(before, arguments.min_score)
+        with box_voting(EQUAL_VOTES):
+            compared = {f"{arguments.before}, {EQUAL_VOTES}": measure(row, scores_before, its_steps)}
+        compared[arguments.before] = measure(row, scores_before, its_steps)
+        compared[last] = rows[last]
+        print_rows("this model and the model before", compared, rows[last])
+    if arguments.voting:
+        voted = {}
+        for name in VOTING:
+            with box_voting(name):
+                voted[name] = measure(complete)
+        print_rows("box voting", voted, next(iter(voted.values())))
+        print("\n| | mean IoU of right detections |\n|---|---|")
+        for name, row in voted.items():
+            print(f"| {name} | {iou_of_right_detections(row.evaluation):.3f} |")
     if arguments.exact:
         compared = {name: rows[name] for name in (f"{last}, exact engine", last)}
         print_rows("8 bits against the exact engine", compared, rows[f"{last}, exact engine"])

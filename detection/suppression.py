@@ -12,15 +12,7 @@ from .detections import Detections
 # A region is suppressed if its IoU with a higher-scoring region of the same class is larger than this (as in R-CNN).
 NMS_THRESHOLD = 0.3
 # Regions with at least this IoU with a detection vote on its box. A region with a larger IoU has a larger weight:
-# exp(-(1 - IoU)^2 / VOTE_WIDTH). Mean AP of the shipped model, six classes on 561 pictures of val, and all 74 classes
-# on 214 pictures of ImageNet, on which the constants were chosen:
-#     no voting                           0.737   0.554
-#     equal weights, IoU at least 0.5     0.764   0.564
-#     equal weights, IoU at least 0.6     0.752   0.549
-#     width 0.05, IoU at least 0.4        0.748   0.546
-#     width 0.1, IoU at least 0.4         0.766   0.578
-#     width 0.2, IoU at least 0.4         0.767   0.577
-# The mean IoU of right detections is 0.734 with equal weights, 0.749 with width 0.1, and 0.740 with width 0.2 (val).
+# exp(-(1 - IoU)^2 / VOTE_WIDTH). The section "Box voting" of docs/results.md compares other values.
 VOTE_IOU = 0.4
 VOTE_WIDTH = 0.1
 

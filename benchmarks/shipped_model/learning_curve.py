@@ -44,10 +44,10 @@ def main() -> None:
     parser.add_argument("--teacher-classes", type=Path, required=True, help="see detect-train")
     parser.add_argument("--work", type=Path, required=True, help="folder for features and checkpoints")
     parser.add_argument("--freeze-below", default="inception_5a", help="the lowest block that is trained")
-    parser.add_argument("--pool", type=int, default=16_000, help="number of all windows to learn from")
-    parser.add_argument("--measured", type=int, default=3_000, help="number of held-out windows to measure on")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1], help="parts of the pictures")
-    parser.add_argument("--steps", type=int, nargs="+", default=[250, 125, 500], help="the first is for the parts")
+    parser.add_argument("--pool", type=int, default=8_000, help="number of all windows to learn from")
+    parser.add_argument("--measured", type=int, default=2_000, help="number of held-out windows to measure on")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 1], help="parts of the pictures")
+    parser.add_argument("--steps", type=int, nargs="+", default=[120, 60, 240], help="the first is for the parts")
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.data, "train")
     teacher = read_teacher(initial_network(arguments.teacher), arguments.teacher_classes, dataset.categories)
@@ -89,6 +89,7 @@ def main() -> None:
 
 
 def _of_pictures(windows: Windows, pictures: np.ndarray) -> Windows:
+    """The windows of these pictures, which are given by number."""
     return windows[np.flatnonzero(np.isin(windows.images, pictures))]
 
 
